@@ -1,0 +1,488 @@
+"""Checkpoints: find them, read them safely, put them in the order of training.
+
+What each training framework writes is listed in `docs/formats.md`. One rule orders a trajectory:
+by the epoch (then step) that the files record, or that their names carry where they record none;
+by natural order of the names where some checkpoint has neither.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ckptsel.errors import CheckpointError, InputError
+from ckptsel.pickles import read_torch_file
+
+SUFFIXES = (".pth.tar", ".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".tar", ".npz")
+
+SKIPPED = re.compile(
+    r"(recovery-|tmp|\.|optimizer|scheduler|scaler|rng_state|random_states|training_args"
+    r"|training_state)",
+    re.IGNORECASE,
+)
+"""Names of files that lie beside checkpoints and are none; timm's recovery files repeat others."""
+
+HUGGING_FACE_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+AVERAGED_KEYS = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "teacher",
+)
+RAW_KEYS = ("state_dict", "model", "model_state_dict", "student", "net", "network", "weights")
+WEIGHTS_CHOICES: dict[str, tuple[str, ...]] = {
+    "auto": (*AVERAGED_KEYS, *RAW_KEYS),
+    "raw": RAW_KEYS,
+    "ema": AVERAGED_KEYS,
+    "teacher": ("teacher",),
+    "student": ("student",),
+}
+"""Where the weights lie in a file, by what the user asked for; the first key that is there."""
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes of DataParallel and torch.compile, which say nothing about the model."""
+
+FORMATS = (
+    ("ckptsel", {"format:ckptsel"}),
+    ("Lightning", {"state_dict", "pytorch-lightning_version"}),
+    ("Lightning", {"state_dict", "global_step"}),
+    ("PyTorch ImageNet example", {"state_dict", "best_acc1"}),
+    ("timm", {"state_dict", "arch"}),
+    ("DINO", {"student", "teacher"}),
+    ("torchvision references", {"model", "optimizer", "lr_scheduler"}),
+    ("MAE", {"model", "optimizer", "epoch", "scaler", "args"}),
+    ("DINOv2", {"teacher"}),
+)
+"""A format is recognised by the keys that its files have; the first that fits."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint file (or Hugging Face folder) says about itself.
+
+    name: path below the scanned folder, without its suffix. weights_key: where the weights lie in
+    the file, "" where the file is the state dict itself. digest: SHA-256 of the tensors, with names,
+    types and shapes. epoch, step: as stored, or from the name (`epoch_from`). source_accuracy: a
+    fraction in [0, 1]. n_parameters: without batch-norm statistics. problem: why it cannot be used.
+    copy_of: name of an earlier checkpoint with the same tensors.
+    """
+
+    name: str
+    path: Path
+    format: str = "unknown"
+    weights_key: str | None = None
+    digest: str | None = None
+    epoch: float | None = None
+    step: int | None = None
+    epoch_from: str | None = None
+    source_accuracy: float | None = None
+    arch: str | None = None
+    n_parameters: int | None = None
+    problem: str | None = None
+    copy_of: str | None = None
+
+
+def scan_checkpoints(root: Path, weights: str = "auto") -> list[Checkpoint]:
+    """All checkpoints below `root` (or the one file), in training order, copies and problems marked.
+
+    Every file is read whole: its tensors are hashed and must be finite.
+    Raises InputError where there is no such folder, or nothing in it that could be a checkpoint.
+    """
+    checkpoints = [_inspect(root, path, weights) for path in find_checkpoint_files(root)]
+    return _mark_copies(in_training_order(_unique_names(checkpoints, root)))
+
+
+def find_checkpoint_files(root: Path) -> list[Path]:
+    """Files, and Hugging Face `checkpoint-N/` folders, that hold weights, in natural order."""
+    if not root.exists():
+        raise InputError(f"no such file or folder: {root}. Give the folder of your checkpoints.")
+    found = [root] if root.is_file() else sorted(_walk(root), key=lambda p: natural_key(str(p)))
+    if not found:
+        raise InputError(
+            f"no checkpoints below {root}: looked for files ending in {', '.join(SUFFIXES)} and "
+            "for Hugging Face checkpoint-N/ folders. Give the folder that your training wrote to."
+        )
+    return found
+
+
+def read_weights(checkpoint: Checkpoint, weights: str = "auto") -> dict[str, Tensor]:
+    """The tensors of a checkpoint, names without wrapper prefixes. Raises CheckpointError."""
+    _, state_dict = _read(checkpoint.path, checkpoint.name, weights)
+    return state_dict
+
+
+def in_training_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The checkpoints sorted by the module's one rule; those without epoch or step come last."""
+    usable = [c for c in checkpoints if c.problem is None]
+    by_epoch = all(c.epoch is not None for c in usable)
+    by_step = all(c.step is not None for c in usable)
+
+    def key(checkpoint: Checkpoint) -> tuple[Any, ...]:
+        epoch, step = checkpoint.epoch, checkpoint.step
+        name = natural_key(checkpoint.name)
+        infinity = float("inf")
+        if by_epoch:
+            return (infinity if epoch is None else epoch, step or 0, name)
+        if by_step:
+            return (infinity if step is None else step, 0, name)
+        return (0, 0, name)
+
+    return sorted(checkpoints, key=key)
+
+
+def trajectory_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """What a reader should know about the trajectory: a late start, gaps, mixed weights."""
+    usable = [c for c in checkpoints if c.problem is None and c.copy_of is None]
+    notes = []
+    epochs = [c.epoch for c in usable if c.epoch is not None]
+    if len(epochs) == len(usable) >= 2 and max(epochs) > 0:
+        last = max(epochs)
+        if min(epochs) > max(0.1 * last, 2):
+            notes.append(
+                f"the trajectory starts at epoch {min(epochs):g} of {last:g}: earlier checkpoints, "
+                "often the best feature extractors, were not kept (docs: keeping early checkpoints)"
+            )
+        jumps = [(later - earlier, earlier, later) for earlier, later in zip(epochs, epochs[1:])]
+        widest, before, after = max(jumps)
+        if widest > 0.25 * last and len(usable) > 2:
+            notes.append(f"the trajectory has a gap: no checkpoint from {before:g} to {after:g}")
+    keys = sorted({c.weights_key or "(the whole file)" for c in usable})
+    if len(keys) > 1:
+        notes.append(
+            f"weights come from different keys ({', '.join(keys)}): choose one with --weights, "
+            "or averaged and raw weights are compared with each other"
+        )
+    return notes
+
+
+def natural_key(name: str) -> list[tuple[int, Any]]:
+    """Sort key in which numbers count as numbers: checkpoint-9 comes before checkpoint-10."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+
+
+def digest_weights(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of the tensors, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    if any((folder / name).is_file() for name in HUGGING_FACE_FILES):
+        yield folder
+        return
+    for entry in folder.iterdir():
+        if SKIPPED.match(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry)
+        elif entry.name.endswith(SUFFIXES):
+            yield entry
+
+
+def _inspect(root: Path, path: Path, weights: str) -> Checkpoint:
+    name = _short_name(root, path)
+    epoch, step = _numbers_in_name(path, name)
+    from_name = None if epoch is None and step is None else "name"
+    bare = Checkpoint(name, path, epoch=epoch, step=step, epoch_from=from_name)
+    try:
+        checkpoint, state_dict = _read(path, name, weights)
+        _check_finite(state_dict)
+    except CheckpointError as error:
+        return dataclasses.replace(bare, problem=str(error))
+    return dataclasses.replace(
+        checkpoint,
+        digest=digest_weights(state_dict),
+        n_parameters=sum(t.numel() for key, t in state_dict.items() if _is_parameter(key, t)),
+    )
+
+
+def _read(path: Path, name: str, weights: str) -> tuple[Checkpoint, dict[str, Tensor]]:
+    """A checkpoint's description (without digest) and its tensors."""
+    payload, facts = _read_payload(path)
+    key, state_dict = _choose_weights(payload, weights)
+    if not state_dict:
+        raise CheckpointError("it holds no tensors: it is not a checkpoint of a model.")
+    epoch, step = _recorded_progress(payload, facts)
+    epoch_from = "file" if epoch is not None or step is not None else None
+    if epoch is None:
+        name_epoch, name_step = _numbers_in_name(path, name)
+        epoch, step = name_epoch, step if step is not None else name_step
+        if epoch_from is None and (epoch is not None or step is not None):
+            epoch_from = "name"
+    checkpoint = Checkpoint(
+        name=name,
+        path=path,
+        format=_format_of(payload, facts, path),
+        weights_key=key,
+        epoch=epoch,
+        step=step,
+        epoch_from=epoch_from,
+        source_accuracy=_recorded_accuracy(payload, facts, name),
+        arch=_recorded_arch(payload, facts),
+    )
+    return checkpoint, _strip_wrappers(state_dict)
+
+
+def _read_payload(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """(what the file holds, facts recorded beside the weights)."""
+    if path.is_dir():
+        return _read_hugging_face(path)
+    if path.name.endswith(".safetensors"):
+        return _read_safetensors(path)
+    if path.name.endswith(".npz"):
+        raise CheckpointError(
+            "NumPy archives (big_vision, original ViT) are not read. Load it with timm and save it "
+            "with safetensors.torch.save_file(model.state_dict(), ...)."
+        )
+    if re.search(r"\.rank_\d+\.pth$", path.name):
+        raise CheckpointError(
+            "one shard of a distributed (FSDP) checkpoint. Gather the shards into one state dict."
+        )
+    payload = read_torch_file(path)
+    if isinstance(payload, Tensor) or not isinstance(payload, Mapping):
+        raise CheckpointError(
+            f"it holds a {type(payload).__name__}, not a dict of tensors. Save model.state_dict()."
+        )
+    return payload, {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"not a whole safetensors file ({error}). It may be cut off; copy it again."
+        ) from error
+
+
+def _read_hugging_face(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    name = next(name for name in HUGGING_FACE_FILES if (folder / name).is_file())
+    if name.endswith(".index.json"):
+        index = _read_json(folder / name)
+        files = sorted(set(index.get("weight_map", {}).values()))
+    else:
+        files = [name]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not (folder / file).is_file():
+            raise CheckpointError(f"{name} names {file}, which is not in {folder}.")
+        if file.endswith(".safetensors"):
+            tensors.update(_read_safetensors(folder / file)[0])
+        else:
+            tensors.update(read_torch_file(folder / file))
+    facts: dict[str, Any] = {"format": "Hugging Face"}
+    for key, file in (("config", "config.json"), ("trainer_state", "trainer_state.json")):
+        if (folder / file).is_file():
+            facts[key] = _read_json(folder / file)
+    return tensors, facts
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path.name}: {error}") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _choose_weights(payload: Mapping[str, Any], weights: str) -> tuple[str, dict[str, Tensor]]:
+    for key in WEIGHTS_CHOICES.get(weights, (weights,)):
+        value = payload.get(key)
+        if isinstance(value, Mapping) and _tensors_in(value):
+            return key, _tensors_in(value)
+    flat = _tensors_in(payload)
+    if flat and weights in ("auto", "raw"):
+        return "", flat
+    with_tensors = [k for k, v in payload.items() if isinstance(v, Mapping) and _tensors_in(v)]
+    if not with_tensors and not flat:
+        raise CheckpointError(
+            f"it holds no state dict: its keys are {', '.join(map(str, payload)) or 'none'}."
+        )
+    raise CheckpointError(
+        f"it has no weights for --weights {weights}; it has "
+        f"{', '.join(with_tensors) or 'only one plain state dict (--weights raw)'}."
+    )
+
+
+def _tensors_in(value: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {key: t for key, t in value.items() if isinstance(t, Tensor) and isinstance(key, str)}
+
+
+def _strip_wrappers(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the wrappers' prefixes, as often as most of the names begin with one."""
+    while True:
+        for prefix in WRAPPERS:
+            if 2 * sum(name.startswith(prefix) for name in state_dict) > len(state_dict):
+                state_dict = {name.removeprefix(prefix): t for name, t in state_dict.items()}
+                break
+        else:
+            return state_dict
+
+
+def _check_finite(state_dict: Mapping[str, Tensor]) -> None:
+    for name, tensor in state_dict.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            n_bad = int((~torch.isfinite(tensor)).sum())
+            raise CheckpointError(
+                f"{n_bad} of {tensor.numel()} values of {name} are NaN or infinite: "
+                "training had diverged when it was saved."
+            )
+
+
+def _is_parameter(name: str, tensor: Tensor) -> bool:
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return tensor.is_floating_point() and not name.endswith(statistics)
+
+
+def _format_of(payload: Mapping[str, Any], facts: Mapping[str, Any], path: Path) -> str:
+    if facts.get("format") == "Hugging Face":
+        return "Hugging Face"
+    keys = {key for key in payload if isinstance(key, str)} | {f"format:{facts.get('format')}"}
+    for name, required in FORMATS:
+        if required <= keys:
+            return name
+    if path.suffix == ".safetensors":
+        return "safetensors"
+    return "state dict" if _tensors_in(payload) else "torch"
+
+
+def _recorded_progress(
+    payload: Mapping[str, Any], facts: Mapping[str, Any]
+) -> tuple[float | None, int | None]:
+    trainer_state = facts.get("trainer_state", {})
+    epoch = _first_number(payload.get("epoch"), facts.get("epoch"), trainer_state.get("epoch"))
+    step = _first_number(
+        payload.get("global_step"), facts.get("step"), trainer_state.get("global_step")
+    )
+    return epoch, None if step is None else int(step)
+
+
+def _recorded_accuracy(
+    payload: Mapping[str, Any], facts: Mapping[str, Any], name: str
+) -> float | None:
+    """Accuracy on the source data, as a fraction, where the file or its name carries one."""
+    accuracy = _first_number(facts.get("source_accuracy"), payload.get("source_accuracy"))
+    if accuracy is None:
+        percent = _first_number(payload.get("best_acc1"))
+        if percent is None and "metric" in payload:
+            measured = _argument(payload, "eval_metric") or "top1"
+            percent = _first_number(payload["metric"]) if measured.startswith("top") else None
+        accuracy = None if percent is None else percent / 100
+    if accuracy is None:
+        accuracy = _evaluation_in_log(facts.get("trainer_state", {}))
+    if accuracy is None:
+        match = re.search(r"(?:acc|accuracy|acc1|top1)=(\d*\.\d+)", name)
+        accuracy = float(match.group(1)) if match else None
+    return accuracy if accuracy is not None and 0 <= accuracy <= 1 else None
+
+
+def _evaluation_in_log(trainer_state: Mapping[str, Any]) -> float | None:
+    for entry in reversed(trainer_state.get("log_history") or []):
+        if "eval_accuracy" in entry and entry.get("step") == trainer_state.get("global_step"):
+            return _first_number(entry["eval_accuracy"])
+    return None
+
+
+def _recorded_arch(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    config = facts.get("config", {})
+    candidates = (
+        facts.get("arch"),
+        config.get("architecture"),
+        payload.get("arch"),
+        _argument(payload, "model"),
+        _argument(payload, "arch"),
+    )
+    return next((name for name in candidates if isinstance(name, str)), None)
+
+
+def _argument(payload: Mapping[str, Any], name: str) -> Any:
+    """A command-line argument that the training script stored, as a Namespace or a dict."""
+    arguments = payload.get("args")
+    if isinstance(arguments, Mapping):
+        return arguments.get(name)
+    return getattr(arguments, name, None)
+
+
+def _first_number(*values: Any) -> float | None:
+    for value in values:
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        return int(number) if number.is_integer() else number
+    return None
+
+
+def _short_name(root: Path, path: Path) -> str:
+    name = path.name if path == root else path.relative_to(root).as_posix()
+    if path.is_dir():
+        return name
+    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+    return name.removesuffix(suffix)
+
+
+def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
+    """(epoch, step) that a name carries, as in epoch=3-step=99, checkpoint-12, training_500.
+
+    Hugging Face numbers its folders by step, others their files by epoch.
+    """
+    words = {"epoch": r"epoch", "step": r"(?:step|iter|training)"}
+    found = {}
+    for kind, word in words.items():
+        match = re.search(rf"{word}[=_-]?(\d+)", name, re.IGNORECASE)
+        if match:
+            found[kind] = int(match.group(1))
+    if not found:
+        match = re.search(r"(?:checkpoint|ckpt|model|ep|[_-])[_-]?(\d+)$", name, re.IGNORECASE)
+        if match:
+            found["step" if path.is_dir() else "epoch"] = int(match.group(1))
+    return found.get("epoch"), found.get("step")
+
+
+def _unique_names(checkpoints: list[Checkpoint], root: Path) -> list[Checkpoint]:
+    """With suffixes kept where two files differ in nothing else."""
+    names = [checkpoint.name for checkpoint in checkpoints]
+    return [
+        dataclasses.replace(c, name=c.path.relative_to(root).as_posix())
+        if names.count(c.name) > 1
+        else c
+        for c in checkpoints
+    ]
+
+
+def _mark_copies(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """The same tensors count once, under the name that tells most (not last or model_best)."""
+    originals: dict[str, Checkpoint] = {}
+    for checkpoint in sorted(checkpoints, key=lambda c: not re.search(r"\d", c.name)):
+        if checkpoint.digest is not None:
+            originals.setdefault(checkpoint.digest, checkpoint)
+    return [
+        c
+        if c.digest is None or originals[c.digest].name == c.name
+        else dataclasses.replace(c, copy_of=originals[c.digest].name)
+        for c in checkpoints
+    ]

@@ -1,0 +1,74 @@
+"""The errors that a user can meet, each with the exit code of the command line.
+
+CkptselError (1)
+├── UsageError (2)        an option that is not known or does not fit
+├── InputError (3)        nothing can be ranked, or data cannot be read
+│   ├── CheckpointError   one checkpoint cannot be used
+│   ├── ModelError        the architecture cannot be built
+│   ├── DataError         the labelled images cannot be used
+│   ├── FeatureError      features cannot be scored
+│   └── OutputError       a result cannot be written
+├── GateFailed (4)        the gate says no
+└── GateUndecided (5)     the gate cannot tell
+
+A message says what is wrong, where, what was found, and what to do.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CkptselError(Exception):
+    """Base of all errors that ckptsel raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(CkptselError):
+    """An option is not known or does not fit the others."""
+
+    exit_code = 2
+
+
+class InputError(CkptselError):
+    """What was given cannot be ranked."""
+
+    exit_code = 3
+
+
+class CheckpointError(InputError):
+    """A checkpoint cannot be read, or does not fit the model."""
+
+
+class ModelError(InputError):
+    """The architecture is not known or cannot be built."""
+
+
+class DataError(InputError):
+    """The labelled images cannot be found, read or split."""
+
+
+class FeatureError(InputError):
+    """Features cannot be scored (not finite, constant, or of the wrong shape)."""
+
+
+class OutputError(InputError):
+    """A result cannot be written where it was asked for."""
+
+
+class GateFailed(CkptselError):
+    """The policy of the gate is not met."""
+
+    exit_code = 4
+
+
+class GateUndecided(CkptselError):
+    """There is not enough evidence to pass or fail the gate."""
+
+    exit_code = 5
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Near names for a message: ' Did you mean a, b?', or '' where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)
+    return f" Did you mean {', '.join(near)}?" if near else ""

@@ -1,0 +1,94 @@
+"""Reading files of `torch.save` without running what they hold.
+
+A pickle can call any function. torch's restricted reader (`weights_only=True`) calls only those of
+an allow-list; this module adds the harmless types that training scripts are known to store, and
+says by name what else a file asked for. There is no switch to trust a file.
+"""
+
+import argparse
+import collections
+import datetime
+import pathlib
+import pickle
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ckptsel.errors import CheckpointError
+
+
+def read_torch_file(path: Path) -> Any:
+    """What `torch.save` wrote, tensors on the CPU and mapped from disk where the format allows.
+
+    Raises CheckpointError where the file is empty, cut off, no torch file, or holds other types
+    than tensors, plain Python values and the allowed ones.
+    """
+    if path.stat().st_size == 0:
+        raise CheckpointError("the file is empty: was the disk full when it was saved?")
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    try:
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, error, is_zip)) from error
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError, IndexError) as error:
+        reason = str(error).split("\n")[0][:160] or type(error).__name__
+        raise CheckpointError(
+            f"not a whole file of torch.save ({reason}). It may be cut off or of another kind; "
+            "copy it again from its source."
+        ) from error
+
+
+def _refusal(path: Path, error: Exception, is_zip: bool) -> str:
+    found = _unsafe_globals(path) if is_zip else []
+    found = found or re.findall(r"GLOBAL (\S+)", str(error))
+    if not found:
+        return (
+            "not a file of torch.save: the restricted reader cannot make sense of it. "
+            "It may be of another kind, or damaged."
+        )
+    return (
+        f"refused: it holds {', '.join(found)}, which would have to be run to be read. Nothing was "
+        "run. Where you trust the file, load it yourself and save its tensors alone: "
+        "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
+    )
+
+
+def _unsafe_globals(path: Path) -> list[str]:
+    with torch.serialization.safe_globals(ALLOWED):
+        try:
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        except (ValueError, RuntimeError, pickle.UnpicklingError):
+            return []
+
+
+def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Types that hold data and run nothing: argparse's Namespace, paths, numpy, dates."""
+    allowed: list[Any] = [argparse.Namespace, collections.defaultdict, dict, list, set, int, float]
+    allowed += [datetime.datetime, datetime.date, datetime.time, datetime.timedelta]
+    allowed += [datetime.timezone]
+    for module in ("pathlib", "pathlib._local"):
+        # Pure paths: a path of the other operating system cannot be made here, and none is opened.
+        allowed += [
+            (pathlib.PurePosixPath, f"{module}.PosixPath"),
+            (pathlib.PurePosixPath, f"{module}.PurePosixPath"),
+            (pathlib.PureWindowsPath, f"{module}.WindowsPath"),
+            (pathlib.PureWindowsPath, f"{module}.PureWindowsPath"),
+        ]
+    scalar = np.float64(0).__reduce__()[0]
+    reconstruct = np.zeros(1).__reduce__()[0]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        allowed += [(scalar, f"{module}.scalar"), (reconstruct, f"{module}._reconstruct")]
+    allowed += [np.ndarray, np.dtype]
+    allowed += [type(np.dtype(code)) for code in "?bBhHiIlLqQefdSUO"]
+    return allowed
+
+
+ALLOWED = _allowed()

@@ -1,0 +1,84 @@
+"""Progress on stderr: a live bar with the time left on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+PLAIN_INTERVAL_S = 5.0
+
+
+class Progress:
+    """Counts the steps of one long task.
+
+    Without a terminal a line is printed at the first and last step and every few seconds between,
+    so that a CI log stays short. `quiet` prints nothing at all.
+    """
+
+    def __init__(self, title: str, total: int, done: int = 0, quiet: bool = False) -> None:
+        self.title, self.total, self.done = title, total, done
+        self._first = done
+        self._start = self._last_line = time.monotonic()
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> "Progress":
+        if not self._quiet and self._console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                self.title, total=self.total, completed=self.done, note=""
+            )
+        return self
+
+    def advance(self, note: str = "", steps: int = 1) -> None:
+        """One step (or several) is done; `note` says what came out of it."""
+        self.done += steps
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, note=note)
+        elif not self._quiet and self._is_line_due():
+            self._print_line(note)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _is_line_due(self) -> bool:
+        first_or_last = self.done in (self._first + 1, self.total)
+        return first_or_last or time.monotonic() - self._last_line >= PLAIN_INTERVAL_S
+
+    def _print_line(self, note: str) -> None:
+        self._last_line = time.monotonic()
+        elapsed_s = self._last_line - self._start
+        left_s = elapsed_s / max(self.done - self._first, 1) * (self.total - self.done)
+        left = f", {format_seconds(left_s)} left" if self.done < self.total else ""
+        line = f"{self.title} {self.done}/{self.total}, {format_seconds(elapsed_s)}{left}"
+        self._console.print(
+            f"{line}  {note}".rstrip(), highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def format_seconds(seconds: float) -> str:
+    """12 s, 3 min 20 s, 1 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,319 @@
+"""The ranking: an ordered table with intervals, ties and baselines, and its JSON.
+
+`Ranking.to_dict` writes, and `Ranking.from_dict` reads, the schema `ckptsel.ranking/1`, whose keys
+are the fields of the classes below. Within a schema number keys are only ever added.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptsel.errors import InputError
+from ckptsel.scores.inputs import ScoreResult
+from ckptsel.uncertainty import bootstrap_means, find_tie_set, interval, probability_best
+
+SCHEMA = "ckptsel.ranking/1"
+
+GOALS = {"fe": "linear_probe", "ft": "main_component"}
+"""The score that decides each goal. For `ft` this is provisional: see docs/scores.md."""
+
+TIE_BREAK = {"linear_probe": "linear_probe_loglik"}
+"""Inside the tie set another score decides, where it is known to tell more."""
+
+
+@dataclass(frozen=True)
+class ScoreValue:
+    """One score of one checkpoint.
+
+    value: accuracies as fractions, evidence and likelihood in nats. low, high: the 95 % interval
+    over held-out images; null for scores that are no means over images. flags: what to doubt.
+    details: what else was recorded (chosen C, number of singular directions).
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    flags: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One checkpoint.
+
+    name: path below the scanned folder, without suffix. digest: SHA-256 of its tensors.
+    order: place in the order of training, from 0. epoch, step: as recorded (see `epoch_from`:
+    `file` or `name`), null where unknown. source_accuracy: recorded in the file, a fraction.
+    status: `ok` or `failed`, then with a `reason`. weights_key: which weights of the file were
+    used. copy_of: the checkpoint with the same tensors whose scores these are.
+    rank: from 1; null where it failed. in_tie_set: cannot be told from the best at 95 %.
+    p_best: share of resamples in which it is the best. confirmed: results of real training.
+    """
+
+    name: str
+    path: str
+    digest: str | None
+    order: int
+    epoch: float | None
+    step: int | None
+    epoch_from: str | None
+    source_accuracy: float | None
+    format: str
+    status: str
+    reason: str | None = None
+    weights_key: str | None = None
+    copy_of: str | None = None
+    rank: int | None = None
+    in_tie_set: bool = False
+    p_best: float | None = None
+    scores: dict[str, ScoreValue] = field(default_factory=dict)
+    confirmed: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A checkpoint that one would take without a ranking, and how far the best is ahead of it.
+
+    difference, low, high: best minus baseline in the score of the goal, with its paired interval.
+    """
+
+    name: str
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A ranking; iterating over it gives the rows, the best first, the failed ones last.
+
+    score: the score that decided. target, model, settings, environment: all that is needed to
+    run it again. baselines: `last` and, where the files record it, `source_accuracy`.
+    notes: what a reader should know about the trajectory. time_s: seconds by stage.
+    """
+
+    goal: str
+    score: str
+    checkpoints: tuple[Row, ...]
+    best: str
+    tie_set: tuple[str, ...]
+    baselines: dict[str, Baseline]
+    notes: tuple[str, ...]
+    target: dict[str, Any]
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    time_s: dict[str, float]
+    created: str
+    version: str | None
+    schema: str = SCHEMA
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.checkpoints)
+
+    def __len__(self) -> int:
+        return len(self.checkpoints)
+
+    def __getitem__(self, name: str) -> Row:
+        """The row of a checkpoint by its name."""
+        for row in self.checkpoints:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ranking as plain data, ready for JSON."""
+        value = dataclasses.asdict(self)
+        value["ckptsel"] = value.pop("version")
+        first = ("schema", "ckptsel", "created", "goal", "score", "best", "tie_set", "baselines")
+        return {key: value[key] for key in (*first, *(k for k in value if k not in first))}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Ranking":
+        """A ranking from its plain data. Raises InputError for another schema."""
+        if value.get("schema") != SCHEMA:
+            raise InputError(
+                f"this is no ranking that this version reads: schema {value.get('schema')!r}, "
+                f"expected {SCHEMA!r}."
+            )
+        value = dict(value)
+        value["version"] = value.pop("ckptsel")
+        value["checkpoints"] = tuple(_row_from_dict(row) for row in value["checkpoints"])
+        value["baselines"] = {
+            key: _from_known_keys(Baseline, b) for key, b in value["baselines"].items()
+        }
+        value["tie_set"], value["notes"] = tuple(value["tie_set"]), tuple(value["notes"])
+        return _from_known_keys(cls, value)
+
+    def to_pandas(self) -> Any:
+        """One row a checkpoint, one column a score (pandas must be installed)."""
+        import pandas
+
+        return pandas.DataFrame(self.flat_rows())
+
+    def flat_rows(self) -> list[dict[str, Any]]:
+        """One dict a checkpoint, for CSV: scores as `<score>`, `<score>_low`, `<score>_high`."""
+        names = list(dict.fromkeys(name for row in self for name in row.scores))
+        return [_flat_row(row, names) for row in self]
+
+    def _repr_html_(self) -> str:
+        from ckptsel.tables import markdown_table
+
+        rows = [line.strip("|").split("|") for line in markdown_table(self).splitlines()]
+        cells = "".join(
+            "<tr>" + "".join(f"<td>{cell.strip()}</td>" for cell in row) + "</tr>"
+            for i, row in enumerate(rows)
+            if i != 1
+        )
+        return f"<table>{cells}</table>"
+
+
+def order_rows(
+    rows: Sequence[Row],
+    results: dict[str, dict[str, ScoreResult]],
+    score: str,
+    n_resamples: int,
+    seed: int,
+) -> tuple[list[Row], dict[str, Baseline]]:
+    """Ranked rows and baselines from the score results of each scored row (by name).
+
+    Rows without results are copies, which take over what their original has, or failed.
+    Raises InputError where the deciding score has no held-out values to compare.
+    """
+    scored = [row for row in rows if row.name in results]
+    intervals = _score_values(scored, results, n_resamples, seed)
+    per_image = _stack(scored, results, score)
+    values = per_image.mean(axis=1)
+    resampled = bootstrap_means(per_image, n_resamples, seed)
+    ties = find_tie_set(values, resampled)
+    p_best = probability_best(resampled)
+    tie_break = np.array([_tie_break_value(results[row.name], score) for row in scored])
+    order = sorted(
+        range(len(scored)),
+        key=lambda i: (not ties[i], -(tie_break[i] if ties[i] else values[i]), scored[i].order),
+    )
+    ranks = {scored[i].name: place for place, i in enumerate(order, start=1)}
+    ranked = {
+        row.name: dataclasses.replace(
+            row,
+            rank=ranks[row.name],
+            in_tie_set=bool(ties[i]),
+            p_best=float(p_best[i]),
+            scores=intervals[row.name],
+        )
+        for i, row in enumerate(scored)
+    }
+    baselines = _baselines(scored, values, resampled, best=order[0])
+    filled = [ranked.get(row.name) or _as_copy(row, ranked) for row in rows]
+    filled.sort(key=lambda row: (row.rank is None, row.rank or 0, bool(row.copy_of), row.order))
+    return filled, baselines
+
+
+def _score_values(
+    scored: Sequence[Row],
+    results: dict[str, dict[str, ScoreResult]],
+    n_resamples: int,
+    seed: int,
+) -> dict[str, dict[str, ScoreValue]]:
+    """Every score of every scored row, with its interval where it is a mean over images."""
+    values: dict[str, dict[str, ScoreValue]] = {row.name: {} for row in scored}
+    for name in results[scored[0].name]:
+        found = [results[row.name][name] for row in scored]
+        with_images = found[0].per_image is not None
+        if with_images:
+            resampled = bootstrap_means(_stack(scored, results, name), n_resamples, seed)
+        for i, (row, result) in enumerate(zip(scored, found, strict=True)):
+            bounds = interval(result.value, resampled[i]) if with_images else None
+            values[row.name][name] = ScoreValue(
+                result.value,
+                bounds.low if bounds else None,
+                bounds.high if bounds else None,
+                result.flags,
+                result.details,
+            )
+    return values
+
+
+def _stack(
+    scored: Sequence[Row], results: dict[str, dict[str, ScoreResult]], score: str
+) -> NDArray[np.float64]:
+    per_image = []
+    for row in scored:
+        values = results[row.name][score].per_image
+        if values is None:
+            raise InputError(
+                f"score {score} is no mean over held-out images, so it gives no intervals or ties "
+                "and cannot decide a ranking."
+            )
+        per_image.append(values)
+    return np.stack(per_image)
+
+
+def _tie_break_value(results: dict[str, ScoreResult], score: str) -> float:
+    return results[TIE_BREAK[score] if TIE_BREAK.get(score) in results else score].value
+
+
+def _baselines(
+    scored: Sequence[Row],
+    values: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    best: int,
+) -> dict[str, Baseline]:
+    places = {"last": max(range(len(scored)), key=lambda i: scored[i].order)}
+    recorded = [i for i, row in enumerate(scored) if row.source_accuracy is not None]
+    if recorded:
+        places["source_accuracy"] = max(
+            recorded, key=lambda i: (scored[i].source_accuracy or 0, -scored[i].order)
+        )
+    baselines = {}
+    for name, i in places.items():
+        bounds = interval(values[best] - values[i], resampled[best] - resampled[i])
+        baselines[name] = Baseline(scored[i].name, bounds.value, bounds.low, bounds.high)
+    return baselines
+
+
+def _as_copy(row: Row, ranked: dict[str, Row]) -> Row:
+    original = ranked.get(row.copy_of or "")
+    if original is None:
+        return row
+    return dataclasses.replace(
+        row,
+        rank=original.rank,
+        in_tie_set=original.in_tie_set,
+        p_best=original.p_best,
+        scores=original.scores,
+    )
+
+
+def _row_from_dict(value: dict[str, Any]) -> Row:
+    scores = {}
+    for name, score in value["scores"].items():
+        scores[name] = _from_known_keys(ScoreValue, {**score, "flags": tuple(score["flags"])})
+    return _from_known_keys(Row, {**value, "scores": scores})
+
+
+def _from_known_keys(cls: Any, value: dict[str, Any]) -> Any:
+    """Keys that a later version added are left out."""
+    known = {f.name for f in dataclasses.fields(cls)}
+    return cls(**{key: v for key, v in value.items() if key in known})
+
+
+def _flat_row(row: Row, score_names: Sequence[str]) -> dict[str, Any]:
+    flat: dict[str, Any] = {
+        key: getattr(row, key)
+        for key in ("rank", "name", "epoch", "step", "source_accuracy", "in_tie_set", "p_best")
+    }
+    for name in score_names:
+        score = row.scores.get(name)
+        flat[name] = score.value if score else None
+        flat[f"{name}_low"] = score.low if score else None
+        flat[f"{name}_high"] = score.high if score else None
+    flags = [f"{name}: {flag}" for name, score in row.scores.items() for flag in score.flags]
+    flat["flags"] = "; ".join(flags)
+    for key in ("status", "reason", "copy_of", "weights_key", "digest", "path"):
+        flat[key] = getattr(row, key)
+    return flat

@@ -1,0 +1,186 @@
+"""What a score is computed from: features, labels, the evaluation plan, and what scores share.
+
+The spectrum of each fitting part is computed once, and so is each probe: `linear_probe` and
+`linear_probe_loglik` read the same fits.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ckptsel.probe import STRENGTHS, choose_strength, fit_logistic, fit_paper_probe
+from ckptsel.spectrum import Spectrum, compute_spectrum
+from ckptsel.splits import Evaluation, stratified_folds
+
+VIEWS = ("all", "main", "residual")
+"""The features F themselves, their main component F_m, their residual component F_r."""
+
+N_INNER_FOLDS = 5
+"""Folds inside a fitting part that choose the strength of regularisation."""
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """One score of one checkpoint.
+
+    value: the score. per_image: (n_eval,) numbers whose mean is the value, for scores that are
+    means over held-out images; intervals come from them. predictions: (n_repeats, n_eval) class
+    numbers. flags: what to doubt. details: what else is worth recording.
+    """
+
+    value: float
+    per_image: NDArray[np.float64] | None = None
+    predictions: NDArray[np.int64] | None = None
+    flags: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out output of a probe, for each repeat and evaluated image: (n_repeats, n_eval).
+
+    predictions: class numbers. log_likelihoods: log probability of the true class, nats.
+    """
+
+    predictions: NDArray[np.int64]
+    log_likelihoods: NDArray[np.float64]
+    flags: tuple[str, ...]
+    details: dict[str, Any]
+
+
+class ScoreInputs:
+    """Features (N, D) and labels (N,) of the target as one sequence, and what is derived of them.
+
+    energy: what the main component keeps of the sum of singular values. probe: `logistic` or
+    `paper`. Everything is computed in float64 on `device`, once, when a score asks for it.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        evaluation: Evaluation,
+        energy: float = 0.8,
+        probe: str = "logistic",
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.features = torch.from_numpy(features).to(device, torch.float64)
+        self.labels = torch.from_numpy(labels).to(device)
+        self.evaluation = evaluation
+        self.n_classes = int(labels.max()) + 1
+        self.energy, self.probe, self.seed = energy, probe, seed
+        self._held_out: dict[str, HeldOut] = {}
+        self._spectra: dict[int, Spectrum] = {}
+
+    @property
+    def fit_features(self) -> Tensor:
+        """Features of the whole training part, (n_train, D)."""
+        return self.features[torch.from_numpy(self.evaluation.fit_part)]
+
+    @property
+    def fit_labels(self) -> Tensor:
+        return self.labels[torch.from_numpy(self.evaluation.fit_part)]
+
+    def spectrum(self) -> Spectrum:
+        """The spectrum of the whole training part."""
+        for i, (fitted, _) in enumerate(self.evaluation.folds):
+            if np.array_equal(fitted, self.evaluation.fit_part):
+                return self._fold_spectrum(i)
+        if -1 not in self._spectra:
+            self._spectra[-1] = compute_spectrum(self.fit_features, self.energy)
+        return self._spectra[-1]
+
+    def held_out(self, view: str) -> HeldOut:
+        """Output of the probe on one view of the features, for every evaluated image."""
+        if view not in self._held_out:
+            self._held_out[view] = self._probe_view(view)
+        return self._held_out[view]
+
+    def _fold_spectrum(self, fold: int) -> Spectrum:
+        if fold not in self._spectra:
+            fitted = torch.from_numpy(self.evaluation.folds[fold][0])
+            self._spectra[fold] = compute_spectrum(self.features[fitted], self.energy)
+        return self._spectra[fold]
+
+    def _probe_view(self, view: str) -> HeldOut:
+        plan = self.evaluation
+        n_repeats, n_eval = plan.n_repeats, len(plan.evaluated)
+        predictions = np.zeros((n_repeats, n_eval), dtype=np.int64)
+        log_likelihoods = np.zeros((n_repeats, n_eval))
+        strengths: list[float] = []
+        n_unconverged = 0
+        for i, (fitted, held) in enumerate(plan.folds):
+            repeat = i * n_repeats // len(plan.folds)
+            columns = np.searchsorted(plan.evaluated, held)
+            log_p, strength, converged = self._probe_fold(i, fitted, held, view)
+            predictions[repeat, columns] = log_p.argmax(1).cpu().numpy()
+            truth = self.labels[torch.from_numpy(held)]
+            log_likelihoods[repeat, columns] = log_p.gather(1, truth[:, None])[:, 0].cpu().numpy()
+            strengths.append(strength)
+            n_unconverged += not converged
+        flags = _flags(strengths, n_unconverged, len(plan.folds))
+        details: dict[str, Any] = {"n_features": self._n_features(view)}
+        if self.probe == "logistic":
+            details["C"] = sorted(set(strengths))
+        return HeldOut(predictions, log_likelihoods, flags, details)
+
+    def _probe_fold(
+        self, fold: int, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
+    ) -> tuple[Tensor, float, bool]:
+        """(log probabilities of the held-out images, strength, whether the fit converged)."""
+        fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
+        labels = self.labels[fit_rows]
+        if self.probe == "paper":
+            inputs = self._component(fold, view).float()
+            paper = fit_paper_probe(inputs[fit_rows], labels, self.n_classes, self.seed)
+            return paper.log_probabilities(inputs[held_rows].double()), paper.strength, True
+        inputs = self._coordinates(fold, view)
+        inputs = inputs - inputs[fit_rows].mean(0)
+        inner = stratified_folds(labels.cpu().numpy(), N_INNER_FOLDS, (self.seed, fold, 1))
+        strength = choose_strength(inputs[fit_rows], labels, self.n_classes, inner)
+        probe = fit_logistic(inputs[fit_rows], labels, self.n_classes, strength)
+        return probe.log_probabilities(inputs[held_rows]), strength, probe.converged
+
+    def _coordinates(self, fold: int, view: str) -> Tensor:
+        """Coordinates of a view in the basis of the fold's spectrum, divided by one scalar: the
+        root mean square of the view's (n, D) matrix over the fitting part."""
+        spectrum = self._fold_spectrum(fold)
+        first, last = _view_columns(view, spectrum)
+        n, d = spectrum.shape
+        scale = (spectrum.singular_values[first:last].square().sum() / (n * d)).sqrt()
+        return spectrum.project(self.features)[:, first:last] / scale.clamp(min=1e-30)
+
+    def _component(self, fold: int, view: str) -> Tensor:
+        """A view as the full matrix (N, D), as the paper's probe takes it."""
+        if view == "all":
+            return self.features
+        spectrum = self._fold_spectrum(fold)
+        if view == "main":
+            return spectrum.main_component(self.features)
+        return spectrum.residual_component(self.features)
+
+    def _n_features(self, view: str) -> int:
+        first, last = _view_columns(view, self._fold_spectrum(0))
+        return last - first
+
+
+def _view_columns(view: str, spectrum: Spectrum) -> tuple[int, int]:
+    rank = len(spectrum.singular_values)
+    columns = {"all": (0, rank), "main": (0, spectrum.n_main), "residual": (spectrum.n_main, rank)}
+    return columns[view]
+
+
+def _flags(strengths: list[float], n_unconverged: int, n_folds: int) -> tuple[str, ...]:
+    flags = []
+    if n_unconverged:
+        flags.append(f"not converged ({n_unconverged} of {n_folds} fits)")
+    if STRENGTHS[0] in strengths:
+        flags.append(f"C at the lower edge of its grid ({STRENGTHS[0]:g})")
+    if STRENGTHS[-1] in strengths:
+        flags.append(f"C at the upper edge of its grid ({STRENGTHS[-1]:g})")
+    return tuple(flags)

@@ -1,0 +1,385 @@
+"""Where labelled images come from: image folders, parquet, CSV, and timm's named datasets.
+
+A source knows the names of its splits and reads one of them as an `ImageSet`, whose images are
+opened one at a time. Nothing is decoded here.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ckptsel.errors import DataError, did_you_mean
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""Names of split folders, files or CSV values, and the split that each stands for."""
+
+IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of one split.
+
+    labels: (N,) int64, each an index into `class_names`.
+    open_image: index -> PIL image as stored (any mode).
+    locate: index -> where the image lies, for messages.
+    fingerprint: digest that changes when an image or a label may have changed.
+    """
+
+    split: str
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    open_image: Callable[[int], Image.Image]
+    locate: Callable[[int], str]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: NDArray[np.int64]) -> "ImageSet":
+        """The images at `indices`, in that order."""
+        return ImageSet(
+            split=self.split,
+            labels=self.labels[indices],
+            class_names=self.class_names,
+            open_image=lambda i: self.open_image(int(indices[i])),
+            locate=lambda i: self.locate(int(indices[i])),
+            fingerprint=digest_of(self.fingerprint, np.ascontiguousarray(indices).tobytes()),
+        )
+
+
+class Source(Protocol):
+    """Labelled images in one or more splits."""
+
+    kind: str
+
+    def splits(self) -> list[str]:
+        """Names of the splits that are there: of train, validation, test."""
+
+    def read(self, split: str) -> ImageSet:
+        """The images of one split."""
+
+
+def open_source(
+    spec: str,
+    data_root: Path | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Source:
+    """The source that `spec` names.
+
+    spec: a folder of images, a folder of parquet files or one such file, a CSV file of path and
+        label, or a timm dataset name such as `hfds/cifar10` (with `data_root`).
+    image_column, label_column: for parquet and CSV, where the names are not the usual ones.
+    Raises DataError where nothing is found there.
+    """
+    path = Path(spec)
+    if re.match(r"(hfds|hfids|torch|wds|tfds)/", spec) and not path.exists():
+        return TimmSource(spec, data_root)
+    if data_root is not None and not path.exists():
+        path = data_root / spec
+    if not path.exists():
+        raise DataError(
+            f"no data at {path}: no such file or folder. Give a folder of images "
+            "(one sub-folder a class), a folder of parquet files, a CSV file of path and label, "
+            "or a timm dataset name such as hfds/cifar10."
+        )
+    if path.suffix == ".csv":
+        return CsvSource(path, image_column, label_column)
+    parquet_files = [path] if path.suffix == ".parquet" else sorted(path.rglob("*.parquet"))
+    if parquet_files:
+        return ParquetSource(path, parquet_files, image_column, label_column)
+    if path.is_file():
+        raise DataError(
+            f"{path} is a file of an unknown kind ({path.suffix or 'no suffix'}). "
+            "A single file must be .csv or .parquet."
+        )
+    return FolderSource(path)
+
+
+class FolderSource:
+    """A folder with one sub-folder a class, or with such folders below train/, val/, test/."""
+
+    kind = "image folder"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        folders = {
+            SPLIT_NAMES[entry.name.lower()]: entry
+            for entry in sorted(root.iterdir())
+            if entry.is_dir() and entry.name.lower() in SPLIT_NAMES
+        }
+        self._folders = folders or {"train": root}
+        self._class_names = _class_folders(self._folders.values())
+        if not self._class_names:
+            raise DataError(
+                f"no images below {root}: looked for {root}/<class>/<image> and "
+                f"{root}/train/<class>/<image> with {', '.join(sorted(IMAGE_SUFFIXES)[:6])}, ... "
+                "Put each class's images into a sub-folder named after the class."
+            )
+
+    def splits(self) -> list[str]:
+        return list(self._folders)
+
+    def read(self, split: str) -> ImageSet:
+        folder = self._folders[split]
+        paths: list[Path] = []
+        labels: list[int] = []
+        for label, name in enumerate(self._class_names):
+            found = sorted(_walk_images(folder / name))
+            paths += found
+            labels += [label] * len(found)
+        return _files_as_image_set(split, paths, labels, self._class_names, self.root)
+
+
+class CsvSource:
+    """A CSV file with a column of paths (relative to the file) and a column of integer labels.
+
+    An optional column `split` says which split a row belongs to; without it all rows are `train`.
+    """
+
+    kind = "csv"
+
+    def __init__(self, path: Path, image_column: str | None, label_column: str | None) -> None:
+        self.path = path
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            self._rows = list(reader)
+            columns = list(reader.fieldnames or [])
+        self._image = _choose_column(path, columns, image_column, IMAGE_COLUMNS, "image")
+        self._label = _choose_column(path, columns, label_column, LABEL_COLUMNS, "label")
+        if not self._rows:
+            raise DataError(f"{path} has a header but no rows: there are no images to rank on.")
+
+    def splits(self) -> list[str]:
+        return list(dict.fromkeys(self._split_of(row) for row in self._rows))
+
+    def read(self, split: str) -> ImageSet:
+        labels = _whole_numbers([row[self._label] for row in self._rows], str(self.path))
+        class_names = tuple(str(i) for i in range(int(labels.max()) + 1))
+        chosen = [i for i, row in enumerate(self._rows) if self._split_of(row) == split]
+        paths = [self.path.parent / self._rows[i][self._image] for i in chosen]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(paths)} images named in {self.path} are not there, "
+                f"for example {missing[0]}. Paths are taken relative to the CSV file."
+            )
+        chosen_labels = [int(labels[i]) for i in chosen]
+        return _files_as_image_set(split, paths, chosen_labels, class_names, self.path.parent)
+
+    def _split_of(self, row: dict[str, str]) -> str:
+        name = (row.get("split") or "train").strip().lower()
+        if name not in SPLIT_NAMES:
+            raise DataError(
+                f"{self.path}: unknown split {name!r}. Use one of {', '.join(SPLIT_NAMES)}."
+            )
+        return SPLIT_NAMES[name]
+
+
+IMAGE_COLUMNS = ("image", "img", "path", "file", "file_name", "filename", "image_path")
+LABEL_COLUMNS = ("label", "fine_label", "labels", "class", "target")
+
+
+class ParquetSource:
+    """Parquet files in the Hugging Face layout: `<split>-00000-of-00001.parquet`, one column of
+    images (a struct of bytes and path, or plain bytes) and one of integer labels."""
+
+    kind = "parquet"
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[Path],
+        image_column: str | None,
+        label_column: str | None,
+    ) -> None:
+        self.root = root
+        self._image_column, self._label_column = image_column, label_column
+        self._files: dict[str, list[Path]] = {}
+        for file in files:
+            self._files.setdefault(_split_of_file(file, root), []).append(file)
+
+    def splits(self) -> list[str]:
+        return list(self._files)
+
+    def read(self, split: str) -> ImageSet:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        files = self._files[split]
+        try:
+            schema = pq.read_schema(files[0])
+            image_column = self._choose_image_column(schema)
+            label_column = _choose_column(
+                files[0],
+                schema.names,
+                self._label_column,
+                (*_features_of_type(schema, "ClassLabel"), *LABEL_COLUMNS),
+                "label",
+            )
+            table = pq.read_table(files, columns=[image_column, label_column])
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot read {files[0]}: {error}. Is it a whole file?") from error
+        images = table.column(image_column)
+        where = f"column {label_column!r} of {files[0]}"
+        labels = _whole_numbers(table.column(label_column).to_pylist(), where)
+        names = _class_names_in(schema, label_column)
+        n_classes = int(labels.max(initial=-1)) + 1
+        if len(names) < n_classes:
+            names = tuple(str(i) for i in range(n_classes))
+
+        def open_image(index: int) -> Image.Image:
+            value = images[index].as_py()
+            data = value if isinstance(value, bytes) else (value or {}).get("bytes")
+            if data is None:
+                raise OSError("no image bytes in this row (only a path?)")
+            return Image.open(io.BytesIO(data))
+
+        return ImageSet(
+            split=split,
+            labels=labels,
+            class_names=names,
+            open_image=open_image,
+            locate=lambda i: f"row {i} of split {split} of {self.root}",
+            fingerprint=digest_of(*(_stat_of(file, self.root) for file in files), labels.tobytes()),
+        )
+
+    def _choose_image_column(self, schema: Any) -> str:
+        import pyarrow as pa
+
+        holds_bytes = [
+            field.name
+            for field in schema
+            if pa.types.is_struct(field.type) or pa.types.is_binary(field.type)
+        ]
+        usual = (*_features_of_type(schema, "Image"), *IMAGE_COLUMNS, *holds_bytes)
+        return _choose_column(self.root, schema.names, self._image_column, usual, "image")
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """SHA-256 over the parts, each preceded by its length, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _class_folders(folders: Iterable[Path]) -> tuple[str, ...]:
+    names = {
+        entry.name
+        for folder in folders
+        for entry in folder.iterdir()
+        if entry.is_dir() and next(_walk_images(entry), None) is not None
+    }
+    return tuple(sorted(names))
+
+
+def _walk_images(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        for path in folder.rglob("*"):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                yield path
+
+
+def _files_as_image_set(
+    split: str, paths: list[Path], labels: list[int], class_names: tuple[str, ...], root: Path
+) -> ImageSet:
+    label_array = np.array(labels, dtype=np.int64)
+    return ImageSet(
+        split=split,
+        labels=label_array,
+        class_names=class_names,
+        open_image=lambda i: Image.open(paths[i]),
+        locate=lambda i: str(paths[i]),
+        fingerprint=digest_of(*(_stat_of(path, root) for path in paths), label_array.tobytes()),
+    )
+
+
+def _stat_of(path: Path, root: Path) -> str:
+    """Name, size and time of change: different whenever the file may have changed."""
+    stat = path.stat()
+    name = path.name if path == root else os.path.relpath(path, root)
+    return f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def _split_of_file(file: Path, root: Path) -> str:
+    """The split that a parquet file belongs to: from its name, else its folder, else train."""
+    for part in (file.name, *(parent.name for parent in file.parents if parent != root)):
+        word = re.match(r"[a-z]+", part.lower())
+        if word and word.group() in SPLIT_NAMES:
+            return SPLIT_NAMES[word.group()]
+    return "train"
+
+
+def _choose_column(
+    where: Path, columns: Sequence[str], asked: str | None, usual: Sequence[str], role: str
+) -> str:
+    if asked is not None:
+        if asked in columns:
+            return asked
+        raise DataError(
+            f"{where} has no column {asked!r}; it has {', '.join(columns)}."
+            + did_you_mean(asked, columns)
+        )
+    for name in usual:
+        if name in columns:
+            return name
+    raise DataError(
+        f"{where} has no {role} column that ckptsel knows; it has {', '.join(columns) or 'none'}. "
+        f"Name it with --{role}-column."
+    )
+
+
+def _whole_numbers(values: Sequence[Any], where: str) -> NDArray[np.int64]:
+    """Labels as int64. Raises DataError where one is not a whole number from 0."""
+    labels = np.empty(len(values), dtype=np.int64)
+    for i, value in enumerate(values):
+        try:
+            labels[i] = int(value)
+            whole = float(value) == labels[i] and labels[i] >= 0
+        except (TypeError, ValueError, OverflowError):
+            whole = False
+        if not whole:
+            raise DataError(
+                f"label {value!r} in {where} (row {i}) is not a whole number from 0. Number the "
+                "classes 0, 1, 2, ..., or sort the images into one folder a class."
+            )
+    return labels
+
+
+def _hugging_face_features(schema: Any) -> dict[str, Any]:
+    metadata = (schema.metadata or {}).get(b"huggingface")
+    if not metadata:
+        return {}
+    features = json.loads(metadata).get("info", {}).get("features", {})
+    return features if isinstance(features, dict) else {}
+
+
+def _features_of_type(schema: Any, kind: str) -> list[str]:
+    features = _hugging_face_features(schema)
+    return [name for name, value in features.items() if value.get("_type") == kind]
+
+
+def _class_names_in(schema: Any, label_column: str) -> tuple[str, ...]:
+    return tuple(_hugging_face_features(schema).get(label_column, {}).get("names", ()))

@@ -1,0 +1,76 @@
+"""How sure a ranking is: a paired bootstrap over the held-out images.
+
+All checkpoints are read on the same images, so a resample draws images and takes them for every
+checkpoint at once: what makes an image hard for all of them cancels in their differences.
+The images are what is random here; another training set or pre-training run would add to it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_RESAMPLES = 2000
+LEVEL = 0.95
+CHUNK_VALUES = 20_000_000
+"""Resampling weights held in memory at a time."""
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its percentile interval at 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_means(per_image: Values, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Values:
+    """Means (n_checkpoints, n_resamples) of per_image (n_checkpoints, n_images) over resamples."""
+    n_images = per_image.shape[1]
+    generator = np.random.default_rng((seed, 7))
+    chunk = max(1, CHUNK_VALUES // n_images)
+    parts = []
+    for first in range(0, n_resamples, chunk):
+        size = min(chunk, n_resamples - first)
+        counts = generator.multinomial(n_images, np.full(n_images, 1 / n_images), size=size)
+        parts.append(per_image @ counts.T.astype(np.float64) / n_images)
+    return np.concatenate(parts, axis=1)
+
+
+def interval(value: float, resampled: Values) -> Interval:
+    """The percentile interval of a mean from its resampled values (n_resamples,)."""
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(value), float(low), float(high))
+
+
+def probability_best(resampled: Values) -> Values:
+    """For each checkpoint the share of resamples in which it is the best; ties are shared out."""
+    is_best = resampled == resampled.max(axis=0)
+    return (is_best / is_best.sum(axis=0)).mean(axis=1)
+
+
+def find_tie_set(values: Values, resampled: Values) -> NDArray[np.bool_]:
+    """Which checkpoints cannot be told from the best at 95 %: (n_checkpoints,) bool.
+
+    Multiple comparisons with the best (Hsu 1984), by bootstrap: checkpoint j leaves when its largest
+    standardised shortfall behind any other exceeds the 95 % quantile of what that largest shortfall
+    would be by chance, were all others no better. The set then holds the true best in at least 95 %
+    of samples; comparing only with the winner would not, since the winner is partly luck.
+
+    values: (n_checkpoints,), resampled: (n_checkpoints, n_resamples).
+    """
+    ties = np.zeros(len(values), dtype=bool)
+    for j in range(len(values)):
+        shortfall = values - values[j]
+        chance = (resampled - resampled[j]) - shortfall[:, None]
+        error = chance.std(axis=1)
+        # Equal predictions differ by nothing, in the sample and in every resample.
+        scale = np.where(error > 0, error, np.inf)
+        largest = (shortfall / scale).max()
+        limit = np.quantile((chance / scale[:, None]).max(axis=0), LEVEL)
+        certain = bool(((error == 0) & (shortfall > 0)).any())
+        ties[j] = largest <= limit and not certain
+    return ties
