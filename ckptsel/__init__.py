@@ -1,0 +1,20 @@
+"""Which checkpoint of a pre-training run to use on your data, how sure that is, and why."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckptsel.pipeline import rank
+    from ckptsel.ranking import Ranking
+
+__all__ = ["Ranking", "rank"]
+
+_HOMES = {"rank": "ckptsel.pipeline", "Ranking": "ckptsel.ranking"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first used: `ckptsel --help` need not wait for torch."""
+    import importlib
+
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ckptsel' has no attribute {name!r}")

@@ -1,11 +1,10 @@
-"""Features of every checkpoint, and the cache that keeps them.
+"""Features of a checkpoint, and the key under which they are kept.
 
 The key of a cached array is made of what determines it: tensors, images and labels, preprocessing,
 model, layer and precision. World size, batch size and worker count do not enter.
 """
 
 import re
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ckptsel.errors import FeatureError
-from ckptsel.files import atomic_path
 from ckptsel.models import Backbone
 from ckptsel.pixels import normalise
 from ckptsel.sources import digest_of
@@ -31,24 +29,6 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-class FeatureCache:
-    """Arrays on disk by key, each written whole or not at all."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, key: str) -> Path:
-        return self.folder / f"{key[:40]}.npy"
-
-    def get(self, key: str) -> NDArray[np.float32] | None:
-        path = self.path(key)
-        return np.load(path) if path.is_file() else None
-
-    def put(self, key: str, features: NDArray[np.float32]) -> None:
-        with atomic_path(self.path(key)) as temporary, temporary.open("wb") as file:
-            np.save(file, features)
 
 
 def feature_key(digest: str, fingerprint: str, backbone: Backbone, precision: str) -> str:

@@ -6,6 +6,7 @@ once into a uint8 array on disk that every checkpoint reads. Normalisation is le
 
 import dataclasses
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -29,6 +30,9 @@ PIXELS_VERSION = 1
 """Part of the cache key; raised whenever the same settings would give other pixels."""
 
 MAX_LISTED = 10
+
+PARALLEL_FROM = 5000
+"""Images from which starting worker processes costs less than it saves."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,13 @@ def to_colour_mode(image: Image.Image, n_channels: int) -> Image.Image:
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB" if n_channels == 3 else "L")
+
+
+def auto_workers(asked: int | None, n_images: int) -> int:
+    """Processes that decode: as asked, else all cores where starting them pays."""
+    if asked is not None:
+        return asked
+    return (os.cpu_count() or 1) if n_images >= PARALLEL_FROM else 0
 
 
 def decode(

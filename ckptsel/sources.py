@@ -275,6 +275,77 @@ class ParquetSource:
         return _choose_column(self.root, schema.names, self._image_column, usual, "image")
 
 
+class TimmSource:
+    """A dataset that timm knows by name (`torch/...`, `hfds/...`, `wds/...`), below `data_root`.
+
+    Its images are read once into memory where the dataset can only be iterated.
+    """
+
+    kind = "timm dataset"
+
+    def __init__(self, name: str, data_root: Path | None) -> None:
+        self.name, self.data_root = name, data_root
+
+    def splits(self) -> list[str]:
+        """Train, and validation or test where the dataset answers to that name with other images."""
+        found: dict[str, int] = {}
+        problem: Exception | None = None
+        for split in ("train", "validation", "test"):
+            try:
+                found[split] = len(self._open(split))
+            except Exception as error:  # timm passes on whatever its readers raise
+                problem = error
+        if not found:
+            raise DataError(
+                f"timm cannot open {self.name} below {self.data_root or '(no --data-root)'}: "
+                f"{problem}. Check the name and --data-root; nothing is downloaded."
+            )
+        if self.name.lower().startswith("torch/"):
+            # torchvision's small datasets answer any name but `train` with their test images.
+            names = ["train", "validation"] if self._has_folder("val") else ["train", "test"]
+            return [split for split in names if split in found]
+        return list(found)
+
+    def read(self, split: str) -> ImageSet:
+        dataset = self._open(split)
+        if hasattr(dataset, "__getitem__"):
+            samples: Sequence[Any] = dataset
+        else:
+            samples = list(dataset)
+        labels = _whole_numbers(_labels_of(samples), f"{self.name}, split {split}")
+        where = str(self.data_root.resolve()) if self.data_root else ""
+        return ImageSet(
+            split=split,
+            labels=labels,
+            class_names=_class_names_of(dataset, int(labels.max(initial=-1)) + 1),
+            open_image=lambda i: samples[i][0],
+            locate=lambda i: f"image {i} of {self.name}, split {split}",
+            fingerprint=digest_of(self.name, split, where, labels.tobytes()),
+        )
+
+    def _has_folder(self, name: str) -> bool:
+        return self.data_root is not None and any(self.data_root.glob(f"{name}*/"))
+
+    def _open(self, split: str) -> Any:
+        from timm.data import create_dataset
+
+        root = None if self.data_root is None else str(self.data_root)
+        return create_dataset(self.name, root=root, split=split, download=False)
+
+
+def _labels_of(samples: Sequence[Any]) -> Sequence[Any]:
+    """Labels without decoding an image, where the dataset keeps them apart."""
+    targets = getattr(samples, "targets", None)
+    if targets is not None and len(targets) == len(samples):
+        return [int(target) for target in targets]
+    return [samples[i][1] for i in range(len(samples))]
+
+
+def _class_names_of(dataset: Any, n_classes: int) -> tuple[str, ...]:
+    names = tuple(str(name) for name in getattr(dataset, "classes", ()))
+    return names if len(names) >= n_classes else tuple(str(i) for i in range(n_classes))
+
+
 def digest_of(*parts: str | bytes) -> str:
     """SHA-256 over the parts, each preceded by its length, as hexadecimal digits."""
     digest = hashlib.sha256()

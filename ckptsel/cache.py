@@ -1,0 +1,76 @@
+"""What is kept between runs: features and score results, each file written whole or not at all.
+
+A file's name is the digest of everything that determines its content, so nothing is ever stale and
+two runs may share a cache. Deleting the folder is always safe.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptsel.files import atomic_path
+from ckptsel.scores.inputs import ScoreResult
+
+FOLDER_VARIABLE = "CKPTSEL_CACHE"
+
+
+def default_cache_folder() -> Path:
+    """$CKPTSEL_CACHE, else the user's cache folder ($XDG_CACHE_HOME, ~/.cache)."""
+    if os.environ.get(FOLDER_VARIABLE):
+        return Path(os.environ[FOLDER_VARIABLE])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ckptsel"
+
+
+class Cache:
+    """Features and score results by key; `folder` None keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    @property
+    def pixels_folder(self) -> Path | None:
+        return None if self.folder is None else self.folder / "pixels"
+
+    def get_features(self, key: str) -> NDArray[np.float32] | None:
+        path = self._path("features", key, "npy")
+        return np.load(path) if path is not None and path.is_file() else None
+
+    def put_features(self, key: str, features: NDArray[np.float32]) -> None:
+        path = self._path("features", key, "npy")
+        if path is not None:
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, features)
+
+    def get_score(self, key: str) -> ScoreResult | None:
+        path = self._path("scores", key, "npz")
+        if path is None or not path.is_file():
+            return None
+        with np.load(path) as stored:
+            about = json.loads(str(stored["about"]))
+            return ScoreResult(
+                value=float(stored["value"]),
+                per_image=stored["per_image"] if "per_image" in stored else None,
+                predictions=stored["predictions"] if "predictions" in stored else None,
+                flags=tuple(about["flags"]),
+                details=about["details"],
+            )
+
+    def put_score(self, key: str, result: ScoreResult) -> None:
+        path = self._path("scores", key, "npz")
+        if path is None:
+            return
+        arrays: dict[str, NDArray[np.generic]] = {"value": np.array(result.value)}
+        if result.per_image is not None:
+            arrays["per_image"] = result.per_image
+        if result.predictions is not None:
+            arrays["predictions"] = result.predictions
+        about = json.dumps({"flags": result.flags, "details": result.details})
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, about=np.array(about), **arrays)
+
+    def _path(self, kind: str, key: str, suffix: str) -> Path | None:
+        return None if self.folder is None else self.folder / kind / f"{key[:40]}.{suffix}"

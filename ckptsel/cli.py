@@ -1,0 +1,295 @@
+"""The command line: parses, calls, prints. Nothing else knows typer.
+
+Results go to stdout, progress and messages to stderr. Heavy imports happen inside the commands, so
+that help is instant.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ckptsel.errors import CkptselError, UsageError, did_you_mean
+
+app = typer.Typer(
+    name="ckptsel",
+    help="Which checkpoint of a pre-training run to use on your data, how sure that is, and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXIT_CRASH = 1
+EXIT_INTERRUPTED = 130
+FORMATS = ("table", "json", "csv", "md")
+
+FormatOption = Annotated[
+    str | None, typer.Option("--format", "-f", help="table, json, csv or md. [default: table]")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def main() -> None:
+    """Run the command line; errors become one message and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except CkptselError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(
+            "interrupted: what was finished is kept, and the same command goes on from there.",
+            file=sys.stderr,
+        )
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_CRASH)
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        from ckptsel.environment import package_version
+
+        print(package_version("ckptsel") or "unknown (not installed)")
+        raise typer.Exit
+
+
+@app.command()
+def rank(
+    checkpoints: Annotated[
+        Path | None, typer.Argument(help="Folder of the checkpoints of one run (or one file).")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="Labelled images: an image folder, a folder of parquet files, a CSV file of path "
+            "and label, or a timm dataset name (hfds/..., torch/..., wds/...).",
+        ),
+    ] = None,
+    goal: Annotated[
+        str | None, typer.Option(help="fe (frozen features) or ft (fine-tuning). [default: fe]")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="timm name, or package.module:function. [default: what the files record]",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="auto (averaged or teacher weights where there are any), raw, ema, teacher, "
+            "student, or the key in the file. [default: auto]"
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Pooling of the features, timm's global_pool (avg, token).")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side. [default: the model's own]")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Channel means, as in 0.5,0.5,0.5. [default: the model's]")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Channel deviations. [default: the model's own]")
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="Folder that relative data and timm datasets lie below.")
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of images or paths.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of labels.")] = None,
+    train_split: Annotated[
+        str | None, typer.Option(help="Split that is fitted on. [default: train]")
+    ] = None,
+    eval_split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split that is evaluated on. [default: validation where there is one, else "
+            "cross-validation on the training split]"
+        ),
+    ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(help="Evaluate on this part of the training split, held out once."),
+    ] = None,
+    max_train_samples: Annotated[
+        int | None, typer.Option(help="At most this many training images, stratified.")
+    ] = None,
+    max_eval_samples: Annotated[
+        int | None, typer.Option(help="At most this many evaluation images, stratified.")
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option(help="Scores, separated by commas. [default: all built in]")
+    ] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(help="logistic (converged) or paper (50 epochs of Adam). [default: logistic]"),
+    ] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option(help="Part of the singular values' sum that is main. [default: 0.8]"),
+    ] = None,
+    n_resamples: Annotated[
+        int | None, typer.Option(help="Bootstrap resamples. [default: 2000]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of folds and resamples.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cuda where there is one]")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16, float16. [default: bfloat16 on a GPU, else float32]"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images in a batch. [default: found by itself]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode images. [default: all cores]")
+    ] = None,
+    cache_dir: Annotated[
+        str | None, typer.Option(help="Where features are kept. [default: the user's cache]")
+    ] = None,
+    cache: Annotated[
+        bool | None, typer.Option("--cache/--no-cache", help="Keep features. [default: cache]")
+    ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option("--strict/--no-strict", help="Exit 3 where any checkpoint cannot be used."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for ranking.json and the rest.")
+    ] = None,
+    format: FormatOption = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="TOML file with any of these options."),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Rank checkpoints for a target.
+
+    Example: ckptsel rank ckpts/ --data my_images/ --model resnet50 --out ranking/
+    """
+    options = {k: v for k, v in locals().items() if v is not None and k not in ("config", "quiet")}
+    options = {**_read_config(config), **options}
+    for name in ("mean", "std"):
+        if isinstance(options.get(name), str):
+            options[name] = _numbers(options[name], name)
+    if isinstance(options.get("scores"), str):
+        options["scores"] = tuple(name.strip() for name in options["scores"].split(","))
+    folder = options.pop("checkpoints", None)
+    source = options.pop("data", None)
+    form = _check_format(options.pop("format", "table"))
+    out_folder = options.pop("out", None)
+    if folder is None:
+        raise UsageError("no checkpoints given: ckptsel rank CHECKPOINTS --data DATA.")
+    if source is None:
+        raise UsageError("no data given: ckptsel rank CHECKPOINTS --data DATA.")
+
+    from ckptsel.settings import make_settings
+
+    settings = make_settings(options)
+
+    from ckptsel.output import check_writable, write_ranking
+    from ckptsel.pipeline import rank_with_predictions
+    from ckptsel.tables import format_ranking
+
+    if out_folder is not None:
+        check_writable(Path(out_folder))
+    ranking, predictions = rank_with_predictions(folder, source, settings, quiet)
+    if out_folder is not None:
+        write_ranking(Path(out_folder), ranking, predictions)
+    sys.stdout.write(format_ranking(ranking, form))
+
+
+@app.command()
+def inspect(
+    checkpoints: Annotated[Path, typer.Argument(help="Folder of checkpoints, or one file.")],
+    weights: Annotated[str, typer.Option(help="As for rank.")] = "auto",
+    format: FormatOption = None,
+) -> None:
+    """Show what was found: format, epoch, source accuracy, weights, parameters, digest, problems.
+
+    Example: ckptsel inspect ckpts/
+    """
+    form = _check_format(format or "table")
+
+    from ckptsel.checkpoints import scan_checkpoints, trajectory_notes
+    from ckptsel.tables import checkpoints_text
+
+    found = scan_checkpoints(checkpoints, weights)
+    sys.stdout.write(checkpoints_text(found, form))
+    for note in trajectory_notes(found):
+        print(f"note: {note}", file=sys.stderr)
+
+
+@app.command()
+def reproduce(
+    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe; see --list.")] = None,
+    preset: Annotated[str, typer.Option(help="Size of the experiment.")] = "small",
+    data_root: Annotated[
+        Path, typer.Option(help="Folder that holds the data sets, such as cifar10/ and mnist/.")
+    ] = Path("data"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder. [default: runs/RECIPE-PRESET]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the pre-training.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: what is there]")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Show the recipes and exit.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Pre-train the trajectory of one of the paper's experiments; goes on where it was killed.
+
+    Example: ckptsel reproduce cifar10-mnist --preset small --data-root data/
+    """
+    from ckptsel.reproduce.recipes import find_recipe, list_recipes
+
+    if list_:
+        for known in list_recipes():
+            print(f"{known.name} --preset {known.preset}: {known.about}")
+        return
+    if recipe is None:
+        raise UsageError("no recipe given: ckptsel reproduce RECIPE; --list shows them.")
+    found = find_recipe(recipe, preset)
+
+    from ckptsel.features import default_device
+    from ckptsel.reproduce.run import run_recipe
+
+    folder = out or Path("runs") / f"{recipe}-{preset}"
+    run_recipe(found, folder, data_root, seed, device or default_device(), quiet)
+    print(folder)
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    from ckptsel.settings import read_config
+
+    return read_config(path)
+
+
+def _check_format(form: str) -> str:
+    if form not in FORMATS:
+        raise UsageError(
+            f"unknown format {form!r}; use one of {', '.join(FORMATS)}." + did_you_mean(form, FORMATS)
+        )
+    return form
+
+
+def _numbers(text: str, name: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--{name} {text!r} is not a list of numbers such as 0.5,0.5,0.5.") from None

@@ -1,0 +1,218 @@
+"""A ranking as text: a table for terminals, Markdown, CSV, JSON, and the sentence that sums it up."""
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from ckptsel.checkpoints import Checkpoint
+from ckptsel.files import csv_text
+from ckptsel.ranking import Baseline, Ranking, Row, ScoreValue
+from ckptsel.scores import known_scores
+
+FORMATS = ("table", "json", "csv", "md")
+
+
+def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str:
+    """The ranking in one of FORMATS, ending in a line break. width: of the table, in columns."""
+    if form == "json":
+        return json.dumps(ranking.to_dict(), indent=2, allow_nan=False) + "\n"
+    if form == "csv":
+        return csv_text(ranking.flat_rows())
+    if form == "md":
+        return markdown_table(ranking) + "\n" + "\n".join(closing_lines(ranking)) + "\n"
+    return _rich_text(_ranking_table(ranking), width) + "\n".join(closing_lines(ranking)) + "\n"
+
+
+def markdown_table(ranking: Ranking) -> str:
+    """The table in Markdown."""
+    header, rows = _cells(ranking)
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def closing_lines(ranking: Ranking) -> list[str]:
+    """What the ranking says in words, its flags, failures and notes; one paragraph a line."""
+    lines = [summary(ranking)]
+    lines += [f"flag: {line}" for line in _flag_lines(ranking)]
+    lines += [
+        f"failed: {row.name}: {row.reason}" for row in ranking if row.status == "failed"
+    ]
+    lines += [f"note: {note}" for note in ranking.notes]
+    return lines
+
+
+def summary(ranking: Ranking) -> str:
+    """Which checkpoint to use, how far ahead of the last it is, and how many are tied with it."""
+    n_scored = sum(row.status == "ok" and row.copy_of is None for row in ranking)
+    if n_scored == 1:
+        return f"{ranking.best} is the only checkpoint that could be scored."
+    last = ranking.baselines["last"]
+    if last.name == ranking.best:
+        first = f"{ranking.best} is the best, and the last of the run"
+    else:
+        first = f"{ranking.best} {_against(last, 'the last', ranking)}"
+    source = ranking.baselines.get("source_accuracy")
+    if source is not None and source.name not in (last.name, ranking.best):
+        first += f" and {_against(source, 'the best by source accuracy', ranking)}"
+    n_tied = len(ranking.tie_set) - 1
+    if n_tied == 0:
+        tied = "no other can be the best at 95 %"
+    elif n_tied == 1:
+        tied = f"1 other cannot be told from it ({_others(ranking)})"
+    else:
+        tied = f"{n_tied} others cannot be told from it ({_others(ranking)})"
+    return f"{first}; {tied}."
+
+
+def checkpoints_text(
+    checkpoints: Sequence[Checkpoint], form: str, width: int | None = None
+) -> str:
+    """What `inspect` found, in one of FORMATS."""
+    rows = [
+        {
+            "name": c.name,
+            "format": c.format,
+            "epoch": c.epoch,
+            "step": c.step,
+            "epoch_from": c.epoch_from,
+            "source_accuracy": c.source_accuracy,
+            "arch": c.arch,
+            "weights_key": c.weights_key,
+            "n_parameters": c.n_parameters,
+            "digest": c.digest,
+            "copy_of": c.copy_of,
+            "problem": c.problem,
+            "path": str(c.path),
+        }
+        for c in checkpoints
+    ]
+    if form == "json":
+        return json.dumps(rows, indent=2) + "\n"
+    if form == "csv":
+        return csv_text(rows)
+    header = ["checkpoint", "format", "epoch", "source", "weights", "parameters", "digest", "notes"]
+    cells = [_inspect_cells(c) for c in checkpoints]
+    if form == "md":
+        lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells]) + "\n"
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        right = name in ("epoch", "source", "parameters")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    return _rich_text(table, width)
+
+
+def _inspect_cells(c: Checkpoint) -> list[str]:
+    notes = f"copy of {c.copy_of}" if c.copy_of else (c.problem or "")
+    if c.epoch_from == "name":
+        notes = f"epoch from the name. {notes}".strip()
+    parameters = "" if c.n_parameters is None else f"{c.n_parameters / 1e6:.2f} M"
+    key = "" if c.weights_key is None else (c.weights_key or "whole file")
+    accuracy = "" if c.source_accuracy is None else f"{100 * c.source_accuracy:.1f} %"
+    return [
+        c.name,
+        c.format,
+        _progress_cell(c.epoch, c.step),
+        accuracy,
+        key,
+        parameters,
+        (c.digest or "")[:12],
+        notes,
+    ]
+
+
+def _against(baseline: Baseline, what: str, ranking: Ranking) -> str:
+    accuracy = known_scores()[ranking.score].unit == "accuracy"
+    factor, unit = (100, " points") if accuracy else (1, " nats")
+    difference = factor * baseline.difference
+    bounds = f"[{factor * baseline.low:.1f}, {factor * baseline.high:.1f}]"
+    if baseline.low > 0:
+        return f"beats {what} by {difference:.1f}{unit} {bounds}"
+    return f"cannot be told from {what} (ahead by {difference:.1f}{unit} {bounds})"
+
+
+def _others(ranking: Ranking) -> str:
+    others = [name for name in ranking.tie_set if name != ranking.best]
+    return ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+
+
+def _flag_lines(ranking: Ranking) -> list[str]:
+    """Each flag once, with the checkpoints that have it."""
+    flagged: dict[str, list[str]] = {}
+    for row in ranking:
+        for name, score in row.scores.items():
+            for flag in score.flags:
+                flagged.setdefault(f"{name}: {flag}", []).append(row.name)
+    return [
+        f"{flag} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
+        for flag, names in flagged.items()
+    ]
+
+
+def _cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
+    scores = list(dict.fromkeys(name for row in ranking for name in row.scores))
+    units = {name: score.unit for name, score in known_scores().items()}
+    header = ["", "checkpoint", "epoch", "source", *scores, "P(best)"]
+    rows = []
+    for row in ranking:
+        values = [_score_cell(row.scores.get(name), units.get(name, "")) for name in scores]
+        source = "" if row.source_accuracy is None else f"{100 * row.source_accuracy:.1f}"
+        progress = _progress_cell(row.epoch, row.step)
+        p_best = "" if row.p_best is None else f"{row.p_best:.2f}"
+        rows.append([_mark(row), _name_cell(row), progress, source, *values, p_best])
+    return header, rows
+
+
+def _mark(row: Row) -> str:
+    if row.status == "failed":
+        return "failed"
+    tie = "=" if row.in_tie_set and row.rank != 1 else ""
+    return ("*" if row.rank == 1 else "") + f"{row.rank}{tie}"
+
+
+def _name_cell(row: Row) -> str:
+    return f"{row.name} (copy of {row.copy_of})" if row.copy_of else row.name
+
+
+def _progress_cell(epoch: float | None, step: int | None) -> str:
+    if epoch is not None:
+        return f"{epoch:g}"
+    return "" if step is None else f"step {step}"
+
+
+def _score_cell(score: ScoreValue | None, unit: str) -> str:
+    if score is None:
+        return ""
+    flag = "!" if score.flags else ""
+    if unit != "accuracy":
+        return f"{score.value:.3f}{flag}"
+    if score.low is None or score.high is None:
+        return f"{100 * score.value:.1f}{flag}"
+    return f"{100 * score.value:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]{flag}"
+
+
+def _ranking_table(ranking: Ranking) -> Table:
+    header, rows = _cells(ranking)
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        left = name == "checkpoint"
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for row, cells in zip(ranking, rows, strict=True):
+        style = "bold green" if row.rank == 1 else ("dim" if row.status == "failed" else "")
+        table.add_row(*cells, style=style)
+    return table
+
+
+def _rich_text(table: Table, width: int | None) -> str:
+    """Plain text off a terminal, coloured on one; never narrower than the table needs there."""
+    console = Console(width=width) if width else Console()
+    if not console.is_terminal and width is None:
+        console = Console(width=1000)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
