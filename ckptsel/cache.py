@@ -7,6 +7,7 @@ two runs may share a cache. Deleting the folder is always safe.
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class Cache:
         path = self._path("scores", key, "npz")
         if path is None:
             return
-        arrays: dict[str, NDArray[np.generic]] = {"value": np.array(result.value)}
+        arrays: dict[str, Any] = {"value": np.array(result.value)}
         if result.per_image is not None:
             arrays["per_image"] = result.per_image
         if result.predictions is not None:

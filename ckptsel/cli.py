@@ -4,7 +4,9 @@ Results go to stdout, progress and messages to stderr. Heavy imports happen insi
 that help is instant.
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +24,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-EXIT_CRASH = 1
 EXIT_INTERRUPTED = 130
 FORMATS = ("table", "json", "csv", "md")
 
@@ -33,21 +34,28 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on
 
 
 def main() -> None:
-    """Run the command line; errors become one message and an exit code."""
-    try:
-        app(standalone_mode=True)
-    except CkptselError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(
-            "interrupted: what was finished is kept, and the same command goes on from there.",
-            file=sys.stderr,
-        )
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(EXIT_CRASH)
+    """Run the command line."""
+    app()
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command of `app` whose expected errors end in one message and an exit code."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except CkptselError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            print(
+                "interrupted: what was finished is kept; the same command goes on from there.",
+                file=sys.stderr,
+            )
+            sys.exit(EXIT_INTERRUPTED)
+
+    return app.command()(guarded)
 
 
 @app.callback(invoke_without_command=True)
@@ -61,7 +69,7 @@ def about(
         raise typer.Exit
 
 
-@app.command()
+@command
 def rank(
     checkpoints: Annotated[
         Path | None, typer.Argument(help="Folder of the checkpoints of one run (or one file).")
@@ -214,7 +222,7 @@ def rank(
     sys.stdout.write(format_ranking(ranking, form))
 
 
-@app.command()
+@command
 def inspect(
     checkpoints: Annotated[Path, typer.Argument(help="Folder of checkpoints, or one file.")],
     weights: Annotated[str, typer.Option(help="As for rank.")] = "auto",
@@ -235,7 +243,7 @@ def inspect(
         print(f"note: {note}", file=sys.stderr)
 
 
-@app.command()
+@command
 def reproduce(
     recipe: Annotated[str | None, typer.Argument(help="Name of a recipe; see --list.")] = None,
     preset: Annotated[str, typer.Option(help="Size of the experiment.")] = "small",
@@ -246,7 +254,9 @@ def reproduce(
         Path | None, typer.Option("--out", "-o", help="Run folder. [default: runs/RECIPE-PRESET]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the pre-training.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: what is there]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda. [default: what is there]")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Show the recipes and exit.")] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -283,7 +293,8 @@ def _read_config(path: Path | None) -> dict[str, Any]:
 def _check_format(form: str) -> str:
     if form not in FORMATS:
         raise UsageError(
-            f"unknown format {form!r}; use one of {', '.join(FORMATS)}." + did_you_mean(form, FORMATS)
+            f"unknown format {form!r}; use one of {', '.join(FORMATS)}."
+            + did_you_mean(form, FORMATS)
         )
     return form
 
@@ -292,4 +303,6 @@ def _numbers(text: str, name: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--{name} {text!r} is not a list of numbers such as 0.5,0.5,0.5.") from None
+        raise UsageError(
+            f"--{name} {text!r} is not a list of numbers such as 0.5,0.5,0.5."
+        ) from None

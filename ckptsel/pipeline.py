@@ -1,7 +1,7 @@
 """`rank`: from a folder of checkpoints and a target to a ranking.
 
-    scan -> audit (every checkpoint is matched to the model before anything is computed)
-         -> features (cached) -> scores (cached) -> ranking
+scan -> audit (every checkpoint is matched to the model before anything is computed)
+     -> features (cached) -> scores (cached) -> ranking
 """
 
 import dataclasses
@@ -171,9 +171,7 @@ def _audit(found: Sequence[Checkpoint], run: Run) -> list[Checkpoint]:
     for checkpoint in found:
         if checkpoint.problem is None and checkpoint.copy_of is None:
             try:
-                prefix = load_weights(
-                    run.backbone, read_weights(checkpoint, run.settings.weights)
-                )
+                prefix = load_weights(run.backbone, read_weights(checkpoint, run.settings.weights))
                 key = f"{checkpoint.weights_key}:{prefix}" if prefix else checkpoint.weights_key
                 checkpoint = dataclasses.replace(checkpoint, weights_key=key)
             except CheckpointError as error:
@@ -217,9 +215,7 @@ def _problems(failed: Sequence[Checkpoint]) -> str:
     return "\n".join(f"  {c.name}: {c.problem}" for c in failed)
 
 
-def _score_all(
-    audited: Sequence[Checkpoint], run: Run
-) -> tuple[Results, list[Checkpoint]]:
+def _score_all(audited: Sequence[Checkpoint], run: Run) -> tuple[Results, list[Checkpoint]]:
     """Score results by checkpoint and score, and the checkpoints with new problems marked."""
     results: Results = {}
     checkpoints = []
@@ -267,9 +263,7 @@ def _score_one(checkpoint: Checkpoint, run: Run) -> dict[str, ScoreResult]:
     return {score.name: results[score.name] for score in run.scores}
 
 
-def _features(
-    checkpoint: Checkpoint, keys: Sequence[str], run: Run
-) -> list[NDArray[np.float32]]:
+def _features(checkpoint: Checkpoint, keys: Sequence[str], run: Run) -> list[NDArray[np.float32]]:
     """Features of each image set, from the cache or extracted (and then cached)."""
     features = [run.cache.get_features(key) for key in keys]
     if any(f is None for f in features):

@@ -104,8 +104,8 @@ def fit_logistic(
 
     first = np.zeros((r + 1) * n_classes)
     if start is not None:
-        first = torch.cat([start.weights / scale, start.bias[None] / bias_scale])
-        first = first.cpu().numpy().ravel()
+        parameters = torch.cat([start.weights / scale, start.bias[None] / bias_scale])
+        first = parameters.cpu().numpy().ravel()
     result = minimize(
         objective,
         first,
@@ -168,9 +168,7 @@ def choose_strength(
     return best
 
 
-def fit_paper_probe(
-    inputs: Tensor, labels: Tensor, n_classes: int, seed: int
-) -> LinearProbe:
+def fit_paper_probe(inputs: Tensor, labels: Tensor, n_classes: int, seed: int) -> LinearProbe:
     """The paper's probe on inputs (N, D), float32, as they are. strength and objective are NaN."""
     layer = nn.Linear(inputs.shape[1], n_classes).to(inputs.device)
     generator = epoch_generator(seed, 0)

@@ -74,9 +74,13 @@ def plan_holdout(labels: Indices, fraction: float, seed: int) -> Evaluation:
 def stratified_folds(
     labels: Indices, n_folds: int, seed: int | tuple[int, ...]
 ) -> list[tuple[Indices, Indices]]:
-    """(fitted, held out) index pairs; each class is spread over the folds as evenly as can be."""
+    """(fitted, held out) index pairs; each class is spread over the folds as evenly as can be.
+
+    The folds do not depend on how the classes are numbered.
+    """
     order = np.random.default_rng(seed).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
+    _, first_seen, class_of = np.unique(labels[order], return_index=True, return_inverse=True)
+    by_class = order[np.argsort(first_seen[class_of], kind="stable")]
     fold_of = np.empty(len(labels), dtype=np.int64)
     fold_of[by_class] = np.arange(len(labels)) % n_folds
     return [(np.flatnonzero(fold_of != i), np.flatnonzero(fold_of == i)) for i in range(n_folds)]

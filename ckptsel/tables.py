@@ -37,9 +37,7 @@ def closing_lines(ranking: Ranking) -> list[str]:
     """What the ranking says in words, its flags, failures and notes; one paragraph a line."""
     lines = [summary(ranking)]
     lines += [f"flag: {line}" for line in _flag_lines(ranking)]
-    lines += [
-        f"failed: {row.name}: {row.reason}" for row in ranking if row.status == "failed"
-    ]
+    lines += [f"failed: {row.name}: {row.reason}" for row in ranking if row.status == "failed"]
     lines += [f"note: {note}" for note in ranking.notes]
     return lines
 
@@ -67,9 +65,7 @@ def summary(ranking: Ranking) -> str:
     return f"{first}; {tied}."
 
 
-def checkpoints_text(
-    checkpoints: Sequence[Checkpoint], form: str, width: int | None = None
-) -> str:
+def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | None = None) -> str:
     """What `inspect` found, in one of FORMATS."""
     rows = [
         {
@@ -129,11 +125,13 @@ def _inspect_cells(c: Checkpoint) -> list[str]:
 def _against(baseline: Baseline, what: str, ranking: Ranking) -> str:
     accuracy = known_scores()[ranking.score].unit == "accuracy"
     factor, unit = (100, " points") if accuracy else (1, " nats")
-    difference = factor * baseline.difference
-    bounds = f"[{factor * baseline.low:.1f}, {factor * baseline.high:.1f}]"
+    # Adding zero turns -0.0 into 0.0.
+    difference, low, high = (
+        round(factor * x, 1) + 0.0 for x in (baseline.difference, baseline.low, baseline.high)
+    )
     if baseline.low > 0:
-        return f"beats {what} by {difference:.1f}{unit} {bounds}"
-    return f"cannot be told from {what} (ahead by {difference:.1f}{unit} {bounds})"
+        return f"beats {what} by {difference}{unit} [{low}, {high}]"
+    return f"cannot be told from {what} (difference {difference}{unit} [{low}, {high}])"
 
 
 def _others(ranking: Ranking) -> str:

@@ -1,0 +1,67 @@
+"""Made checkpoints and images that several tests use; nothing is downloaded or shared."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from ckptsel import cifar_resnet  # noqa: F401
+
+# Small products are slower on several threads, and tests may share the cores.
+torch.set_num_threads(1)
+
+TINY_MODEL = "cifar_resnet18_w16_s2"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a cache of its own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("CKPTSEL_CACHE", str(folder))
+    return folder
+
+
+def save_checkpoint(path: Path, seed: int, epoch: int, source_accuracy: float) -> None:
+    """Random weights, with what a run records beside them."""
+    torch.manual_seed(seed)
+    weights = timm.create_model(TINY_MODEL).state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "format": "ckptsel",
+        "arch": TINY_MODEL,
+        "epoch": str(epoch),
+        "source_accuracy": str(source_accuracy),
+    }
+    save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata)
+
+
+@pytest.fixture
+def trajectory(tmp_path: Path) -> Path:
+    """Three checkpoints of one run."""
+    for i, epoch in enumerate((1, 5, 10)):
+        path = tmp_path / "ckpts" / f"checkpoint-{epoch:03d}.safetensors"
+        save_checkpoint(path, i, epoch, (0.4, 0.6, 0.5)[i])
+    return tmp_path / "ckpts"
+
+
+def save_images(folder: Path, n_per_class: int, seed: int = 0, noise: float = 40.0) -> None:
+    """Three classes of noisy images with different mean colours, one sub-folder each."""
+    random = np.random.default_rng(seed)
+    for label, colour in enumerate(((150, 100, 100), (100, 150, 100), (100, 100, 150))):
+        (folder / f"class{label}").mkdir(parents=True)
+        for i in range(n_per_class):
+            pixels = np.array(colour) + noise * random.standard_normal((8, 8, 3))
+            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            image.save(folder / f"class{label}" / f"{i}.png")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A target with a training and a validation split."""
+    save_images(tmp_path / "images" / "train", 12, seed=0)
+    save_images(tmp_path / "images" / "val", 10, seed=1)
+    return tmp_path / "images"

@@ -1,0 +1,170 @@
+"""`ckptsel.rank` from files to a ranking: same numbers cold, warm, after a kill; bad input."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import ckptsel
+from ckptsel import pipeline
+from ckptsel.errors import InputError, ModelError, UsageError
+from tests.conftest import save_checkpoint
+
+
+def numbers(ranking) -> list:
+    return [
+        (row.name, row.rank, row.p_best, {k: (s.value, s.low) for k, s in row.scores.items()})
+        for row in ranking
+    ]
+
+
+def test_rank_returns_a_ranking_without_printing(trajectory: Path, images: Path, capsys) -> None:
+    ranking = ckptsel.rank(trajectory, images, scores=("linear_probe", "logme"))
+    assert capsys.readouterr() == ("", "")
+    assert len(ranking) == 3
+    assert ranking.best == next(iter(ranking)).name
+    assert ranking.baselines["last"].name == "checkpoint-010"
+    assert ranking.baselines["source_accuracy"].name == "checkpoint-005"
+    assert list(ranking[ranking.best].scores) == ["linear_probe", "logme"]
+    assert ranking.target["evaluation"] == {
+        "method": "validation split",
+        "n_train": 36,
+        "n_eval": 30,
+        "n_folds": 1,
+        "n_repeats": 1,
+    }
+
+
+def test_same_numbers_cold_warm_and_with_two_workers(trajectory: Path, images: Path) -> None:
+    cold = ckptsel.rank(trajectory, images, workers=0)
+    warm = ckptsel.rank(trajectory, images, workers=0)
+    other = ckptsel.rank(trajectory, images, cache=False, workers=2)
+    assert numbers(cold) == numbers(warm) == numbers(other)
+    assert "scores" in cold.time_s
+    assert not {"decode", "features", "scores"} & set(warm.time_s)
+
+
+def test_same_numbers_after_a_kill_in_the_middle(
+    trajectory: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = ckptsel.rank(trajectory, images, cache=False)
+    extract, calls = pipeline.extract_features, []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return extract(*arguments)
+
+    monkeypatch.setattr(pipeline, "extract_features", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ckptsel.rank(trajectory, images)
+    resumed = ckptsel.rank(trajectory, images)
+    assert numbers(resumed) == numbers(undisturbed)
+    # Three of six extractions were done before the kill, and are not done again.
+    assert len(calls) == 4 + 3
+
+
+def test_a_rewritten_checkpoint_is_not_taken_from_the_cache(trajectory: Path, images: Path) -> None:
+    before = ckptsel.rank(trajectory, images, scores=("linear_probe_loglik",))
+    save_checkpoint(trajectory / "checkpoint-005.safetensors", 99, 5, 0.6)
+    after = ckptsel.rank(trajectory, images, scores=("linear_probe_loglik",))
+    name = "linear_probe_loglik"
+    assert after["checkpoint-005"].scores[name] != before["checkpoint-005"].scores[name]
+    assert after["checkpoint-010"].scores[name] == before["checkpoint-010"].scores[name]
+
+
+def test_bad_checkpoints_are_rows_and_the_others_are_ranked(
+    trajectory: Path, images: Path
+) -> None:
+    (trajectory / "checkpoint-020.pth").write_bytes(b"")
+    (trajectory / "checkpoint-030.pth").write_text("epoch,loss\n1,0.3\n")
+    weights = load_file(trajectory / "checkpoint-001.safetensors")
+    del weights["layer1.0.conv1.weight"]
+    save_file(weights, trajectory / "checkpoint-040.safetensors")
+    weights["layer1.0.conv1.weight"] = torch.full((16, 16, 3, 3), float("nan"))
+    save_file(weights, trajectory / "checkpoint-050.safetensors")
+    ranking = ckptsel.rank(trajectory, images, scores=("linear_probe",))
+    failed = {row.name: row.reason for row in ranking if row.status == "failed"}
+    assert "the file is empty" in failed["checkpoint-020"]
+    assert "copy it again" in failed["checkpoint-030"]
+    assert "missing: layer1.0.conv1.weight" in failed["checkpoint-040"]
+    assert "2304 of 2304 values of layer1.0.conv1.weight are NaN" in failed["checkpoint-050"]
+    assert sum(row.status == "ok" for row in ranking) == 3
+    with pytest.raises(InputError, match="4 of 7 checkpoints cannot be used, and --strict"):
+        ckptsel.rank(trajectory, images, strict=True)
+
+
+def test_nothing_to_rank_lists_the_reasons(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "model_1.pth").write_bytes(b"")
+    with pytest.raises(InputError, match="nothing to rank:\n  model_1: the file is empty"):
+        ckptsel.rank(tmp_path / "bad", images)
+
+
+def test_a_collapsed_network_fails_by_its_features(trajectory: Path, images: Path) -> None:
+    weights = load_file(trajectory / "checkpoint-001.safetensors")
+    save_file(
+        {k: torch.zeros_like(v) if "bn" in k and v.ndim else v for k, v in weights.items()},
+        trajectory / "checkpoint-011.safetensors",
+    )
+    ranking = ckptsel.rank(trajectory, images, scores=("linear_probe",))
+    assert "features of all 36 images are the same" in (ranking["checkpoint-011"].reason or "")
+
+
+def test_copies_are_scored_once(trajectory: Path, images: Path, monkeypatch) -> None:
+    for name in ("model_best", "last"):
+        shutil.copy(trajectory / "checkpoint-005.safetensors", trajectory / f"{name}.safetensors")
+    calls = []
+    extract = pipeline.extract_features
+    monkeypatch.setattr(
+        pipeline, "extract_features", lambda *a: (calls.append(1), extract(*a))[1]
+    )
+    ranking = ckptsel.rank(trajectory, images, scores=("linear_probe",))
+    assert len(calls) == 3 * 2
+    assert ranking["last"].copy_of == ranking["model_best"].copy_of == "checkpoint-005"
+    assert ranking["last"].rank == ranking["checkpoint-005"].rank
+
+
+def test_unknown_names_get_near_ones(trajectory: Path, images: Path) -> None:
+    with pytest.raises(ModelError, match=r"unknown model 'resnet5O'.*Did you mean resnet50"):
+        ckptsel.rank(trajectory, images, model="resnet5O")
+    with pytest.raises(UsageError, match=r"unknown option 'sed'. Did you mean seed"):
+        ckptsel.rank(trajectory, images, sed=1)
+    with pytest.raises(UsageError, match=r"goal is 'fine'; it must be one of fe, ft"):
+        ckptsel.rank(trajectory, images, goal="fine")
+
+
+def test_the_wrong_model_fails_every_checkpoint_with_a_hint(trajectory: Path, images: Path) -> None:
+    with pytest.raises(InputError, match=r"do not fit resnet10t") as caught:
+        ckptsel.rank(trajectory, images, model="resnet10t", image_size=32)
+    assert "--model" in str(caught.value)
+
+
+def test_the_goal_ft_is_decided_by_its_own_score(trajectory: Path, images: Path) -> None:
+    ranking = ckptsel.rank(trajectory, images, goal="ft", scores=("linear_probe",))
+    assert ranking.score in next(iter(ranking)).scores
+
+
+def test_the_papers_probe_ranks_too(trajectory: Path, images: Path) -> None:
+    ranking = ckptsel.rank(trajectory, images, probe="paper", scores=("linear_probe",))
+    assert 0 <= ranking["checkpoint-001"].scores["linear_probe"].value <= 1
+
+
+def test_cross_validation_where_there_is_no_validation_split(
+    trajectory: Path, images: Path
+) -> None:
+    ranking = ckptsel.rank(trajectory, images / "train", scores=("linear_probe",))
+    assert ranking.target["evaluation"]["method"] == "cross-validation"
+    assert ranking.target["evaluation"]["n_eval"] == 36
+
+
+def test_predictions_give_the_accuracies_again(trajectory: Path, images: Path) -> None:
+    ranking, arrays = pipeline.rank_with_predictions(trajectory, images)
+    for row in ranking:
+        predicted = arrays[f"{row.name}/linear_probe/predictions"]
+        accuracy = np.mean(predicted == arrays["labels"])
+        assert accuracy == pytest.approx(row.scores["linear_probe"].value)

@@ -1,0 +1,133 @@
+"""The ranking's order, ties, baselines, copies, and its JSON."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ckptsel.errors import InputError
+from ckptsel.ranking import Ranking, Row, order_rows
+from ckptsel.scores.inputs import ScoreResult
+from ckptsel.tables import format_ranking, summary
+
+
+def make_row(name: str, order: int, **more) -> Row:
+    values = {
+        "path": f"/ckpts/{name}.pth",
+        "digest": name,
+        "epoch": order + 1,
+        "step": None,
+        "epoch_from": "file",
+        "source_accuracy": None,
+        "format": "timm",
+        "status": "ok",
+        **more,
+    }
+    return Row(name=name, order=order, **values)
+
+
+def make_results(accuracies: dict[str, float], logliks: dict[str, float], n: int = 2000):
+    """Nested correctness, so that differences are as sure as they can be."""
+    hard = np.random.default_rng(0).permutation(n) / n
+    return {
+        name: {
+            "linear_probe": ScoreResult(float((hard < a).mean()), (hard < a).astype(float)),
+            "linear_probe_loglik": ScoreResult(logliks[name], np.full(n, logliks[name])),
+        }
+        for name, a in accuracies.items()
+    }
+
+
+@pytest.fixture
+def ranked() -> Ranking:
+    rows = [
+        make_row("a", 0, source_accuracy=0.5),
+        make_row("b", 1, source_accuracy=0.7),
+        make_row("c", 2, source_accuracy=0.6),
+        make_row("c-copy", 3, copy_of="c"),
+        make_row("broken", 4, status="failed", reason="the file is empty"),
+    ]
+    results = make_results(
+        {"a": 0.9, "b": 0.8, "c": 0.9005}, {"a": -0.3, "b": -0.6, "c": -0.4}
+    )
+    ordered, baselines = order_rows(rows, results, "linear_probe", 500, 0)
+    return Ranking(
+        goal="fe",
+        score="linear_probe",
+        checkpoints=tuple(ordered),
+        best=ordered[0].name,
+        tie_set=("a", "c"),
+        baselines=baselines,
+        notes=("the trajectory has a gap",),
+        target={},
+        model={},
+        settings={},
+        environment={},
+        time_s={},
+        created="2026-01-01T00:00:00+00:00",
+        version="0.1.0",
+    )
+
+
+def test_the_log_likelihood_decides_inside_the_tie_set(ranked: Ranking) -> None:
+    assert [(row.name, row.rank, row.in_tie_set) for row in ranked] == [
+        ("a", 1, True),
+        ("c", 2, True),
+        ("c-copy", 2, True),
+        ("b", 3, False),
+        ("broken", None, False),
+    ]
+
+
+def test_copies_carry_the_scores_of_their_original(ranked: Ranking) -> None:
+    assert ranked["c-copy"].scores == ranked["c"].scores
+    assert ranked["c-copy"].copy_of == "c"
+
+
+def test_baselines_are_the_last_and_the_best_by_source_accuracy(ranked: Ranking) -> None:
+    assert ranked.baselines["last"].name == "c"
+    source = ranked.baselines["source_accuracy"]
+    assert source.name == "b"
+    assert source.difference == pytest.approx(0.1)
+    assert 0.08 < source.low < 0.1 < source.high < 0.12
+
+
+def test_the_summary_is_a_sentence_with_numbers(ranked: Ranking) -> None:
+    assert summary(ranked).startswith("a cannot be told from the last (difference 0.0 points [-0.2, 0.0])")
+    assert "beats the best by source accuracy by 10.0 points [" in summary(ranked)
+    assert summary(ranked).endswith("1 other cannot be told from it (c).")
+
+
+def test_json_goes_there_and_back(ranked: Ranking) -> None:
+    value = json.loads(json.dumps(ranked.to_dict()))
+    assert value["schema"] == "ckptsel.ranking/1"
+    assert value["ckptsel"] == "0.1.0"
+    assert Ranking.from_dict(value) == ranked
+    value["from the future"] = 1
+    value["checkpoints"][0]["new"] = 2
+    assert Ranking.from_dict(value) == ranked
+
+
+def test_another_schema_is_refused() -> None:
+    with pytest.raises(InputError, match="schema 'other/9', expected 'ckptsel.ranking/1'"):
+        Ranking.from_dict({"schema": "other/9"})
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv"])
+def test_every_format_names_every_checkpoint(ranked: Ranking, form: str) -> None:
+    text = format_ranking(ranked, form)
+    assert all(name in text for name in ("a", "b", "c-copy", "broken", "the file is empty"))
+    assert text.endswith("\n")
+
+
+def test_a_ranking_as_pandas_and_html(ranked: Ranking) -> None:
+    frame = ranked.to_pandas()
+    assert frame.loc[0, "name"] == "a"
+    assert frame.loc[0, "linear_probe"] == pytest.approx(0.9)
+    assert "<table>" in ranked._repr_html_()
+
+
+def test_a_score_without_images_cannot_decide() -> None:
+    results = {"a": {"logme": ScoreResult(0.5)}}
+    with pytest.raises(InputError, match="logme is no mean over held-out images"):
+        order_rows([make_row("a", 0)], results, "logme", 100, 0)
