@@ -185,10 +185,17 @@ def order_rows(
     Raises InputError where the deciding score has no held-out values to compare.
     """
     scored = [row for row in rows if row.name in results]
-    intervals = _score_values(scored, results, n_resamples, seed)
-    per_image = _stack(scored, results, score)
-    values = per_image.mean(axis=1)
-    resampled = bootstrap_means(per_image, n_resamples, seed)
+    per_image = _stack(scored, results)
+    if score not in per_image:
+        raise InputError(
+            f"score {score} is no mean over held-out images, so it gives no intervals or ties and "
+            "cannot decide a ranking."
+        )
+    # One draw of images for all scores: their intervals can be compared.
+    means = bootstrap_means(np.concatenate(list(per_image.values())), n_resamples, seed)
+    by_score = dict(zip(per_image, np.split(means, len(per_image)), strict=True))
+    intervals = _score_values(scored, results, by_score)
+    values, resampled = per_image[score].mean(axis=1), by_score[score]
     ties = find_tie_set(values, resampled)
     p_best = probability_best(resampled)
     tie_break = np.array([_tie_break_value(results[row.name], score) for row in scored])
@@ -216,18 +223,14 @@ def order_rows(
 def _score_values(
     scored: Sequence[Row],
     results: dict[str, dict[str, ScoreResult]],
-    n_resamples: int,
-    seed: int,
+    resampled: dict[str, NDArray[np.float64]],
 ) -> dict[str, dict[str, ScoreValue]]:
     """Every score of every scored row, with its interval where it is a mean over images."""
-    values: dict[str, dict[str, ScoreValue]] = {row.name: {} for row in scored}
-    for name in results[scored[0].name]:
-        found = [results[row.name][name] for row in scored]
-        with_images = found[0].per_image is not None
-        if with_images:
-            resampled = bootstrap_means(_stack(scored, results, name), n_resamples, seed)
-        for i, (row, result) in enumerate(zip(scored, found, strict=True)):
-            bounds = interval(result.value, resampled[i]) if with_images else None
+    values: dict[str, dict[str, ScoreValue]] = {}
+    for i, row in enumerate(scored):
+        values[row.name] = {}
+        for name, result in results[row.name].items():
+            bounds = interval(result.value, resampled[name][i]) if name in resampled else None
             values[row.name][name] = ScoreValue(
                 result.value,
                 bounds.low if bounds else None,
@@ -239,18 +242,16 @@ def _score_values(
 
 
 def _stack(
-    scored: Sequence[Row], results: dict[str, dict[str, ScoreResult]], score: str
-) -> NDArray[np.float64]:
-    per_image = []
-    for row in scored:
-        values = results[row.name][score].per_image
-        if values is None:
-            raise InputError(
-                f"score {score} is no mean over held-out images, so it gives no intervals or ties "
-                "and cannot decide a ranking."
-            )
-        per_image.append(values)
-    return np.stack(per_image)
+    scored: Sequence[Row], results: dict[str, dict[str, ScoreResult]]
+) -> dict[str, NDArray[np.float64]]:
+    """Per-image values (n_checkpoints, n_images) of each score that has them."""
+    stacked = {}
+    for name in results[scored[0].name]:
+        values = [results[row.name][name].per_image for row in scored]
+        present = [v for v in values if v is not None]
+        if len(present) == len(scored):
+            stacked[name] = np.stack(present)
+    return stacked
 
 
 def _tie_break_value(results: dict[str, ScoreResult], score: str) -> float:

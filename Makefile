@@ -1,0 +1,36 @@
+# The same few commands here and in CI. Everything is installed into .venv.
+
+PYTHON ?= python3
+BIN = .venv/bin
+RUN = reference_runs/cifar10-mnist-small
+
+.PHONY: demo test lint types benchmarks clean
+
+demo: .venv/installed
+	$(BIN)/ckptsel rank $(RUN)/checkpoints --data $(RUN)/target
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+benchmarks: .venv/installed-dev
+	$(BIN)/python -m pytest tests/benchmarks -o norecursedirs= --benchmark-only -s
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

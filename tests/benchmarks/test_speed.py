@@ -1,0 +1,144 @@
+"""Speed, compared side by side in one run: `make benchmarks`. Not part of the tests.
+
+Each benchmark has its yardstick in the same group; the ratios belong into docs/benchmarks.md.
+"""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from ckptsel.features import extract_features
+from ckptsel.models import build_backbone
+from ckptsel.pixels import normalise
+from ckptsel.scores import ScoreInputs, find_scores
+from ckptsel.splits import plan_validation
+
+MODELS = [("cifar_resnet18_w16_s2", 2048, 128), ("resnet18", 64, 64)]
+
+
+@pytest.fixture(params=MODELS, ids=lambda m: m[0])
+def forward_case(request):
+    name, n_images, batch_size = request.param
+    backbone = build_backbone(name)
+    shape = (n_images, *backbone.preprocessing.input_size)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return name, backbone, pixels, batch_size
+
+
+def test_extraction_beside_bare_forward(benchmark, forward_case) -> None:
+    """Extraction is timed; the network alone, on batches that are normalised already, is timed
+    in turn with it. `extra_info` holds the fraction of the bare speed that is reached."""
+    name, backbone, pixels, batch_size = forward_case
+    module = backbone.module.to(memory_format=torch.channels_last)
+    images = normalise(torch.from_numpy(pixels), backbone.preprocessing)
+    batches = images.contiguous(memory_format=torch.channels_last).split(batch_size)
+    bare_s: list[float] = []
+
+    @torch.inference_mode()
+    def forward() -> None:
+        start = time.perf_counter()
+        for batch in batches:
+            module.forward_head(module.forward_features(batch), pre_logits=True)
+        bare_s.append(time.perf_counter() - start)
+
+    def extract() -> None:
+        extract_features(backbone, pixels, batch_size=batch_size)
+
+    benchmark.pedantic(extract, setup=forward, rounds=9, warmup_rounds=1)
+    fractions = np.array(bare_s[1:]) / np.array(benchmark.stats.stats.data)
+    low, median, high = np.quantile(fractions, [0.25, 0.5, 0.75])
+    benchmark.extra_info["fraction_of_bare_forward"] = round(float(median), 3)
+    print(f"\n{name}: {median:.2f} of the bare forward speed [{low:.2f}, {high:.2f}]")
+
+
+def make_features(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels = np.arange(n) % 10
+    mixing = random.standard_normal((d, d)) * np.logspace(0, -2, d)
+    noise = random.standard_normal((n, d)) @ mixing / np.sqrt(d) * 4
+    features = np.maximum(noise + random.standard_normal((10, d))[labels], 0)
+    return features.astype(np.float32), labels
+
+
+SIZES = [(3000, 128), (3000, 512)]
+
+
+@pytest.mark.parametrize(("n", "d"), SIZES)
+def test_all_scores(benchmark, n: int, d: int) -> None:
+    benchmark.group = f"scores of one checkpoint, {n} x {d}, a third of it fitted on"
+    features, labels = make_features(n, d)
+
+    def run() -> None:
+        inputs = ScoreInputs(features, labels, plan_validation(n // 3, n - n // 3))
+        for score in find_scores(None):
+            score.compute(inputs)
+
+    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize(("n", "d"), SIZES)
+def test_scikit_learn_and_plain_logme(benchmark, n: int, d: int) -> None:
+    """The same numbers from what is at hand: NumPy's SVD, LogisticRegression, a LogME loop."""
+    benchmark.group = f"scores of one checkpoint, {n} x {d}, a third of it fitted on"
+    features, labels = make_features(n, d)
+    n_fit = n // 3
+
+    def run() -> None:
+        fitted = features[:n_fit].astype(np.float64)
+        left, values, right = np.linalg.svd(fitted, full_matrices=False)
+        k = int((np.cumsum(values) / values.sum() < 0.8).sum()) + 1
+        projection = right[:k].T @ right[:k]
+        for view in (features, features @ projection, features - features @ projection):
+            view = view / np.sqrt((view[:n_fit] ** 2).mean())
+            view = view - view[:n_fit].mean(0)
+            probe_with_scikit_learn(view[:n_fit], labels[:n_fit], view[n_fit:], labels[n_fit:])
+        plain_logme(left, values, labels[:n_fit], features.shape[1])
+
+    benchmark.pedantic(run, rounds=3)
+
+
+def probe_with_scikit_learn(fitted, fit_labels, held, held_labels) -> float:
+    """The strength from the grid that a user would write, by five-fold cross-validation."""
+    grid = [10.0**e for e in range(-4, 3)]
+    totals = []
+    for strength in grid:
+        total = 0.0
+        for inner, outer in StratifiedKFold(5).split(fitted, fit_labels):
+            probe = LogisticRegression(C=strength, max_iter=1000)
+            probe.fit(fitted[inner], fit_labels[inner])
+            log_p = probe.predict_log_proba(fitted[outer])
+            total += log_p[np.arange(len(outer)), fit_labels[outer]].sum()
+        totals.append(total)
+    best = grid[int(np.argmax(totals))]
+    probe = LogisticRegression(C=best, max_iter=1000).fit(fitted, fit_labels)
+    return probe.score(held, held_labels)
+
+
+def plain_logme(left, values, labels, d: int) -> float:
+    """The fixed point, class by class, as published code has it."""
+    n, s2 = len(labels), values**2
+    evidence = []
+    for label in np.unique(labels):
+        y = (labels == label).astype(np.float64)
+        x2 = (left.T @ y) ** 2
+        rest = (y**2).sum() - x2.sum()
+        alpha = beta = 1.0
+        for _ in range(11):
+            t = alpha / beta
+            gamma = (s2 / (s2 + t)).sum()
+            m2 = (s2 * x2 / (t + s2) ** 2).sum()
+            residual = (x2 / (1 + s2 / t) ** 2).sum() + rest
+            alpha, beta = gamma / (m2 + 1e-5), (n - gamma) / (residual + 1e-5)
+        evidence.append(
+            d * np.log(alpha)
+            + n * np.log(beta)
+            - np.log(alpha + beta * s2).sum()
+            - beta * residual
+            - alpha * m2
+            - n * np.log(2 * np.pi)
+        )
+    return float(np.mean(evidence)) / (2 * n)
