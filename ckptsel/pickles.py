@@ -6,7 +6,6 @@ says by name what else a file asked for. There is no switch to trust a file.
 """
 
 import argparse
-import collections
 import datetime
 import pathlib
 import pickle
@@ -71,7 +70,9 @@ def _unsafe_globals(path: Path) -> list[str]:
 
 def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Types that hold data and run nothing: argparse's Namespace, paths, numpy, dates."""
-    allowed: list[Any] = [argparse.Namespace, collections.defaultdict, dict, list, set, int, float]
+    allowed: list[Any] = [argparse.Namespace, (_plain_dict, "collections.defaultdict")]
+    # What a defaultdict may name as its factory.
+    allowed += [dict, list, set, int, float]
     allowed += [datetime.datetime, datetime.date, datetime.time, datetime.timedelta]
     allowed += [datetime.timezone]
     for module in ("pathlib", "pathlib._local"):
@@ -89,6 +90,11 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     allowed += [np.ndarray, np.dtype]
     allowed += [type(np.dtype(code)) for code in "?bBhHiIlLqQefdSUO"]
     return allowed
+
+
+def _plain_dict(*_factory: object) -> dict[Any, Any]:
+    """Stands in for defaultdict: torch's reader fills plain dicts only."""
+    return {}
 
 
 ALLOWED = _allowed()

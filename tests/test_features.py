@@ -1,0 +1,105 @@
+"""Features: what they are, memory that runs out, values that cannot be scored, cache keys."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from ckptsel import features as module
+from ckptsel.errors import FeatureError
+from ckptsel.features import check_features, extract_features, feature_key
+from ckptsel.models import Backbone, build_backbone
+from ckptsel.pixels import normalise
+from tests.conftest import TINY_MODEL
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    return build_backbone(TINY_MODEL)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (10, 3, 32, 32), dtype=np.uint8)
+
+
+def test_features_are_those_of_a_plain_forward(backbone: Backbone, pixels: np.ndarray) -> None:
+    images = normalise(torch.from_numpy(pixels), backbone.preprocessing)
+    with torch.no_grad():
+        expected = backbone.module(images)
+    features = extract_features(backbone, pixels, batch_size=4)
+    assert features.dtype == np.float32
+    assert np.allclose(features, expected.numpy(), atol=1e-5)
+
+
+def test_buffers_do_not_change(backbone: Backbone, pixels: np.ndarray) -> None:
+    before = {name: b.clone() for name, b in backbone.module.named_buffers()}
+    backbone.module.train()
+    extract_features(backbone, pixels)
+    assert not backbone.module.training
+    assert all(torch.equal(b, before[name]) for name, b in backbone.module.named_buffers())
+
+
+def test_batches_are_halved_where_memory_runs_out(backbone, pixels, monkeypatch) -> None:
+    whole = extract_features(backbone, pixels)
+    forward, sizes = module._features_of_batch, []
+
+    def small_memory(backbone, batch, device, dtype):
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        return forward(backbone, batch, device, dtype)
+
+    monkeypatch.setattr(module, "_features_of_batch", small_memory)
+    assert np.allclose(extract_features(backbone, pixels, batch_size=8), whole, atol=1e-6)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(backbone, pixels, monkeypatch) -> None:
+    def fail(*_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(module, "_features_of_batch", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        extract_features(backbone, pixels)
+
+
+def test_values_that_cannot_be_scored() -> None:
+    values = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    check_features(values)
+    with pytest.raises(FeatureError, match="features of all 5 images are the same"):
+        check_features(np.ones((5, 3), dtype=np.float32))
+    values[2, 1] = np.nan
+    with pytest.raises(FeatureError, match="features of 1 of 5 images are NaN or infinite"):
+        check_features(values)
+
+
+def test_the_key_is_made_of_what_determines_the_features(backbone: Backbone) -> None:
+    settings = dataclasses.replace(backbone.preprocessing, mean=(0.5, 0.5, 0.5))
+    larger = dataclasses.replace(backbone.preprocessing, input_size=(3, 64, 64))
+    keys = [
+        feature_key("digest", "images", backbone, "float32"),
+        feature_key("other", "images", backbone, "float32"),
+        feature_key("digest", "other", backbone, "float32"),
+        feature_key("digest", "images", backbone, "bfloat16"),
+    ]
+    for change in ({"preprocessing": settings}, {"preprocessing": larger}, {"layer": "x"}):
+        changed = dataclasses.replace(backbone, **change)
+        keys.append(feature_key("digest", "images", changed, "float32"))
+    assert len(set(keys)) == len(keys)
+    assert feature_key("digest", "images", backbone, "float32") == keys[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_features_of_the_cpu(pixels: np.ndarray) -> None:
+    on_cpu = extract_features(build_backbone(TINY_MODEL), pixels)
+    torch.manual_seed(0)
+    backbone = build_backbone(TINY_MODEL)
+    expected = extract_features(backbone, pixels)
+    on_gpu = extract_features(backbone, pixels, device="cuda", precision="bfloat16")
+    assert on_gpu.shape == on_cpu.shape
+    scale = np.abs(expected).max()
+    assert np.abs(on_gpu - expected).max() < 0.05 * scale

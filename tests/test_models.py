@@ -1,0 +1,167 @@
+"""Strict loading, prefixes, and which activations are the features."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ckptsel.errors import CheckpointError, FeatureError, ModelError
+from ckptsel.models import Backbone, build_backbone, load_weights
+from tests.conftest import TINY_MODEL
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return build_backbone(TINY_MODEL)
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return dict(timm.create_model(TINY_MODEL, num_classes=7).state_dict())
+
+
+def test_weights_arrive_and_the_head_may_differ(backbone: Backbone, state: dict) -> None:
+    assert load_weights(backbone, state) == ""
+    loaded = backbone.module.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in loaded)
+    del state["fc.weight"], state["fc.bias"]
+    assert load_weights(backbone, state) == ""
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.backbone.", "net._orig_mod.encoder."])
+def test_prefixes_are_found(backbone: Backbone, state: dict, prefix: str) -> None:
+    prefixed = {prefix + name: tensor for name, tensor in state.items()}
+    prefixed["projection_head.0.weight"] = torch.zeros(3)
+    assert load_weights(backbone, prefixed) == prefix
+
+
+def test_of_student_and_teacher_the_teacher_is_taken(backbone: Backbone, state: dict) -> None:
+    both = {f"student_backbone.{n}": t + 1 for n, t in state.items()}
+    both |= {f"teacher_backbone.{n}": t for n, t in state.items()}
+    assert load_weights(backbone, both) == "teacher_backbone."
+    assert torch.equal(backbone.module.state_dict()["bn1.bias"], state["bn1.bias"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("layer2.0.bn1.weight"), r"missing: layer2\.0\.bn1\.weight\. Name the"),
+        (
+            lambda s: s.update({"layer1.0.conv1.weight": torch.zeros(8, 16, 3, 3)}),
+            r"layer1\.0\.conv1\.weight is 8x16x3x3, expected 16x16x3x3",
+        ),
+        (
+            lambda s: s.update({"layer1.2.conv1.weight": torch.zeros(16, 16, 3, 3)}),
+            r"no place for: layer1\.2\.conv1\.weight",
+        ),
+        (lambda s: s.clear(), r"missing: conv1\.weight, bn1\.weight, .* and \d+ more"),
+    ],
+)
+def test_what_does_not_fit_is_named(backbone: Backbone, state: dict, change, message: str) -> None:
+    change(state)
+    before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(backbone, state)
+    after = backbone.module.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_batch_counters_may_be_missing(backbone: Backbone, state: dict) -> None:
+    load_weights(backbone, {n: t for n, t in state.items() if "num_batches" not in n})
+
+
+def test_a_stem_for_small_images_gets_a_hint(state: dict) -> None:
+    with pytest.raises(CheckpointError, match=r"first convolution is 3x3 \(the model's: 7x7\)"):
+        load_weights(build_backbone("resnet18"), state)
+
+
+def test_vit_with_chunked_blocks_and_decoder_left_overs() -> None:
+    name = "test_vit"
+    state = timm.create_model(name).state_dict()
+    chunked = {n.replace("blocks.", "blocks.0."): t for n, t in state.items()}
+    chunked["decoder_embed.weight"] = chunked["mask_token"] = torch.zeros(2)
+    prefixed = {f"backbone.{n}": t for n, t in chunked.items()}
+    assert load_weights(build_backbone(name), prefixed) == "backbone."
+
+
+def test_timm_features_are_the_pre_logits(backbone: Backbone) -> None:
+    images = torch.randn(3, 3, 32, 32)
+    module = backbone.module
+    with torch.no_grad():
+        maps = module.forward_features(images)
+    assert torch.equal(backbone.features(images), maps.mean((2, 3)))
+    assert backbone.layer == "pre-logits (pool avg)"
+
+
+def test_buffers_do_not_change_and_the_model_stays_in_eval(backbone: Backbone) -> None:
+    before = {name: buffer.clone() for name, buffer in backbone.module.named_buffers()}
+    backbone.features(torch.randn(4, 3, 32, 32))
+    assert not backbone.module.training
+    assert all(torch.equal(b, before[name]) for name, b in backbone.module.named_buffers())
+
+
+PLAIN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(5, 2)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU())
+
+    def forward(self, x):
+        return self.classifier(self.body(x[:, :, :2, :2]))
+
+make_net = Net
+number = int
+"""
+
+
+@pytest.fixture
+def plain_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_nets.py").write_text(PLAIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_nets", raising=False)
+    return "my_nets:make_net"
+
+
+def test_any_module_gives_the_input_of_its_last_linear_layer(plain_module: str) -> None:
+    backbone = build_backbone(plain_module, image_size=8, mean=(0.5,), std=(0.5,))
+    images = torch.randn(4, 3, 8, 8)
+    assert backbone.layer == "input of classifier"
+    assert torch.equal(backbone.features(images), backbone.module.body(images[:, :, :2, :2]))
+    assert backbone.preprocessing.input_size == (3, 8, 8)
+    assert backbone.preprocessing.mean == (0.5, 0.5, 0.5)
+    state = backbone.module.state_dict()
+    del state["classifier.weight"]
+    assert load_weights(backbone, state) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet5O", r"unknown model 'resnet5O'.*Did you mean resnet50"),
+        ("no_such_package:make", r"cannot import 'no_such_package'"),
+        ("my_nets:make_nett", r"no function 'make_nett'\. Did you mean make_net"),
+        ("my_nets:number", r"returned a int, not a torch\.nn\.Module"),
+    ],
+)
+def test_unknown_models(plain_module: str, name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        build_backbone(name)
+
+
+def test_features_that_are_not_pooled_are_refused(backbone: Backbone) -> None:
+    backbone.module.global_pool = nn.Identity()
+    with pytest.raises(FeatureError, match=r"has shape \(2, 128, 2, 2\), not \(images, features\)"):
+        backbone.features(torch.randn(2, 3, 32, 32))
+
+
+def test_pooling_is_chosen_and_recorded() -> None:
+    assert build_backbone("test_vit", pool="avg").layer == "pre-logits (pool avg)"
+    assert build_backbone("test_vit").layer == "pre-logits (pool token)"

@@ -1,0 +1,164 @@
+"""Where images come from: folders, parquet, CSV, timm's datasets, and what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ckptsel.errors import DataError
+from ckptsel.sources import open_source
+from tests.conftest import save_images
+
+
+def save_parquet(path: Path, labels: list, names: tuple[str, ...] = (), column: str = "label"):
+    png = Path(path.parent / "one.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (10, 20, 30)).save(png)
+    image = {"bytes": png.read_bytes(), "path": "one.png"}
+    png.unlink()
+    features = {"img": {"_type": "Image"}}
+    if names:
+        features[column] = {"_type": "ClassLabel", "names": list(names)}
+    table = pa.table({"img": [image] * len(labels), "extra": labels, column: labels})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def test_a_folder_with_splits(images: Path) -> None:
+    source = open_source(str(images))
+    assert source.splits() == ["train", "validation"]
+    validation = source.read("validation")
+    assert np.bincount(validation.labels).tolist() == [10, 10, 10]
+    assert validation.class_names == ("class0", "class1", "class2")
+    assert validation.locate(0) == str(images / "val" / "class0" / "0.png")
+
+
+def test_a_folder_without_splits_is_training_images(images: Path) -> None:
+    source = open_source(str(images / "train"))
+    assert source.splits() == ["train"]
+    assert len(source.read("train")) == 36
+
+
+def test_a_subset_keeps_images_and_labels_together(images: Path) -> None:
+    train = open_source(str(images)).read("train")
+    part = train.subset(np.array([30, 2]))
+    assert part.labels.tolist() == [2, 0]
+    assert part.locate(0) == train.locate(30)
+    assert part.fingerprint != train.fingerprint
+
+
+def test_the_fingerprint_changes_with_a_file(images: Path) -> None:
+    before = open_source(str(images)).read("train").fingerprint
+    assert open_source(str(images)).read("train").fingerprint == before
+    Image.new("RGB", (9, 9)).save(images / "train" / "class0" / "0.png")
+    assert open_source(str(images)).read("train").fingerprint != before
+
+
+def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
+    save_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", [0, 1, 1], ("cat", "dog"))
+    save_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [1, 0], ("cat", "dog"))
+    source = open_source(str(tmp_path))
+    assert sorted(source.splits()) == ["test", "train"]
+    train = source.read("train")
+    assert train.class_names == ("cat", "dog")
+    assert train.labels.tolist() == [0, 1, 1]
+    assert train.open_image(1).size == (4, 4)
+
+
+def test_parquet_columns_are_found_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    save_parquet(path, [0, 1], column="fine_label")
+    assert open_source(str(path)).read("train").labels.tolist() == [0, 1]
+    named = open_source(str(path), label_column="extra").read("train")
+    assert named.labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"no column 'fine_labl'; it has .* Did you mean fine_label"):
+        open_source(str(path), label_column="fine_labl").read("train")
+    save_parquet(path, [0, 1], column="y")
+    with pytest.raises(DataError, match=r"no label column .*Name it with --label-column"):
+        open_source(str(path)).read("train")
+
+
+def test_a_broken_parquet_file(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="Is it a whole file"):
+        open_source(str(tmp_path)).read("train")
+
+
+def save_csv(folder: Path, rows: list[str], header: str = "path,label") -> str:
+    save_images(folder, 2)
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return str(path)
+
+
+def test_csv_with_splits(tmp_path: Path) -> None:
+    rows = ["class0/0.png,0,train", "class1/0.png,1,train", "class1/1.png,1,val"]
+    source = open_source(save_csv(tmp_path, rows, "path,label,split"))
+    assert source.splits() == ["train", "validation"]
+    assert source.read("train").labels.tolist() == [0, 1]
+    assert source.read("validation").open_image(0).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["class0/0.png,cat"], r"label 'cat' in .*labels\.csv \(row 0\) is not a whole number"),
+        (["class0/0.png,0", "class1/0.png,0.5"], r"label '0\.5' .*row 1.* is not a whole number"),
+        (["class0/0.png,-1"], r"label '-1'"),
+        (["class0/0.png,"], r"label ''"),
+        (["nowhere.png,0"], r"1 of 1 images named in .* are not there, for example .*nowhere\.png"),
+        ([], "has a header but no rows"),
+    ],
+)
+def test_csv_mistakes(tmp_path: Path, rows: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_source(save_csv(tmp_path, rows)).read("train")
+
+
+def test_csv_with_an_unknown_split_or_column(tmp_path: Path) -> None:
+    path = save_csv(tmp_path / "a", ["class0/0.png,0,holdout"], "path,label,split")
+    with pytest.raises(DataError, match="unknown split 'holdout'"):
+        open_source(path).splits()
+    with pytest.raises(DataError, match="no image column"):
+        open_source(save_csv(tmp_path / "b", ["x,0"], "where,label"))
+
+
+def test_float_labels_in_parquet_are_refused(tmp_path: Path) -> None:
+    save_parquet(tmp_path / "train.parquet", [0.5, 1.0])
+    with pytest.raises(DataError, match=r"label 0\.5 in column 'label'"):
+        open_source(str(tmp_path)).read("train")
+
+
+def test_a_timm_dataset_by_name(tmp_path: Path) -> None:
+    save_images(tmp_path / "train", 3)
+    save_images(tmp_path / "val", 2)
+    source = open_source("torch/image_folder", data_root=tmp_path)
+    assert source.splits() == ["train", "validation"]
+    validation = source.read("validation")
+    assert validation.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert validation.class_names == ("class0", "class1", "class2")
+    assert validation.open_image(5).size == (8, 8)
+
+
+def test_a_timm_dataset_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="timm cannot open torch/cifar10 below"):
+        open_source("torch/cifar10", data_root=tmp_path).splits()
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data at .*nowhere: no such file or folder"):
+        open_source(str(tmp_path / "nowhere"))
+    (tmp_path / "empty" / "class0").mkdir(parents=True)
+    with pytest.raises(DataError, match="no images below"):
+        open_source(str(tmp_path / "empty"))
+    (tmp_path / "x.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a file of an unknown kind \(\.zip\)"):
+        open_source(str(tmp_path / "x.zip"))
+
+
+def test_a_folder_below_the_data_root(images: Path) -> None:
+    assert len(open_source("images", data_root=images.parent).read("train")) == 36
