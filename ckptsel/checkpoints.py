@@ -7,6 +7,7 @@ by natural order of the names where some checkpoint has neither.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,7 +158,7 @@ def trajectory_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
                 f"the trajectory starts at epoch {min(epochs):g} of {last:g}: earlier checkpoints, "
                 "often the best feature extractors, were not kept (docs: keeping early checkpoints)"
             )
-        jumps = [(later - earlier, earlier, later) for earlier, later in zip(epochs, epochs[1:])]
+        jumps = [(later - earlier, earlier, later) for earlier, later in itertools.pairwise(epochs)]
         widest, before, after = max(jumps)
         if widest > 0.25 * last and len(usable) > 2:
             notes.append(f"the trajectory has a gap: no checkpoint from {before:g} to {after:g}")
@@ -269,7 +270,7 @@ def _read_payload(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

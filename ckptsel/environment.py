@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 PACKAGES = ("ckptsel", "torch", "torchvision", "timm", "numpy", "scipy")
@@ -43,8 +44,8 @@ def utc_now() -> str:
 
 def _cpu_name() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()

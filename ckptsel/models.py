@@ -6,12 +6,12 @@ fails the checkpoint by name. A random layer would give a plausible and meaningl
 """
 
 import importlib
-import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -41,7 +41,7 @@ class Backbone:
     """
 
     name: str
-    module: nn.Module
+    module: Any
     preprocessing: Preprocessing
     layer: str
     head: tuple[str, ...]
@@ -77,10 +77,7 @@ def build_backbone(
     pool: timm's `global_pool` (avg, token, map, ...). image_size, mean, std: instead of those of
     the model's own data configuration. Raises ModelError naming near names.
     """
-    if ":" in name:
-        module = _call_factory(name)
-    else:
-        module = _create_timm_model(name, pool, image_size)
+    module = _call_factory(name) if ":" in name else _create_timm_model(name, pool, image_size)
     module.eval()
     preprocessing = _preprocessing_of(module, image_size, mean, std)
     if hasattr(module, "forward_head"):
@@ -226,8 +223,8 @@ def _create_timm_model(name: str, pool: str | None, image_size: int | None) -> n
 
 def _call_factory(name: str) -> nn.Module:
     module_name, _, function_name = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         factory = getattr(importlib.import_module(module_name), function_name)
     except ModuleNotFoundError as error:

@@ -11,6 +11,7 @@ import pytest
 from ckptsel import cli
 from tests.conftest import save_images
 
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Run the command line; gives (exit code, stdout, stderr)."""

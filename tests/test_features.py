@@ -95,11 +95,8 @@ def test_the_key_is_made_of_what_determines_the_features(backbone: Backbone) -> 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_features_of_the_cpu(pixels: np.ndarray) -> None:
-    on_cpu = extract_features(build_backbone(TINY_MODEL), pixels)
-    torch.manual_seed(0)
     backbone = build_backbone(TINY_MODEL)
     expected = extract_features(backbone, pixels)
     on_gpu = extract_features(backbone, pixels, device="cuda", precision="bfloat16")
-    assert on_gpu.shape == on_cpu.shape
     scale = np.abs(expected).max()
     assert np.abs(on_gpu - expected).max() < 0.05 * scale

@@ -6,8 +6,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from ckptsel.probe import STRENGTHS, choose_strength, fit_logistic, fit_paper_probe
-from ckptsel.splits import plan_validation, stratified_folds
 from ckptsel.scores import ScoreInputs, find_scores
+from ckptsel.splits import plan_validation, stratified_folds
 
 
 def make_features(n: int = 240, d: int = 20, c: int = 4, seed: int = 0, signal: float = 1.0):

@@ -77,9 +77,7 @@ def test_a_rewritten_checkpoint_is_not_taken_from_the_cache(trajectory: Path, im
     assert after["checkpoint-010"].scores[name] == before["checkpoint-010"].scores[name]
 
 
-def test_bad_checkpoints_are_rows_and_the_others_are_ranked(
-    trajectory: Path, images: Path
-) -> None:
+def test_bad_checkpoints_are_rows_and_the_others_are_ranked(trajectory: Path, images: Path) -> None:
     (trajectory / "checkpoint-020.pth").write_bytes(b"")
     (trajectory / "checkpoint-030.pth").write_text("epoch,loss\n1,0.3\n")
     weights = load_file(trajectory / "checkpoint-001.safetensors")
@@ -120,9 +118,7 @@ def test_copies_are_scored_once(trajectory: Path, images: Path, monkeypatch) -> 
         shutil.copy(trajectory / "checkpoint-005.safetensors", trajectory / f"{name}.safetensors")
     calls = []
     extract = pipeline.extract_features
-    monkeypatch.setattr(
-        pipeline, "extract_features", lambda *a: (calls.append(1), extract(*a))[1]
-    )
+    monkeypatch.setattr(pipeline, "extract_features", lambda *a: (calls.append(1), extract(*a))[1])
     ranking = ckptsel.rank(trajectory, images, scores=("linear_probe",))
     assert len(calls) == 3 * 2
     assert ranking["last"].copy_of == ranking["model_best"].copy_of == "checkpoint-005"

@@ -47,9 +47,7 @@ def ranked() -> Ranking:
         make_row("c-copy", 3, copy_of="c"),
         make_row("broken", 4, status="failed", reason="the file is empty"),
     ]
-    results = make_results(
-        {"a": 0.9, "b": 0.8, "c": 0.9005}, {"a": -0.3, "b": -0.6, "c": -0.4}
-    )
+    results = make_results({"a": 0.9, "b": 0.8, "c": 0.9005}, {"a": -0.3, "b": -0.6, "c": -0.4})
     ordered, baselines = order_rows(rows, results, "linear_probe", 500, 0)
     return Ranking(
         goal="fe",
@@ -93,7 +91,9 @@ def test_baselines_are_the_last_and_the_best_by_source_accuracy(ranked: Ranking)
 
 
 def test_the_summary_is_a_sentence_with_numbers(ranked: Ranking) -> None:
-    assert summary(ranked).startswith("a cannot be told from the last (difference 0.0 points [-0.2, 0.0])")
+    assert summary(ranked).startswith(
+        "a cannot be told from the last (difference 0.0 points [-0.2, 0.0])"
+    )
     assert "beats the best by source accuracy by 10.0 points [" in summary(ranked)
     assert summary(ranked).endswith("1 other cannot be told from it (c).")
 

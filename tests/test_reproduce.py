@@ -73,7 +73,9 @@ def test_the_target_is_balanced_and_its_splits_do_not_overlap(finished: Path) ->
     assert np.bincount(train.labels).tolist() == [5] * 10
     assert np.bincount(validation.labels).tolist() == [5] * 10
     pixels = [
-        np.asarray(images.open_image(i)).tobytes() for images in (train, validation) for i in range(50)
+        np.asarray(images.open_image(i)).tobytes()
+        for images in (train, validation)
+        for i in range(50)
     ]
     assert len(set(pixels)) == 100
 

@@ -75,7 +75,9 @@ def test_parquet_columns_are_found_or_named(tmp_path: Path) -> None:
     assert open_source(str(path)).read("train").labels.tolist() == [0, 1]
     named = open_source(str(path), label_column="extra").read("train")
     assert named.labels.tolist() == [0, 1]
-    with pytest.raises(DataError, match=r"no column 'fine_labl'; it has .* Did you mean fine_label"):
+    with pytest.raises(
+        DataError, match=r"no column 'fine_labl'; it has .* Did you mean fine_label"
+    ):
         open_source(str(path), label_column="fine_labl").read("train")
     save_parquet(path, [0, 1], column="y")
     with pytest.raises(DataError, match=r"no label column .*Name it with --label-column"):
