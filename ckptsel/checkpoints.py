@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -181,22 +182,22 @@ def digest_weights(state_dict: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes of the tensors, in order of name."""
     digest = hashlib.sha256()
     for name in sorted(state_dict):
-        tensor = state_dict[name].detach().contiguous()
+        tensor = state_dict[name].detach().resolve_conj().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    if any((folder / name).is_file() for name in HUGGING_FACE_FILES):
-        yield folder
-        return
+    is_hugging_face = any((folder / name).is_file() for name in HUGGING_FACE_FILES)
+    if is_hugging_face:
+        yield folder  # of its files; the Trainer's checkpoint-N/ may lie below its final model
     for entry in folder.iterdir():
         if SKIPPED.match(entry.name):
             continue
         if entry.is_dir():
             yield from _walk(entry)
-        elif entry.name.endswith(SUFFIXES):
+        elif entry.name.endswith(SUFFIXES) and not is_hugging_face:
             yield entry
 
 
@@ -259,12 +260,16 @@ def _read_payload(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
         raise CheckpointError(
             "one shard of a distributed (FSDP) checkpoint. Gather the shards into one state dict."
         )
+    return _read_torch_dict(path), {}
+
+
+def _read_torch_dict(path: Path) -> Mapping[str, Any]:
     payload = read_torch_file(path)
-    if isinstance(payload, Tensor) or not isinstance(payload, Mapping):
+    if not isinstance(payload, Mapping):
         raise CheckpointError(
             f"it holds a {type(payload).__name__}, not a dict of tensors. Save model.state_dict()."
         )
-    return payload, {}
+    return payload
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -281,8 +286,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_hugging_face(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     name = next(name for name in HUGGING_FACE_FILES if (folder / name).is_file())
     if name.endswith(".index.json"):
-        index = _read_json(folder / name)
-        files = sorted(set(index.get("weight_map", {}).values()))
+        weight_map = _read_json(folder / name).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(map(_is_text, weight_map.values())):
+            raise CheckpointError(f"{name} has no weight_map from tensors to files.")
+        files = sorted(set(weight_map.values()))
     else:
         files = [name]
     tensors: dict[str, Tensor] = {}
@@ -292,11 +299,11 @@ def _read_hugging_face(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         if file.endswith(".safetensors"):
             tensors.update(_read_safetensors(folder / file)[0])
         else:
-            tensors.update(read_torch_file(folder / file))
+            tensors.update(_read_torch_dict(folder / file))
     facts: dict[str, Any] = {"format": "Hugging Face"}
-    for key, file in (("config", "config.json"), ("trainer_state", "trainer_state.json")):
+    for file in ("config.json", "trainer_state.json"):
         if (folder / file).is_file():
-            facts[key] = _read_json(folder / file)
+            facts[file] = _read_json(folder / file)
     return tensors, facts
 
 
@@ -314,6 +321,8 @@ def _choose_weights(payload: Mapping[str, Any], weights: str) -> tuple[str, dict
         if isinstance(value, Mapping) and _tensors_in(value):
             return key, _tensors_in(value)
     flat = _tensors_in(payload)
+    if all(tensor.numel() <= 1 for tensor in flat.values()):
+        flat = {}  # a loss or an accuracy beside state dicts
     if flat and weights in ("auto", "raw"):
         return "", flat
     with_tensors = [k for k, v in payload.items() if isinstance(v, Mapping) and _tensors_in(v)]
@@ -344,6 +353,8 @@ def _strip_wrappers(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_finite(state_dict: Mapping[str, Tensor]) -> None:
     for name, tensor in state_dict.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise CheckpointError(f"{name} is sparse, quantised or without values: save it dense.")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             n_bad = int((~torch.isfinite(tensor)).sum())
             raise CheckpointError(
@@ -372,7 +383,7 @@ def _format_of(payload: Mapping[str, Any], facts: Mapping[str, Any], path: Path)
 def _recorded_progress(
     payload: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[float | None, int | None]:
-    trainer_state = facts.get("trainer_state", {})
+    trainer_state = facts.get("trainer_state.json", {})
     epoch = _first_number(payload.get("epoch"), facts.get("epoch"), trainer_state.get("epoch"))
     step = _first_number(
         payload.get("global_step"), facts.get("step"), trainer_state.get("global_step")
@@ -388,11 +399,11 @@ def _recorded_accuracy(
     if accuracy is None:
         percent = _first_number(payload.get("best_acc1"))
         if percent is None and "metric" in payload:
-            measured = _argument(payload, "eval_metric") or "top1"
-            percent = _first_number(payload["metric"]) if measured.startswith("top") else None
+            is_top = str(_argument(payload, "eval_metric") or "top1").startswith("top")
+            percent = _first_number(payload["metric"]) if is_top else None
         accuracy = None if percent is None else percent / 100
     if accuracy is None:
-        accuracy = _evaluation_in_log(facts.get("trainer_state", {}))
+        accuracy = _evaluation_in_log(facts.get("trainer_state.json", {}))
     if accuracy is None:
         match = re.search(r"(?:acc|accuracy|acc1|top1)=(\d*\.\d+)", name)
         accuracy = float(match.group(1)) if match else None
@@ -400,14 +411,16 @@ def _recorded_accuracy(
 
 
 def _evaluation_in_log(trainer_state: Mapping[str, Any]) -> float | None:
-    for entry in reversed(trainer_state.get("log_history") or []):
+    log = trainer_state.get("log_history")
+    entries = [e for e in log if isinstance(e, dict)] if isinstance(log, list) else []
+    for entry in reversed(entries):
         if "eval_accuracy" in entry and entry.get("step") == trainer_state.get("global_step"):
             return _first_number(entry["eval_accuracy"])
     return None
 
 
 def _recorded_arch(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
-    config = facts.get("config", {})
+    config = facts.get("config.json", {})
     candidates = (
         facts.get("arch"),
         config.get("architecture"),
@@ -426,20 +439,26 @@ def _argument(payload: Mapping[str, Any], name: str) -> Any:
     return getattr(arguments, name, None)
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _first_number(*values: Any) -> float | None:
+    """The first finite number among them, or text of one."""
     for value in values:
         if isinstance(value, Tensor) and value.numel() == 1:
             value = value.item()
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             continue
-        return int(number) if number.is_integer() else number
+        if math.isfinite(number):
+            return int(number) if number.is_integer() else number
     return None
 
 
 def _short_name(root: Path, path: Path) -> str:
-    name = path.name if path == root else path.relative_to(root).as_posix()
+    name = path.absolute().name if path == root else path.relative_to(root).as_posix()
     if path.is_dir():
         return name
     suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
@@ -449,19 +468,24 @@ def _short_name(root: Path, path: Path) -> str:
 def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
     """(epoch, step) that a name carries, as in epoch=3-step=99, checkpoint-12, training_500.
 
-    Hugging Face numbers its folders by step, others their files by epoch.
+    The name of the file counts before those of its folders (`run_epoch300/checkpoint-12`). Hugging
+    Face numbers its folders by step, others their files by epoch.
     """
     words = {"epoch": r"epoch", "step": r"(?:step|iter|training)"}
-    found = {}
-    for kind, word in words.items():
-        match = re.search(rf"{word}[=_-]?(\d+)", name, re.IGNORECASE)
-        if match:
-            found[kind] = int(match.group(1))
-    if not found:
-        match = re.search(r"(?:checkpoint|ckpt|model|ep|[_-])[_-]?(\d+)$", name, re.IGNORECASE)
-        if match:
-            found["step" if path.is_dir() else "epoch"] = int(match.group(1))
-    return found.get("epoch"), found.get("step")
+    *folders, last = name.split("/")
+    for part in (last, *reversed(folders)):
+        found = {}
+        for kind, word in words.items():
+            match = re.search(rf"{word}[=_-]?(\d+)", part, re.IGNORECASE)
+            if match:
+                found[kind] = int(match.group(1))
+        if not found and part is last:
+            match = re.search(r"(?:checkpoint|ckpt|model|ep|[_-])[_-]?(\d+)$", part, re.IGNORECASE)
+            if match:
+                found["step" if path.is_dir() else "epoch"] = int(match.group(1))
+        if found:
+            return found.get("epoch"), found.get("step")
+    return None, None
 
 
 def _unique_names(checkpoints: list[Checkpoint], root: Path) -> list[Checkpoint]:
@@ -478,7 +502,7 @@ def _unique_names(checkpoints: list[Checkpoint], root: Path) -> list[Checkpoint]
 def _mark_copies(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     """The same tensors count once, under the name that tells most (not last or model_best)."""
     originals: dict[str, Checkpoint] = {}
-    for checkpoint in sorted(checkpoints, key=lambda c: not re.search(r"\d", c.name)):
+    for checkpoint in sorted(checkpoints, key=lambda c: not re.search(r"\d", Path(c.name).name)):
         if checkpoint.digest is not None:
             originals.setdefault(checkpoint.digest, checkpoint)
     return [

@@ -5,6 +5,7 @@ checkpoint: one that is missing or has another shape, or one that the backbone h
 fails the checkpoint by name. A random layer would give a plausible and meaningless score.
 """
 
+import contextlib
 import importlib
 import re
 import sys
@@ -213,9 +214,11 @@ def _create_timm_model(name: str, pool: str | None, image_size: int | None) -> n
     if pool is not None:
         arguments["global_pool"] = pool
     try:
-        if image_size is not None and "vit" in name:
-            # Position embeddings are resampled to the image, as timm does on request.
-            return timm.create_model(name, dynamic_img_size=True, **arguments)
+        if image_size is not None:
+            # Vision transformers resample position embeddings to the image on request; other
+            # architectures do not know the argument.
+            with contextlib.suppress(TypeError):
+                return timm.create_model(name, dynamic_img_size=True, **arguments)
         return timm.create_model(name, **arguments)
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
         raise ModelError(f"timm cannot build {name} with {arguments}: {error}") from error

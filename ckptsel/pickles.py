@@ -27,17 +27,21 @@ def read_torch_file(path: Path) -> Any:
     Raises CheckpointError where the file is empty, cut off, no torch file, or holds other types
     than tensors, plain Python values and the allowed ones.
     """
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"cannot open the file: {error}") from error
+    if not start:
         raise CheckpointError("the file is empty: was the disk full when it was saved?")
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
+    is_zip = start == b"PK\x03\x04"
     try:
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, error, is_zip)) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError, IndexError) as error:
+    except Exception as error:  # a damaged pickle can end in an error of any type
         reason = str(error).split("\n")[0][:160] or type(error).__name__
         raise CheckpointError(
             f"not a whole file of torch.save ({reason}). It may be cut off or of another kind; "
@@ -51,7 +55,7 @@ def _refusal(path: Path, error: Exception, is_zip: bool) -> str:
     if not found:
         return (
             "not a file of torch.save: the restricted reader cannot make sense of it. "
-            "It may be of another kind, or damaged."
+            "It may be of another kind, damaged, or saved with pickle_protocol=4 or above."
         )
     return (
         f"refused: it holds {', '.join(found)}, which would have to be run to be read. Nothing was "
@@ -64,7 +68,7 @@ def _unsafe_globals(path: Path) -> list[str]:
     with torch.serialization.safe_globals(ALLOWED):
         try:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        except (ValueError, RuntimeError, pickle.UnpicklingError):
+        except Exception:  # as above; the names only make the message better
             return []
 
 

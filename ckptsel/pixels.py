@@ -157,7 +157,7 @@ def _fill(
 ) -> None:
     unreadable: list[str] = []
     dataset = _DecodedImages(images, preprocessing)
-    with Progress("decode", len(images), quiet=quiet) as progress:
+    with Progress(f"decode {images.split}", len(images), quiet=quiet) as progress:
         for index, pixels, problem in _decoded(dataset, n_workers):
             if problem:
                 unreadable.append(f"{images.locate(index)} ({problem})")

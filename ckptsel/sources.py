@@ -236,7 +236,9 @@ class ParquetSource:
                 (*_features_of_type(schema, "ClassLabel"), *LABEL_COLUMNS),
                 "label",
             )
-            table = pq.read_table(files, columns=[image_column, label_column])
+            columns = [image_column, label_column]
+            # Not pq.read_table, which imports pandas for a second.
+            table = pa.concat_tables(pq.ParquetFile(file).read(columns) for file in files)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"cannot read {files[0]}: {error}. Is it a whole file?") from error
         images = table.column(image_column)
@@ -307,11 +309,11 @@ class TimmSource:
         return list(found)
 
     def read(self, split: str) -> ImageSet:
+        from torch.utils.data import IterableDataset
+
         dataset = self._open(split)
-        if hasattr(dataset, "__getitem__"):
-            samples: Sequence[Any] = dataset
-        else:
-            samples = list(dataset)
+        is_stream = isinstance(dataset, IterableDataset)
+        samples: Sequence[Any] = list(dataset) if is_stream else dataset
         labels = _whole_numbers(_labels_of(samples), f"{self.name}, split {split}")
         where = str(self.data_root.resolve()) if self.data_root else ""
         return ImageSet(

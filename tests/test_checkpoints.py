@@ -128,6 +128,43 @@ def test_every_layout_is_recognised(tmp_path: Path, layout: str) -> None:
     assert facts == expected
 
 
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (None, ("safetensors", 7, "name", None, None)),
+        ({"format": "pt", "config": "{}", "trainer_state.json": "x"}, ("safetensors", 7, "name")),
+        (
+            {"format": "ckptsel", "epoch": "5", "source_accuracy": "0.625", "arch": "resnet18"},
+            ("ckptsel", 5, "file", 0.625, "resnet18"),
+        ),
+    ],
+)
+def test_safetensors_with_and_without_metadata(tmp_path: Path, metadata, expected) -> None:
+    save_file(weights(), tmp_path / "checkpoint-007.safetensors", metadata)
+    c = only(tmp_path)
+    facts = (c.format, c.epoch, c.epoch_from, c.source_accuracy, c.arch)
+    assert (c.problem, c.weights_key, c.n_parameters) == (None, "", 18)
+    assert facts[: len(expected)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "step"),
+    [
+        ("epoch=3-step=99.ckpt", 3, 99),
+        ("version_2/checkpoints/epoch=14-val_loss=0.33.ckpt", 14, None),
+        ("checkpoint0020.pth", 20, None),
+        ("run_epoch300/checkpoint-12.pth", 12, None),
+        ("version_0/last.ckpt", None, None),
+        ("training_500/teacher_checkpoint.pth", None, 500),
+        ("vit_step_1000.pt", None, 1000),
+    ],
+)
+def test_numbers_in_names(tmp_path: Path, name: str, epoch: int, step: int) -> None:
+    save(tmp_path, name, weights())
+    found = only(tmp_path)
+    assert (found.problem, found.epoch, found.step) == (None, epoch, step)
+
+
 @pytest.mark.parametrize("files", ["single", "sharded", "bin"])
 def test_hugging_face_folders(tmp_path: Path, files: str) -> None:
     folder = tmp_path / "checkpoint-500"
@@ -156,6 +193,35 @@ def test_hugging_face_folders(tmp_path: Path, files: str) -> None:
     assert set(read_weights(found)) == set(tensors)
 
 
+def test_a_final_model_does_not_hide_the_checkpoints_below_it(tmp_path: Path) -> None:
+    for i, folder in enumerate(("checkpoint-500", "checkpoint-1000", ".")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        save_file(weights(min(i, 1)), tmp_path / folder / "model.safetensors")
+    save(tmp_path, "training_args.bin", {})
+    found = {c.name: (c.problem, c.copy_of) for c in scan_checkpoints(tmp_path)}
+    assert found == {
+        "checkpoint-500": (None, None),
+        "checkpoint-1000": (None, None),
+        tmp_path.name: (None, "checkpoint-1000"),
+    }
+
+
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": 3}'])
+def test_a_broken_index_of_shards_has_a_problem(tmp_path: Path, index: str) -> None:
+    (tmp_path / "pytorch_model.bin.index.json").write_text(index)
+    assert "pytorch_model.bin.index.json" in (only(tmp_path).problem or "")
+
+
+@pytest.mark.parametrize("log", [[3, None], "x", {"a": 1}, [{"eval_accuracy": None, "step": 5}]])
+def test_an_odd_trainer_state_is_no_obstacle(tmp_path: Path, log: object) -> None:
+    save_file(weights(), tmp_path / "model.safetensors")
+    state = {"log_history": log, "global_step": 5, "epoch": float("nan")}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    found = only(tmp_path)
+    assert (found.problem, found.epoch, found.step) == (None, None, 5)
+    assert found.source_accuracy is None
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint-5"
     folder.mkdir()
@@ -165,21 +231,93 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "key"),
-    [("auto", "state_dict_ema"), ("raw", "state_dict"), ("ema", "state_dict_ema")],
+    ("layout", "choice", "key"),
+    [
+        ("timm", "auto", "state_dict_ema"),
+        ("timm", "raw", "state_dict"),
+        ("timm", "ema", "state_dict_ema"),
+        ("timm", "state_dict", "state_dict"),
+        ("torchvision references", "ema", "model_ema"),
+        ("torchvision references", "raw", "model"),
+        ("DINO", "auto", "teacher"),
+        ("DINO", "teacher", "teacher"),
+        ("DINO", "student", "student"),
+        ("DINO", "raw", "student"),
+    ],
 )
-def test_weights_are_chosen_openly(tmp_path: Path, choice: str, key: str) -> None:
-    name, payload, _ = LAYOUTS["timm"]
+def test_weights_are_chosen_openly(tmp_path: Path, layout: str, choice: str, key: str) -> None:
+    name, payload, _ = LAYOUTS[layout]
     save(tmp_path, name, payload)
     found = only(tmp_path, choice)
     assert found.weights_key == key
-    assert torch.equal(read_weights(found, choice)["fc.bias"], payload[key]["fc.bias"])
+    expected = {name.removeprefix("module."): t for name, t in payload[key].items()}
+    chosen = read_weights(found, choice)
+    assert chosen.keys() == expected.keys()
+    assert all(torch.equal(chosen[name], expected[name]) for name in expected)
 
 
-def test_weights_that_are_not_there_say_what_is(tmp_path: Path) -> None:
-    save(tmp_path, *LAYOUTS["timm"][:2])
-    problem = only(tmp_path, "teacher").problem
-    assert problem == "it has no weights for --weights teacher; it has state_dict, state_dict_ema."
+@pytest.mark.parametrize(
+    ("payload", "choice", "has"),
+    [
+        (LAYOUTS["timm"][1], "teacher", "state_dict, state_dict_ema"),
+        (LAYOUTS["timm"][1], "no_such_key", "state_dict, state_dict_ema"),
+        (weights(), "ema", "only one plain state dict (--weights raw)"),
+        ({"generator": weights(), "loss": torch.tensor(0.1)}, "auto", "generator"),
+    ],
+)
+def test_weights_that_are_not_there_say_what_is(tmp_path: Path, payload, choice, has) -> None:
+    save(tmp_path, "model_1.pth", payload)
+    problem = only(tmp_path, choice).problem
+    assert problem == f"it has no weights for --weights {choice}; it has {has}."
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_wrappers_do_not_change_the_digest(tmp_path: Path, prefix: str) -> None:
+    save(tmp_path, "a_1.pth", weights())
+    save(tmp_path, "b_1.pth", weights(0, prefix))
+    save(tmp_path, "c_1.pth", {k: t.half() for k, t in weights().items()})
+    bare, wrapped, other = scan_checkpoints(tmp_path)
+    assert bare.digest == wrapped.digest != other.digest
+    assert set(read_weights(wrapped)) == set(weights())
+
+
+def test_a_run_of_timm(tmp_path: Path) -> None:
+    folder = tmp_path / "20260101-resnet18-32"
+    for epoch in (9, 10):
+        save(folder, f"checkpoint-{epoch}.pth.tar", LAYOUTS["timm"][1] | {"epoch": epoch})
+    best = {"epoch": 3, "arch": "resnet18", "state_dict": weights(5)}
+    save(folder, "checkpoint-3.pth.tar", best)
+    for name in ("best", "model_best"):
+        save(folder, f"{name}.pth.tar", best)
+    for name in ("recovery-3-100", "tmp", "tmp-1"):
+        save(folder, f"{name}.pth.tar", {"state_dict": weights(6)})
+    (folder / "args.yaml").write_text("model: resnet18")
+    found = {c.name.split("/")[-1]: c for c in scan_checkpoints(tmp_path)}
+    order = ["best", "checkpoint-3", "model_best", "checkpoint-9", "checkpoint-10"]
+    assert list(found) == order
+    copies = {name: c.copy_of.split("/")[-1] for name, c in found.items() if c.copy_of}
+    assert copies == {
+        "best": "checkpoint-3",
+        "model_best": "checkpoint-3",
+        "checkpoint-10": "checkpoint-9",
+    }
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"global_step": float("inf")},
+        {"epoch": float("nan"), "global_step": float("nan")},
+        {"best_acc1": torch.tensor([1.0, 2.0])},
+        {"metric": 3.0, "args": argparse.Namespace(eval_metric=1)},
+        {"args": {"model": 3}, "arch": None},
+    ],
+)
+def test_odd_records_are_no_obstacle(tmp_path: Path, odd: dict) -> None:
+    save(tmp_path, "model.pth", {"state_dict": weights(), **odd})
+    found = only(tmp_path)
+    facts = (found.problem, found.epoch, found.step, found.source_accuracy, found.arch)
+    assert facts == (None,) * 5
 
 
 def test_order_copies_and_skipped_files(tmp_path: Path) -> None:
@@ -240,20 +378,76 @@ class Hostile:
         return os.system, (f"touch {self.marker}",)
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "raw pickle"])
-def test_a_hostile_file_is_refused_by_name_and_nothing_runs(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["zip", "legacy", "raw pickle", "Hugging Face"])
+def test_a_hostile_file_is_refused_by_name_and_nothing_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker = tmp_path / "ran"
     payload = {"state_dict": weights(), "extra": Hostile(marker)}
-    path = tmp_path / "ckpts" / "model_1.pth"
+    path = tmp_path / "ckpts" / ("pytorch_model.bin" if kind == "Hugging Face" else "model_1.pth")
     path.parent.mkdir()
     if kind == "raw pickle":
         path.write_bytes(pickle.dumps(Hostile(marker), protocol=2))
     else:
-        torch.save(payload, path, _use_new_zipfile_serialization=kind == "zip")
+        torch.save(payload, path, _use_new_zipfile_serialization=kind != "legacy")
     problem = only(path.parent).problem or ""
     assert "refused: it holds posix.system" in problem
     assert "Nothing was run" in problem
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_newer_pickles_are_refused_and_nothing_runs(
+    tmp_path: Path, protocol: int, is_zip: bool
+) -> None:
+    marker = tmp_path / "ran"
+    path = tmp_path / "model_1.pth"
+    payload = {"state_dict": weights(), "extra": Hostile(marker)}
+    torch.save(payload, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+    assert "saved with pickle_protocol=4 or above" in (only(path).problem or "")
+    assert not marker.exists()
+
+
+def test_a_whole_module_is_refused_by_its_class(tmp_path: Path) -> None:
+    save(tmp_path, "model_1.pth", {"model": torch.nn.Linear(2, 2)})
+    assert "it holds torch.nn.modules.linear.Linear" in (only(tmp_path).problem or "")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_damaged_pickles_never_stop_a_scan(tmp_path: Path, is_zip: bool) -> None:
+    path = tmp_path / "model_1.pth"
+    payload = {"state_dict": weights(), "args": ARGS, "loss": np.float64(1)}
+    torch.save(payload, path, _use_new_zipfile_serialization=is_zip)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    for i in range(150):
+        data = bytearray(whole[: random.integers(1, len(whole))] if i % 2 else whole)
+        data[random.integers(min(len(data), 900))] = random.integers(256)
+        path.write_bytes(data)
+        only(tmp_path)
+
+
+def test_a_dangling_link_has_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").symlink_to("epoch=3.ckpt")
+    assert "cannot open the file" in (only(tmp_path).problem or "")
+
+
+def test_tensors_that_are_not_dense_are_named(tmp_path: Path) -> None:
+    save(tmp_path, "model_1.pth", {"a": torch.eye(3).to_sparse()})
+    assert "a is sparse" in (only(tmp_path).problem or "")
+
+
+def test_tensors_of_every_type_have_a_digest(tmp_path: Path) -> None:
+    types = (torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.bool, torch.complex64)
+    tensors = {str(t): torch.ones(3, 2).to(t) for t in types}
+    tensors |= {"empty": torch.zeros(0, 3), "conj": tensors["torch.complex64"].conj()}
+    save(tmp_path, "a_1.pth", tensors | {"view": torch.arange(6.0).view(2, 3).T})
+    save(tmp_path, "b_2.pth", tensors | {"view": torch.arange(6.0).view(2, 3).T.contiguous()})
+    first, second = scan_checkpoints(tmp_path)
+    assert first.problem is None
+    assert second.copy_of == first.name
 
 
 def broken(kind: str, path: Path) -> None:

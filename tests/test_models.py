@@ -88,6 +88,62 @@ def test_vit_with_chunked_blocks_and_decoder_left_overs() -> None:
     assert load_weights(build_backbone(name), prefixed) == "backbone."
 
 
+def test_blocks_of_other_networks_are_not_taken_for_chunks() -> None:
+    state = timm.create_model("test_efficientnet").state_dict()
+    prefixed = {f"model.{name}": tensor for name, tensor in state.items()}
+    assert load_weights(build_backbone("test_efficientnet"), prefixed) == "model."
+
+
+def test_a_norm_within_the_head_belongs_to_the_backbone() -> None:
+    state = timm.create_model("test_convnext", num_classes=5).state_dict()
+    backbone = build_backbone("test_convnext")
+    load_weights(backbone, {n: t for n, t in state.items() if not n.startswith("head.fc.")})
+    del state["head.norm.weight"]
+    with pytest.raises(CheckpointError, match=r"missing: head\.norm\.weight"):
+        load_weights(backbone, state)
+
+
+def test_the_prefix_is_named_where_weights_do_not_fit(backbone: Backbone, state: dict) -> None:
+    del state["conv1.weight"]
+    prefixed = {f"backbone.{name}": tensor for name, tensor in state.items()}
+    with pytest.raises(CheckpointError, match=r"below prefix 'backbone\.'; missing: conv1\.weight"):
+        load_weights(backbone, prefixed)
+
+
+def test_half_precision_weights_are_loaded_as_single(backbone: Backbone, state: dict) -> None:
+    load_weights(backbone, {n: t.half() if t.ndim else t for n, t in state.items()})
+    loaded = backbone.module.state_dict()["conv1.weight"]
+    assert torch.equal(loaded, state["conv1.weight"].half().float())
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "deit_tiny_patch16_224"])
+def test_the_image_size_can_be_chosen(name: str) -> None:
+    backbone = build_backbone(name, image_size=96)
+    assert backbone.preprocessing.input_size == (3, 96, 96)
+    assert backbone.features(torch.zeros(1, 3, 96, 96)).shape[0] == 1
+
+
+def test_mean_and_std_need_one_number_or_one_a_channel() -> None:
+    backbone = build_backbone(TINY_MODEL, mean=(0.1, 0.2, 0.3), std=(0.5,))
+    assert backbone.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert backbone.preprocessing.std == (0.5, 0.5, 0.5)
+    with pytest.raises(ModelError, match="--std has 2 numbers; the model has 3 channels"):
+        build_backbone(TINY_MODEL, std=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
+def test_features_equal_the_input_of_the_classifier(name: str) -> None:
+    whole = timm.create_model(name, num_classes=5).eval()
+    backbone = build_backbone(name)
+    load_weights(backbone, whole.state_dict())
+    images = torch.randn(2, 3, *backbone.preprocessing.input_size[1:])
+    with torch.no_grad():
+        expected = whole.forward_head(whole.forward_features(images), pre_logits=True)
+        logits = whole.get_classifier()(backbone.features(images))
+        torch.testing.assert_close(logits, whole(images))
+    assert torch.equal(backbone.features(images), expected)
+
+
 def test_timm_features_are_the_pre_logits(backbone: Backbone) -> None:
     images = torch.randn(3, 3, 32, 32)
     module = backbone.module

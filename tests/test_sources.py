@@ -1,6 +1,8 @@
 """Where images come from: folders, parquet, CSV, timm's datasets, and what is wrong with them."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,34 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_a_folder_below_the_data_root(images: Path) -> None:
     assert len(open_source("images", data_root=images.parent).read("train")) == 36
+
+
+def test_a_webdataset_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    splits = {}
+    for split, n in (("train", 6), ("validation", 4)):
+        shard = f"my-{split}-0000.tar"
+        with tarfile.open(tmp_path / shard, "w") as tar:
+            for i in range(n):
+                for suffix, data in (("png", png_bytes(i)), ("cls", str(i % 2).encode())):
+                    member = tarfile.TarInfo(f"{i:05d}.{suffix}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        splits[split] = {
+            "filenames": [shard],
+            "shard_lengths": [n],
+            "num_samples": n,
+            "name": split,
+        }
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": splits}))
+    source = open_source("wds/my", data_root=tmp_path)
+    assert source.splits() == ["train", "validation"]
+    train = source.read("train")
+    assert train.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert train.open_image(3).getpixel((0, 0)) == (30, 0, 0)
+
+
+def png_bytes(i: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (10 * i, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
