@@ -56,6 +56,9 @@ WEIGHTS_CHOICES: dict[str, tuple[str, ...]] = {
 }
 """Where the weights lie in a file, by what the user asked for; the first key that is there."""
 
+METADATA_KEYS = ("format", "arch", "epoch", "step", "source_accuracy")
+"""What is taken from the metadata of a safetensors file; other programs store much else there."""
+
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of DataParallel and torch.compile, which say nothing about the model."""
 
@@ -276,7 +279,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
+            metadata = file.metadata() or {}
+            return tensors, {key: metadata[key] for key in METADATA_KEYS if key in metadata}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"not a whole safetensors file ({error}). It may be cut off; copy it again."
@@ -301,9 +305,9 @@ def _read_hugging_face(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         else:
             tensors.update(_read_torch_dict(folder / file))
     facts: dict[str, Any] = {"format": "Hugging Face"}
-    for file in ("config.json", "trainer_state.json"):
+    for key, file in (("config", "config.json"), ("trainer_state", "trainer_state.json")):
         if (folder / file).is_file():
-            facts[file] = _read_json(folder / file)
+            facts[key] = _read_json(folder / file)
     return tensors, facts
 
 
@@ -383,7 +387,7 @@ def _format_of(payload: Mapping[str, Any], facts: Mapping[str, Any], path: Path)
 def _recorded_progress(
     payload: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[float | None, int | None]:
-    trainer_state = facts.get("trainer_state.json", {})
+    trainer_state = facts.get("trainer_state", {})
     epoch = _first_number(payload.get("epoch"), facts.get("epoch"), trainer_state.get("epoch"))
     step = _first_number(
         payload.get("global_step"), facts.get("step"), trainer_state.get("global_step")
@@ -403,7 +407,7 @@ def _recorded_accuracy(
             percent = _first_number(payload["metric"]) if is_top else None
         accuracy = None if percent is None else percent / 100
     if accuracy is None:
-        accuracy = _evaluation_in_log(facts.get("trainer_state.json", {}))
+        accuracy = _evaluation_in_log(facts.get("trainer_state", {}))
     if accuracy is None:
         match = re.search(r"(?:acc|accuracy|acc1|top1)=(\d*\.\d+)", name)
         accuracy = float(match.group(1)) if match else None
@@ -420,7 +424,7 @@ def _evaluation_in_log(trainer_state: Mapping[str, Any]) -> float | None:
 
 
 def _recorded_arch(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
-    config = facts.get("config.json", {})
+    config = facts.get("config", {})
     candidates = (
         facts.get("arch"),
         config.get("architecture"),

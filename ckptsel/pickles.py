@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def read_torch_file(path: Path) -> Any:
         raise CheckpointError("the file is empty: was the disk full when it was saved?")
     is_zip = start == b"PK\x03\x04"
     try:
-        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+        with _allowing(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
@@ -65,11 +66,17 @@ def _refusal(path: Path, error: Exception, is_zip: bool) -> str:
 
 
 def _unsafe_globals(path: Path) -> list[str]:
-    with torch.serialization.safe_globals(ALLOWED):
+    with _allowing():
         try:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         except Exception:  # as above; the names only make the message better
             return []
+
+
+def _allowing() -> AbstractContextManager[Any]:
+    """The allow-list in force; leaving it keeps what the caller's program had allowed before."""
+    before = torch.serialization.get_safe_globals()
+    return torch.serialization.safe_globals([item for item in ALLOWED if item not in before])
 
 
 def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

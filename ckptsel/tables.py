@@ -22,7 +22,7 @@ def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str
         return csv_text(ranking.flat_rows())
     if form == "md":
         return markdown_table(ranking) + "\n" + "\n".join(closing_lines(ranking)) + "\n"
-    return _rich_text(_ranking_table(ranking), width) + "\n".join(closing_lines(ranking)) + "\n"
+    return _ranking_text(ranking, width) + "\n".join(closing_lines(ranking)) + "\n"
 
 
 def markdown_table(ranking: Ranking) -> str:
@@ -100,7 +100,7 @@ def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | 
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
-    return _rich_text(table, width)
+    return _rich_text(table, _console(width))
 
 
 def _inspect_cells(c: Checkpoint) -> list[str]:
@@ -194,23 +194,61 @@ def _score_cell(score: ScoreValue | None, unit: str) -> str:
     return f"{100 * score.value:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]{flag}"
 
 
-def _ranking_table(ranking: Ranking) -> Table:
+def _ranking_text(ranking: Ranking, width: int | None) -> str:
+    """The table with all intervals where it fits; else with those of the deciding score only, and
+    where that is too wide as well, without the last of the other scores."""
+    console = _console(width)
+    unbounded = console.options.update(max_width=10_000)
+
+    def fits(table: Table) -> bool:
+        return console.measure(table, options=unbounded).maximum <= console.width
+
+    table = _ranking_table(ranking, compact=False)
+    others = [name for name in ranking.checkpoints[0].scores if name != ranking.score]
+    hidden: list[str] = []
+    while not fits(table) and len(hidden) < len(others):
+        table = _ranking_table(ranking, compact=True, hidden=hidden)
+        if not fits(table):
+            hidden.append(others[-1 - len(hidden)])
+            table = _ranking_table(ranking, compact=True, hidden=hidden)
+    text = _rich_text(table, console)
+    if hidden:
+        text += f"(too narrow for {', '.join(reversed(hidden))}: see --format csv)\n"
+    return text
+
+
+def _ranking_table(ranking: Ranking, compact: bool, hidden: Sequence[str] = ()) -> Table:
     header, rows = _cells(ranking)
-    table = Table(box=None, pad_edge=False)
+    shown = [i for i, name in enumerate(header) if name not in hidden]
+    header = [header[i] for i in shown]
+    rows = [[row[i] for i in shown] for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 1 if compact else 2, 0, 0))
     for name in header:
         left = name == "checkpoint"
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
+        table.add_column(
+            name.replace("_", "\n") if compact else name,
+            justify="left" if left else "right",
+            vertical="bottom",
+            no_wrap=left,
+        )
     for row, cells in zip(ranking, rows, strict=True):
+        if compact:
+            cells = [
+                cell if name in ("checkpoint", ranking.score) else cell.split(" [")[0]
+                for name, cell in zip(header, cells, strict=True)
+            ]
         style = "bold green" if row.rank == 1 else ("dim" if row.status == "failed" else "")
         table.add_row(*cells, style=style)
     return table
 
 
-def _rich_text(table: Table, width: int | None) -> str:
-    """Plain text off a terminal, coloured on one; never narrower than the table needs there."""
-    console = Console(width=width) if width else Console()
-    if not console.is_terminal and width is None:
-        console = Console(width=1000)
+def _console(width: int | None) -> Console:
+    """As wide as the terminal, or as the table needs where there is none."""
+    console = Console(width=width)
+    return Console(width=1000) if width is None and not console.is_terminal else console
+
+
+def _rich_text(table: Table, console: Console) -> str:
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"

@@ -132,7 +132,7 @@ def test_every_layout_is_recognised(tmp_path: Path, layout: str) -> None:
     ("metadata", "expected"),
     [
         (None, ("safetensors", 7, "name", None, None)),
-        ({"format": "pt", "config": "{}", "trainer_state.json": "x"}, ("safetensors", 7, "name")),
+        ({"format": "pt", "config": "{}", "trainer_state": "x"}, ("safetensors", 7, "name")),
         (
             {"format": "ckptsel", "epoch": "5", "source_accuracy": "0.625", "arch": "resnet18"},
             ("ckptsel", 5, "file", 0.625, "resnet18"),
@@ -368,6 +368,14 @@ HARMLESS = {
 def test_harmless_types_are_read(tmp_path: Path, kind: str) -> None:
     save(tmp_path, "a_1.pth", {"state_dict": weights(), "extra": HARMLESS[kind]})
     assert only(tmp_path).problem is None
+
+
+def test_what_the_caller_allowed_stays_allowed(tmp_path: Path) -> None:
+    save(tmp_path, "a_1.pth", {"state_dict": weights(), "args": ARGS})
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        before = set(torch.serialization.get_safe_globals())
+        assert only(tmp_path).problem is None
+        assert set(torch.serialization.get_safe_globals()) == before
 
 
 class Hostile:

@@ -120,6 +120,17 @@ def test_every_format_names_every_checkpoint(ranked: Ranking, form: str) -> None
     assert text.endswith("\n")
 
 
+def test_a_narrow_table_keeps_the_interval_of_the_deciding_score(ranked: Ranking) -> None:
+    wide = format_ranking(ranked, "table", width=200)
+    narrow = format_ranking(ranked, "table", width=76)
+    narrower = format_ranking(ranked, "table", width=66)
+    assert "linear_probe_loglik" in wide and "linear_probe_loglik" not in narrow
+    for text in (wide, narrow, narrower):
+        assert "c-copy (copy of c)" in text and "90.0 [88.7, 91.3]" in text
+    assert "(too narrow for linear_probe_loglik: see --format csv)" in narrower
+    assert "too narrow" not in narrow
+
+
 def test_a_ranking_as_pandas_and_html(ranked: Ranking) -> None:
     frame = ranked.to_pandas()
     assert frame.loc[0, "name"] == "a"
