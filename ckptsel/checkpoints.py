@@ -160,7 +160,7 @@ def trajectory_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
         if min(epochs) > max(0.1 * last, 2):
             notes.append(
                 f"the trajectory starts at epoch {min(epochs):g} of {last:g}: earlier checkpoints, "
-                "often the best feature extractors, were not kept (docs: keeping early checkpoints)"
+                "often the best feature extractors, were not kept (see docs/keeping-checkpoints.md)"
             )
         jumps = [(later - earlier, earlier, later) for earlier, later in itertools.pairwise(epochs)]
         widest, before, after = max(jumps)

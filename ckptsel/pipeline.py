@@ -212,7 +212,7 @@ def _nothing_to_rank(checkpoints: Sequence[Checkpoint]) -> str:
 
 
 def _problems(failed: Sequence[Checkpoint]) -> str:
-    return "\n".join(f"  {c.name}: {c.problem}" for c in failed)
+    return "\n".join(f"  {c.name}: {c.problem}" for c in failed if not c.copy_of)
 
 
 def _score_all(audited: Sequence[Checkpoint], run: Run) -> tuple[Results, list[Checkpoint]]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ckptsel.training import TensorBatches, epoch_generator, train_epoch
 
-STRENGTHS = tuple(float(f"1e{exponent}") for exponent in range(-6, 5))
+STRENGTHS = tuple(float(f"1e{exponent}") for exponent in range(-6, 4))
 """The grid of C, a decade apart. On features scaled to root mean square 1 the best is near 1; a
 residual component with little signal wants far less."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 N_FOLDS = 5
-MAX_REPEATS = 5
+MAX_REPEATS = 3
 REPEAT_BELOW = 1000
 """With fewer images the folds are drawn more than once, and the predictions averaged."""
 
