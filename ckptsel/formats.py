@@ -133,6 +133,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def choose_weights(payload: Mapping[str, Any], weights: str) -> tuple[str, dict[str, Tensor]]:
+    """(key, tensors) by what was asked for. Raises CheckpointError naming what is there."""
     for key in WEIGHTS_CHOICES.get(weights, (weights,)):
         value = payload.get(key)
         if isinstance(value, Mapping) and _tensors_in(value):
@@ -169,6 +170,7 @@ def strip_wrappers(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def format_of(payload: Mapping[str, Any], facts: Mapping[str, Any], path: Path) -> str:
+    """Name of the framework that wrote it, as in FORMATS."""
     if facts.get("format") == "Hugging Face":
         return "Hugging Face"
     keys = {key for key in payload if isinstance(key, str)} | {f"format:{facts.get('format')}"}
@@ -183,6 +185,7 @@ def format_of(payload: Mapping[str, Any], facts: Mapping[str, Any], path: Path) 
 def recorded_progress(
     payload: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[float | None, int | None]:
+    """(epoch, step) as stored, None where they are not."""
     trainer_state = facts.get("trainer_state", {})
     epoch = _first_number(payload.get("epoch"), facts.get("epoch"), trainer_state.get("epoch"))
     step = _first_number(
@@ -220,6 +223,7 @@ def _evaluation_in_log(trainer_state: Mapping[str, Any]) -> float | None:
 
 
 def recorded_arch(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    """Architecture that was recorded; not always a name that timm knows."""
     config = facts.get("config", {})
     candidates = (
         facts.get("arch"),
