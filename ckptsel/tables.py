@@ -143,6 +143,8 @@ def _flag_lines(ranking: Ranking) -> list[str]:
     """Each flag once, with the checkpoints that have it."""
     flagged: dict[str, list[str]] = {}
     for row in ranking:
+        if row.copy_of:
+            continue
         for name, score in row.scores.items():
             for flag in score.flags:
                 flagged.setdefault(f"{name}: {flag}", []).append(row.name)
