@@ -15,7 +15,7 @@ A message says what is wrong, where, what was found, and what to do.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class CkptselError(Exception):
@@ -72,3 +72,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Near names for a message: ' Did you mean a, b?', or '' where none is near."""
     near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)
     return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Names for a message, the first `most` of them: 'a, b and 3 more'."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

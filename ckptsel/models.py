@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ckptsel import cifar_resnet  # noqa: F401  (registers its architectures with timm)
-from ckptsel.errors import CheckpointError, FeatureError, ModelError, did_you_mean
+from ckptsel.errors import CheckpointError, FeatureError, ModelError, did_you_mean, listed
 from ckptsel.pixels import Preprocessing
 
 OTHER_HEADS = re.compile(
@@ -171,11 +171,11 @@ def _check_fit(
     ]
     problems = []
     if misshapen:
-        problems.append(f"of another shape: {_listed(misshapen)}")
+        problems.append(f"of another shape: {listed(misshapen, MAX_LISTED)}")
     if missing:
-        problems.append(f"missing: {_listed(missing)}")
+        problems.append(f"missing: {listed(missing, MAX_LISTED)}")
     if left_over:
-        problems.append(f"no place for: {_listed(left_over)}")
+        problems.append(f"no place for: {listed(left_over, MAX_LISTED)}")
     if problems:
         where = f" below prefix {prefix!r}" if prefix else ""
         raise CheckpointError(
@@ -193,11 +193,6 @@ def _stem_hint(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) ->
         f" Its first convolution is {have.shape[2]}x{have.shape[3]} (the model's: "
         f"{want.shape[2]}x{want.shape[3]}): was it made for small images (cifar_resnet18)?"
     )
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _shape(tensor: Tensor) -> str:

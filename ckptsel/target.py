@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsel.errors import DataError, UsageError
+from ckptsel.errors import DataError, UsageError, listed
 from ckptsel.pixels import MAX_LISTED
 from ckptsel.sources import ImageSet, Source, digest_of, open_source
 from ckptsel.splits import (
@@ -139,9 +139,10 @@ def _check_classes(image_sets: tuple[ImageSet, ...], data: str) -> None:
             (in_held - in_train, held.split, train.split),
         ):
             if missing:
+                absent = listed(sorted(names[i] for i in missing), MAX_LISTED)
                 raise DataError(
                     f"{len(missing)} classes of {data} have images in {has} but none in {lacks}: "
-                    f"{_listed(sorted(names[i] for i in missing))}. Both splits need all classes; "
+                    f"{absent}. Both splits need all classes; "
                     "add images, or remove the class, or cross-validate with one split."
                 )
     if len(image_sets) == 1:
@@ -150,7 +151,7 @@ def _check_classes(image_sets: tuple[ImageSet, ...], data: str) -> None:
         if single:
             raise DataError(
                 f"{len(single)} classes of {data} have a single image, which cannot be both fitted "
-                f"on and held out: {_listed(single)}. Add images or remove these classes."
+                f"on and held out: {listed(single, MAX_LISTED)}. Add images or remove these classes."
             )
 
 
@@ -163,13 +164,8 @@ def _check_every_class_held(
 ) -> None:
     missing = np.setdiff1d(labels, labels[evaluation.fit_part])
     if len(missing):
-        listed = _listed([names[class_ids[i]] for i in missing])
+        absent = listed([names[class_ids[i]] for i in missing], MAX_LISTED)
         raise DataError(
-            f"the hold-out leaves no training image for {len(missing)} classes of {data}: {listed}. "
+            f"the hold-out leaves no training image for {len(missing)} classes of {data}: {absent}. "
             "Hold out less with --holdout, or leave it out to cross-validate."
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
