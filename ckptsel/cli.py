@@ -274,7 +274,7 @@ def reproduce(
         raise UsageError("no recipe given: ckptsel reproduce RECIPE; --list shows them.")
     found = find_recipe(recipe, preset)
 
-    from ckptsel.features import default_device
+    from ckptsel.devices import default_device
     from ckptsel.reproduce.run import run_recipe
 
     folder = out or Path("runs") / f"{recipe}-{preset}"

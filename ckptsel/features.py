@@ -4,13 +4,12 @@ The key of a cached array is made of what determines it: tensors, images and lab
 model, layer and precision. World size, batch size and worker count do not enter.
 """
 
-import re
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ckptsel.devices import PRECISIONS, is_out_of_memory
 from ckptsel.errors import FeatureError
 from ckptsel.models import Backbone
 from ckptsel.pixels import normalise
@@ -24,12 +23,6 @@ BATCH_VALUES = {"cpu": 64 * 3 * 224 * 224, "cuda": 1024 * 3 * 224 * 224}
 
 MAX_BATCH = {"cpu": 128, "cuda": 4096}
 """Small images: beyond this a CPU gets slower, since activations leave its caches."""
-
-PRECISIONS = {
-    "float32": None,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 def feature_key(digest: str, fingerprint: str, backbone: Backbone, precision: str) -> str:
@@ -45,16 +38,6 @@ def feature_key(digest: str, fingerprint: str, backbone: Backbone, precision: st
         backbone.layer,
         precision,
     )
-
-
-def default_device() -> str:
-    """cuda where there is one, else cpu."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_precision(device: str) -> str:
-    """float32 on a CPU, bfloat16 on a GPU."""
-    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 def extract_features(
@@ -80,11 +63,9 @@ def extract_features(
         try:
             parts.append(_features_of_batch(backbone, batch, device, PRECISIONS[precision]))
         except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-            if batch_size == 1 or not re.search("out of memory|not enough memory", str(error)):
+            if batch_size == 1 or not is_out_of_memory(error):
                 raise
             batch_size //= 2
-            if kind == "cuda":
-                torch.cuda.empty_cache()
             continue
         start += len(batch)
     features = torch.cat(parts).cpu().numpy()

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from ckptsel.cache import Cache, default_cache_folder
 from ckptsel.checkpoints import Checkpoint, read_weights, scan_checkpoints, trajectory_notes
+from ckptsel.devices import default_device, default_precision
 from ckptsel.environment import describe_environment, package_version, utc_now
 from ckptsel.errors import CheckpointError, FeatureError, InputError, ModelError
-from ckptsel.features import default_device, default_precision, extract_features, feature_key
+from ckptsel.features import extract_features, feature_key
 from ckptsel.models import Backbone, build_backbone, load_weights
 from ckptsel.pixels import auto_workers, decode
 from ckptsel.progress import Progress

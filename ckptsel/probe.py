@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from ckptsel.training import TensorBatches, epoch_generator, train_epoch
+from ckptsel.training import TensorBatches, Training, epoch_generator
 
 STRENGTHS = tuple(float(f"1e{exponent}") for exponent in range(-6, 4))
 """The grid of C, a decade apart. On features scaled to root mean square 1 the best is near 1; a
@@ -176,11 +176,10 @@ def fit_paper_probe(inputs: Tensor, labels: Tensor, n_classes: int, seed: int) -
         initial = torch.randn(layer.weight.shape, generator=generator) * PAPER_INIT_STD
         layer.weight.copy_(initial)
         layer.bias.zero_()
-    optimizer = torch.optim.Adam(layer.parameters(), lr=PAPER_LR)
+    training = Training(layer, torch.optim.Adam(layer.parameters(), lr=PAPER_LR))
     for epoch in range(1, PAPER_EPOCHS + 1):
         shuffled = epoch_generator(seed, epoch)
-        batches = TensorBatches(inputs, labels, PAPER_BATCH, generator=shuffled)
-        train_epoch(layer, batches, optimizer)
+        training.run(TensorBatches(inputs, labels, PAPER_BATCH, generator=shuffled))
     return LinearProbe(
         layer.weight.detach().T.double(),
         layer.bias.detach().double(),

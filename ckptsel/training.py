@@ -1,88 +1,175 @@
 """One short training loop, for every training that ckptsel does.
 
-The caller owns the epochs: it makes the batches of one epoch, calls `train_epoch`, and saves what
-it wants to keep. The random numbers of an epoch depend on (seed, epoch) alone, so a run that was
-killed goes on with the stream that it would have had.
+The caller owns the epochs: it makes batches, gives them to `Training.run`, and saves what it wants
+to keep. The random numbers of an epoch depend on (seed, epoch) alone, those of a step inside the
+network (dropout) on (seed, step), so a run that was killed goes on with the stream that it would
+have had.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from ckptsel.devices import is_out_of_memory
 
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
-class EpochResult:
-    """Means over the samples of one epoch. loss in nats, accuracy a fraction."""
+class Means:
+    """Means over the samples that went by. loss in nats, accuracy a fraction."""
 
     loss: float
     accuracy: float
     n_samples: int
 
 
-def train_epoch(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    autocast_dtype: torch.dtype | None = None,
-) -> EpochResult:
-    """One pass of cross-entropy training over `batches` of (inputs, labels).
+@dataclass
+class Training:
+    """A model in training with cross-entropy, and everything that its steps change.
 
-    Raises FloatingPointError where the loss is not finite: the caller decides what that means.
+    scheduler: moves the learning rate after every step; None leaves it to the caller.
+    average: a moving average of the weights, updated after every step.
+    autocast_dtype: mixed precision; None computes in the model's own type.
+    seed: of the random numbers inside the network, one stream a step; None leaves them alone.
+    n_chunks: parts that a batch is cut into so that it fits in memory. Their gradients add up to
+    those of the whole batch; batch norm sees one part at a time.
     """
-    model.train()
-    return _run(model, batches, optimizer, autocast_dtype)
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None = None
+    average: AveragedModel | None = None
+    autocast_dtype: torch.dtype | None = None
+    seed: int | None = None
+    n_chunks: int = 1
+    step: int = 0
+    scaler: torch.amp.GradScaler = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Gradients of float16 underflow unless the loss is scaled up.
+        device = next(self.model.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=self.autocast_dtype is torch.float16)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to evaluate: the average where there is one."""
+        return self.model if self.average is None else self.average
+
+    def run(self, batches: Iterable[Batch]) -> Means:
+        """One step for each batch of (inputs, labels).
+
+        Raises FloatingPointError where the loss is not finite: the caller decides what that means.
+        """
+        self.model.train()
+        loss_sum: Tensor | float = 0.0
+        n_correct: Tensor | int = 0
+        n_samples = 0
+        for inputs, labels in batches:
+            loss, correct = self._accumulate(inputs, labels)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.scheduler is not None:
+                self.scheduler.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+            self.step += 1
+            loss_sum = loss_sum + loss
+            n_correct = n_correct + correct
+            n_samples += len(labels)
+        mean_loss = float(loss_sum) / n_samples
+        _check_finite(mean_loss)
+        return Means(mean_loss, int(n_correct) / n_samples, n_samples)
+
+    def _accumulate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss of a batch, in smaller chunks where memory runs out."""
+        while True:
+            try:
+                return self._backward(inputs, labels)
+            except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+                if self.n_chunks >= len(labels) or not is_out_of_memory(error):
+                    raise
+                self.n_chunks *= 2
+
+    def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.seed is not None:
+            torch.manual_seed(stream_state(self.seed, self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=labels.device)
+        n_correct = torch.zeros((), dtype=torch.int64, device=labels.device)
+        for part, part_labels in zip(
+            inputs.chunk(self.n_chunks), labels.chunk(self.n_chunks), strict=True
+        ):
+            logits = _logits(self.model, part, self.autocast_dtype)
+            loss = nn.functional.cross_entropy(logits, part_labels)
+            self.scaler.scale(loss * (len(part_labels) / len(labels))).backward()
+            loss_sum += loss.detach().double() * len(part_labels)
+            n_correct += (logits.argmax(1) == part_labels).sum()
+        return loss_sum, n_correct
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step needs, as tensors and plain values."""
+        state: dict[str, Any] = {"step": self.step, "n_chunks": self.n_chunks}
+        for name in ("model", "optimizer", "scheduler", "average", "scaler"):
+            part = getattr(self, name)
+            state[name] = None if part is None else part.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same training."""
+        self.step, self.n_chunks = state["step"], state["n_chunks"]
+        for name in ("model", "optimizer", "scheduler", "average", "scaler"):
+            if state[name] is not None:
+                getattr(self, name).load_state_dict(state[name])
 
 
 @torch.no_grad()
+def predict(
+    model: nn.Module, batches: Iterable[Batch], autocast_dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, C), float32, and labels (N,) in evaluation mode, on the device of the batches."""
+    model.eval()
+    outputs = [(_logits(model, inputs, autocast_dtype), labels) for inputs, labels in batches]
+    return torch.cat([logits for logits, _ in outputs]), torch.cat([y for _, y in outputs])
+
+
 def evaluate(
     model: nn.Module, batches: Iterable[Batch], autocast_dtype: torch.dtype | None = None
-) -> EpochResult:
-    """Loss and accuracy in evaluation mode, without gradients."""
-    model.eval()
-    return _run(model, batches, None, autocast_dtype)
+) -> Means:
+    """Loss and accuracy in evaluation mode, without gradients. Raises as `Training.run` does."""
+    logits, labels = predict(model, batches, autocast_dtype)
+    loss = float(nn.functional.cross_entropy(logits.double(), labels))
+    _check_finite(loss)
+    return Means(loss, float((logits.argmax(1) == labels).double().mean()), len(labels))
 
 
-def _run(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer | None,
-    autocast_dtype: torch.dtype | None,
-) -> EpochResult:
-    loss_sum = torch.zeros((), dtype=torch.float64)
-    n_correct = torch.zeros((), dtype=torch.int64)
-    n_samples = 0
-    for inputs, labels in batches:
-        with torch.autocast(
-            inputs.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None
-        ):
-            logits = model(inputs)
-        loss = nn.functional.cross_entropy(logits.float(), labels)
-        if optimizer is not None:
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        loss_sum = loss_sum.to(loss.device) + loss.detach().double() * len(labels)
-        n_correct = n_correct.to(loss.device) + (logits.argmax(1) == labels).sum()
-        n_samples += len(labels)
-    mean_loss = float(loss_sum) / n_samples
-    if not np.isfinite(mean_loss):
-        raise FloatingPointError(f"the loss is {mean_loss}: training diverged")
-    return EpochResult(mean_loss, int(n_correct) / n_samples, n_samples)
+def _logits(model: nn.Module, inputs: Tensor, autocast_dtype: torch.dtype | None) -> Tensor:
+    enabled = autocast_dtype is not None
+    with torch.autocast(inputs.device.type, dtype=autocast_dtype, enabled=enabled):
+        logits: Tensor = model(inputs)
+    return logits.float()
+
+
+def _check_finite(loss: float) -> None:
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss}: training diverged")
 
 
 @dataclass(frozen=True)
 class TensorBatches:
-    """Batches of tensors that are already on the device.
+    """Batches of samples that lie in one tensor, on the device of the labels.
 
-    inputs: (N, ...), labels: (N,) int64. `prepare` turns a batch of inputs into what the model
-    takes (normalisation), `augment` changes it at random first. Without a generator the order is
-    that of the samples; with one they are shuffled, and a last partial batch is kept.
+    inputs: (N, ...), on any device or mapped from a file; labels: (N,) int64. rows: which samples
+    are used, all of them by default. `prepare` turns a batch of inputs into what the model takes
+    (normalisation), `augment` changes it at random first. Without a generator the order is that of
+    the samples; with one they are shuffled. drop_last: leave out a last partial batch.
     """
 
     inputs: Tensor
@@ -91,26 +178,36 @@ class TensorBatches:
     prepare: Callable[[Tensor], Tensor] | None = None
     augment: Transform | None = None
     generator: torch.Generator | None = None
+    rows: Tensor | None = None
+    drop_last: bool = False
+
+    def __len__(self) -> int:
+        """Batches in one pass."""
+        n = len(self.labels) if self.rows is None else len(self.rows)
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        n_samples = len(self.labels)
-        if self.generator is None:
-            order = torch.arange(n_samples)
-        else:
-            order = torch.randperm(n_samples, generator=self.generator)
-        for indices in order.to(self.labels.device).split(self.batch_size):
-            inputs = self.inputs[indices]
+        rows = torch.arange(len(self.labels)) if self.rows is None else self.rows
+        if self.generator is not None:
+            rows = rows[torch.randperm(len(rows), generator=self.generator)]
+        device = self.labels.device
+        for indices in rows.split(self.batch_size)[: len(self)]:
+            inputs = self.inputs[indices.to(self.inputs.device)].to(device, non_blocking=True)
             if self.augment is not None and self.generator is not None:
                 inputs = self.augment(inputs, self.generator)
             if self.prepare is not None:
                 inputs = self.prepare(inputs)
-            yield inputs, self.labels[indices]
+            yield inputs, self.labels[indices.to(device)]
+
+
+def stream_state(seed: int, number: int) -> int:
+    """A 64-bit seed for stream `number` (an epoch, a step) of the run that `seed` names."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """The random stream of one epoch of one run, on the CPU."""
-    state = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))
+    return torch.Generator().manual_seed(stream_state(seed, epoch))
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:

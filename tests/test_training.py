@@ -6,12 +6,12 @@ from torch import nn
 
 from ckptsel.training import (
     TensorBatches,
+    Training,
     compose,
     epoch_generator,
     evaluate,
     random_crop,
     random_flip,
-    train_epoch,
 )
 
 
@@ -24,12 +24,10 @@ def toy() -> tuple[torch.Tensor, torch.Tensor]:
 def test_an_epoch_learns_and_counts_what_it_saw() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    training = Training(model, torch.optim.SGD(model.parameters(), lr=0.1))
     inputs, labels = toy()
     results = [
-        train_epoch(
-            model, TensorBatches(inputs, labels, 10, generator=epoch_generator(0, e)), optimizer
-        )
+        training.run(TensorBatches(inputs, labels, 10, generator=epoch_generator(0, e)))
         for e in range(20)
     ]
     assert results[0].n_samples == 64

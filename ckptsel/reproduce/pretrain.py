@@ -15,7 +15,7 @@ import numpy as np
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ckptsel import cifar_resnet  # noqa: F401  (registers the architectures)
 from ckptsel.errors import InputError
@@ -24,7 +24,7 @@ from ckptsel.pixels import Preprocessing, decode, normalise
 from ckptsel.progress import Progress
 from ckptsel.reproduce.recipes import Pretraining
 from ckptsel.sources import ImageSet, open_source
-from ckptsel.training import TensorBatches, compose, epoch_generator, evaluate, train_epoch
+from ckptsel.training import TensorBatches, Training, compose, epoch_generator, evaluate
 
 EVALUATION_BATCH = 500
 
@@ -33,8 +33,7 @@ EVALUATION_BATCH = 500
 class TrainingState:
     """Everything that the next epoch needs."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    training: Training
     epoch: int
     log: list[dict[str, Any]]
 
@@ -84,11 +83,11 @@ def _train_one_epoch(
     start = time.monotonic()
     epoch = state.epoch + 1
     rate = recipe.learning_rate(epoch)
-    for group in state.optimizer.param_groups:
+    for group in state.training.optimizer.param_groups:
         group["lr"] = rate
     batches = dataclasses.replace(train_batches, generator=epoch_generator(seed, epoch))
-    trained = train_epoch(state.model, batches, state.optimizer)
-    tested = evaluate(state.model, test_batches)
+    trained = state.training.run(batches)
+    tested = evaluate(state.training.model, test_batches)
     row = {
         "epoch": epoch,
         "lr": float(f"{rate:.6g}"),
@@ -114,7 +113,7 @@ def _start_or_resume(recipe: Pretraining, run: Path, seed: int, device: str) -> 
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    state = TrainingState(model, optimizer, epoch=0, log=[])
+    state = TrainingState(Training(model, optimizer), epoch=0, log=[])
     path = run / "training_state.pt"
     if path.exists():
         saved = torch.load(path, map_location=device, weights_only=True)
@@ -123,8 +122,7 @@ def _start_or_resume(recipe: Pretraining, run: Path, seed: int, device: str) -> 
                 f"{path} belongs to another recipe or seed (seed {saved['seed']}). "
                 "Choose another --out, or remove that folder to start anew."
             )
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        state.training.load_state_dict(saved["training"])
         state.epoch, state.log = saved["epoch"], saved["log"]
     return state
 
@@ -141,8 +139,7 @@ def _save(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> No
                 "seed": seed,
                 "epoch": state.epoch,
                 "log": state.log,
-                "model": state.model.state_dict(),
-                "optimizer": state.optimizer.state_dict(),
+                "training": state.training.state_dict(),
             },
             temporary,
         )
@@ -150,7 +147,7 @@ def _save(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> No
 
 def _save_checkpoint(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> None:
     dtype = getattr(torch, recipe.weights_dtype)
-    weights = {name: _stored(t, dtype) for name, t in state.model.state_dict().items()}
+    weights = {name: _stored(t, dtype) for name, t in state.training.model.state_dict().items()}
     metadata = {
         "format": "ckptsel",
         "arch": recipe.model,
