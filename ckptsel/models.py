@@ -47,7 +47,6 @@ class Backbone:
     layer: str
     head: tuple[str, ...]
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Features (N, D) of normalised images (N, C, H, W).
 

@@ -151,10 +151,10 @@ def test_ctrl_c_exits_130_and_keeps_the_cache(
 
     score_one = pipeline._score_one
 
-    def interrupted(checkpoint, step):
+    def interrupted(checkpoint, *rest):
         if checkpoint.name == "checkpoint-010":
             raise KeyboardInterrupt
-        return score_one(checkpoint, step)
+        return score_one(checkpoint, *rest)
 
     monkeypatch.setattr(pipeline, "_score_one", interrupted)
     code, out, err = run("rank", trajectory, "-d", images, "--scores", "linear_probe")
