@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptsel
-from ckptsel import pipeline
+from ckptsel import pipeline, workspace
 from ckptsel.errors import InputError, ModelError, UsageError
 from tests.conftest import save_checkpoint
 
@@ -51,7 +51,7 @@ def test_same_numbers_after_a_kill_in_the_middle(
     trajectory: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = ckptsel.rank(trajectory, images, cache=False)
-    extract, calls = pipeline.extract_features, []
+    extract, calls = workspace.extract_features, []
 
     def killed(*arguments):
         calls.append(arguments)
@@ -59,7 +59,7 @@ def test_same_numbers_after_a_kill_in_the_middle(
             raise KeyboardInterrupt
         return extract(*arguments)
 
-    monkeypatch.setattr(pipeline, "extract_features", killed)
+    monkeypatch.setattr(workspace, "extract_features", killed)
     with pytest.raises(KeyboardInterrupt):
         ckptsel.rank(trajectory, images)
     resumed = ckptsel.rank(trajectory, images)
@@ -117,8 +117,8 @@ def test_copies_are_scored_once(trajectory: Path, images: Path, monkeypatch) -> 
     for name in ("model_best", "last"):
         shutil.copy(trajectory / "checkpoint-005.safetensors", trajectory / f"{name}.safetensors")
     calls = []
-    extract = pipeline.extract_features
-    monkeypatch.setattr(pipeline, "extract_features", lambda *a: (calls.append(1), extract(*a))[1])
+    extract = workspace.extract_features
+    monkeypatch.setattr(workspace, "extract_features", lambda *a: (calls.append(1), extract(*a))[1])
     ranking = ckptsel.rank(trajectory, images, scores=("linear_probe",))
     assert len(calls) == 3 * 2
     assert ranking["last"].copy_of == ranking["model_best"].copy_of == "checkpoint-005"
