@@ -3,12 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ckptsel.confirmation import confirm
     from ckptsel.pipeline import rank
     from ckptsel.ranking import Ranking
 
-__all__ = ["Ranking", "rank"]
+__all__ = ["Ranking", "confirm", "rank"]
 
-_HOMES = {"rank": "ckptsel.pipeline", "Ranking": "ckptsel.ranking"}
+_HOMES = {
+    "rank": "ckptsel.pipeline",
+    "confirm": "ckptsel.confirmation",
+    "Ranking": "ckptsel.ranking",
+}
 
 
 def __getattr__(name: str) -> Any:

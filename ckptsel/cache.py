@@ -1,4 +1,4 @@
-"""What is kept between runs: features and score results, each file written whole or not at all.
+"""What is kept between runs: features, score results, training runs; each file whole or not there.
 
 A file's name is the digest of everything that determines its content, so nothing is ever stale and
 two runs may share a cache. Deleting the folder is always safe.
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ckptsel.files import atomic_path
@@ -27,7 +28,7 @@ def default_cache_folder() -> Path:
 
 
 class Cache:
-    """Features and score results by key; `folder` None keeps nothing."""
+    """Features, score results and training runs by key; `folder` None keeps nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -72,6 +73,25 @@ class Cache:
         about = json.dumps({"flags": result.flags, "details": result.details})
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, about=np.array(about), **arrays)
+
+    def get_record(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Tensors and plain values, the tensors on the CPU. kind: `transfers` or `training`."""
+        path = self._path(kind, key, "pt")
+        if path is None or not path.is_file():
+            return None
+        record: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return record
+
+    def put_record(self, kind: str, key: str, record: dict[str, Any]) -> None:
+        path = self._path(kind, key, "pt")
+        if path is not None:
+            with atomic_path(path) as temporary:
+                torch.save(record, temporary)
+
+    def drop_record(self, kind: str, key: str) -> None:
+        path = self._path(kind, key, "pt")
+        if path is not None:
+            path.unlink(missing_ok=True)
 
     def _path(self, kind: str, key: str, suffix: str) -> Path | None:
         return None if self.folder is None else self.folder / kind / f"{key[:40]}.{suffix}"

@@ -176,6 +176,10 @@ def rank(
         bool | None,
         typer.Option("--strict/--no-strict", help="Exit 3 where any checkpoint cannot be used."),
     ] = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(help="Train so many of the best for real, as `ckptsel confirm` does."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for ranking.json and the rest.")
     ] = None,
@@ -201,16 +205,23 @@ def rank(
     source = options.pop("data", None)
     form = _check_format(options.pop("format", "table"))
     out_folder = options.pop("out", None)
+    n_confirm = options.pop("confirm", None)
     if folder is None:
         raise UsageError("no checkpoints given: ckptsel rank CHECKPOINTS --data DATA.")
     if source is None:
         raise UsageError("no data given: ckptsel rank CHECKPOINTS --data DATA.")
 
-    from ckptsel.settings import make_settings
+    from ckptsel.settings import make_confirm_settings, make_settings
 
     settings = make_settings(options)
+    confirm_settings = None
+    if n_confirm is not None:
+        shared = ("device", "precision", "workers", "cache_dir", "cache", "seed")
+        same = {name: getattr(settings, name) for name in shared}
+        confirm_settings = make_confirm_settings({"n_candidates": n_confirm, **same})
 
-    from ckptsel.output import check_writable, write_ranking
+    from ckptsel.confirmation import confirm_ranking
+    from ckptsel.output import check_writable, write_confirmation, write_ranking
     from ckptsel.pipeline import rank_with_predictions
     from ckptsel.tables import format_ranking
 
@@ -219,7 +230,115 @@ def rank(
     ranking, predictions = rank_with_predictions(folder, source, settings, quiet)
     if out_folder is not None:
         write_ranking(Path(out_folder), ranking, predictions)
+    if confirm_settings is not None:
+        confirmation = confirm_ranking(ranking, predictions, confirm_settings, quiet)
+        ranking = confirmation.ranking
+        if out_folder is not None:
+            write_confirmation(Path(out_folder), confirmation)
     sys.stdout.write(format_ranking(ranking, form))
+
+
+@command
+def confirm(
+    run: Annotated[Path, typer.Argument(help="Folder that `ckptsel rank --out` wrote.")],
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            help="Train so many of the best. [default: the tie set, at least five, and the last]"
+        ),
+    ] = None,
+    goal: Annotated[
+        str | None, typer.Option(help="fe, ft or both. [default: the ranking's]")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each candidate. [default: 3]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Batches a run. [default: 1000 for fe, 480 for ft]")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="The same in passes over the training images.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="The paper's settings: paper-cifar, paper-natural, paper-cxr."),
+    ] = None,
+    lr: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates to choose from, separated by commas; one is simply taken. "
+            "[default: 0.001,0.01,0.1,1]"
+        ),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a batch. [default: 64]")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="timm's name: momentum, sgd, adam, adamw. [default: momentum]"),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="cosine (once a rung) or step (by ten each third). [default: cosine]"),
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="[default: 0 for fe, 0.0001 for ft]")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="For ft: flip, crop, resized_crop, separated by commas, or none. [default: crop up "
+            "to 64 pixels a side, else resized_crop,flip]"
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="For ft: evaluate a moving average of this decay.")
+    ] = None,
+    full: Annotated[
+        bool | None, typer.Option("--full", help="No race: train every candidate to the end.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="The race is over when nobody can be further ahead than this fraction. "
+            "[default: 0.01]"
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool | None, typer.Option("--tensorboard", help="Write learning curves as event files.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="Where the checkpoints are now. [default: as ranked]")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="Where the data is now. [default: as ranked]")
+    ] = None,
+    data_root: Annotated[str | None, typer.Option(help="As for rank.")] = None,
+    device: Annotated[str | None, typer.Option(help="As for rank.")] = None,
+    precision: Annotated[str | None, typer.Option(help="As for rank.")] = None,
+    workers: Annotated[int | None, typer.Option(help="As for rank.")] = None,
+    cache_dir: Annotated[str | None, typer.Option(help="As for rank.")] = None,
+    cache: Annotated[bool | None, typer.Option("--cache/--no-cache", help="As for rank.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed. [default: 0]")] = None,
+    format: FormatOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train the best candidates of a ranking for real, and reorder it by what came out.
+
+    Example: ckptsel confirm ranking/ --goal both
+    """
+    options = {k: v for k, v in locals().items() if k not in ("run", "format", "quiet")}
+    options["n_candidates"], options["n_seeds"] = options.pop("candidates"), options.pop("seeds")
+    if lr is not None:
+        options["lr"] = _numbers(lr, "lr")
+    if augment is not None:
+        options["augment"] = tuple(name.strip() for name in augment.split(","))
+    form = _check_format(format or "table")
+
+    from ckptsel.settings import make_confirm_settings
+
+    settings = make_confirm_settings(options)
+
+    from ckptsel.confirmation import confirm as confirm_run
+    from ckptsel.tables import format_ranking
+
+    sys.stdout.write(format_ranking(confirm_run(run, settings, quiet), form))
 
 
 @command

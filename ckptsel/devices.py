@@ -1,6 +1,8 @@
 """Where networks run: the device, the number format, and what to do when memory runs out."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 import torch
 
@@ -10,6 +12,10 @@ PRECISIONS = {
     "float16": torch.float16,
 }
 """The type that `torch.autocast` computes in, by name; None for no autocast."""
+
+
+SMALL_PROBLEM = 5_000_000
+"""Values of a feature matrix below which linear models are fitted on one thread."""
 
 
 def default_device() -> str:
@@ -29,3 +35,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     if found and torch.cuda.is_available():
         torch.cuda.empty_cache()
     return found
+
+
+@contextlib.contextmanager
+def few_threads(n_values: float) -> Iterator[None]:
+    """One thread for small problems: waking the others for each of many small products costs
+    several times what they save."""
+    n_threads = torch.get_num_threads()
+    if n_values < SMALL_PROBLEM:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

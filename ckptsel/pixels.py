@@ -124,7 +124,8 @@ def decode(
             )
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
-    return np.load(path, mmap_mode="r")
+    # Copy on write: torch wants arrays that it could write to; the file never changes.
+    return np.load(path, mmap_mode="c")
 
 
 class _DecodedImages(Dataset[tuple[int, Any, str]]):

@@ -5,14 +5,21 @@ are the fields of the classes below. Within a schema number keys are only ever a
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptsel.confirmed import (
+    GoalConfirmation,
+    confirmation_from_dict,
+    from_known_keys,
+    standing_from_dict,
+)
 from ckptsel.errors import InputError
+from ckptsel.race import Standing
 from ckptsel.scores.inputs import ScoreResult
 from ckptsel.uncertainty import bootstrap_means, find_tie_set, interval, probability_best
 
@@ -51,7 +58,9 @@ class Row:
     status: `ok` or `failed`, then with a `reason`. weights_key: which weights of the file were
     used. copy_of: the checkpoint with the same tensors whose scores these are.
     rank: from 1; null where it failed. in_tie_set: cannot be told from the best at 95 %.
-    p_best: share of resamples in which it is the best. confirmed: results of real training.
+    p_best: share of resamples in which it is the best. score_rank, score_tie: rank and tie set by
+    score alone, which real training does not change. confirmed: by goal, what real training gave;
+    null where it was not tried.
     """
 
     name: str
@@ -70,21 +79,26 @@ class Row:
     rank: int | None = None
     in_tie_set: bool = False
     p_best: float | None = None
+    score_rank: int | None = None
+    score_tie: bool = False
     scores: dict[str, ScoreValue] = field(default_factory=dict)
-    confirmed: dict[str, Any] | None = None
+    confirmed: dict[str, Standing] | None = None
 
 
 @dataclass(frozen=True)
 class Baseline:
     """A checkpoint that one would take without a ranking, and how far the best is ahead of it.
 
-    difference, low, high: best minus baseline in the score of the goal, with its paired interval.
+    difference, low, high: best minus baseline, with its paired interval. by: the score of the goal,
+    or `confirmed`: accuracy after real training, at `step`, the last that both reached.
     """
 
     name: str
     difference: float
     low: float
     high: float
+    by: str
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,8 @@ class Ranking:
 
     score: the score that decided. target, model, settings, environment: all that is needed to
     run it again. baselines: `last` and, where the files record it, `source_accuracy`.
-    notes: what a reader should know about the trajectory. time_s: seconds by stage.
+    notes: what a reader should know about the trajectory. time_s: seconds by stage. confirmation: by
+    goal, what real training gave; its order then overrules that of the score.
     """
 
     goal: str
@@ -110,6 +125,7 @@ class Ranking:
     time_s: dict[str, float]
     created: str
     version: str | None
+    confirmation: dict[str, GoalConfirmation] = field(default_factory=dict)
     schema: str = SCHEMA
 
     def __iter__(self) -> Iterator[Row]:
@@ -144,10 +160,14 @@ class Ranking:
         value["version"] = value.pop("ckptsel")
         value["checkpoints"] = tuple(_row_from_dict(row) for row in value["checkpoints"])
         value["baselines"] = {
-            key: _from_known_keys(Baseline, b) for key, b in value["baselines"].items()
+            key: from_known_keys(Baseline, {"by": value["score"], **b})
+            for key, b in value["baselines"].items()
+        }
+        value["confirmation"] = {
+            goal: confirmation_from_dict(c) for goal, c in value.get("confirmation", {}).items()
         }
         value["tie_set"], value["notes"] = tuple(value["tie_set"]), tuple(value["notes"])
-        return _from_known_keys(cls, value)
+        return from_known_keys(cls, value)
 
     def to_pandas(self) -> Any:
         """One row a checkpoint, one column a score (pandas must be installed)."""
@@ -158,7 +178,7 @@ class Ranking:
     def flat_rows(self) -> list[dict[str, Any]]:
         """One dict a checkpoint, for CSV: scores as `<score>`, `<score>_low`, `<score>_high`."""
         names = list(dict.fromkeys(name for row in self for name in row.scores))
-        return [_flat_row(row, names) for row in self]
+        return [_flat_row(row, names, self.confirmation) for row in self]
 
     def _repr_html_(self) -> str:
         from ckptsel.tables import markdown_table
@@ -210,14 +230,22 @@ def order_rows(
             rank=ranks[row.name],
             in_tie_set=bool(ties[i]),
             p_best=float(p_best[i]),
+            score_rank=ranks[row.name],
+            score_tie=bool(ties[i]),
             scores=intervals[row.name],
         )
         for i, row in enumerate(scored)
     }
-    baselines = _baselines(scored, values, resampled, best=order[0])
-    filled = [ranked.get(row.name) or _as_copy(row, ranked) for row in rows]
+    baselines = _baselines(scored, values, resampled, order[0], score)
+    return arrange([ranked.get(row.name, row) for row in rows]), baselines
+
+
+def arrange(rows: Sequence[Row]) -> list[Row]:
+    """Rows by rank, copies after the originals whose values they take over, the failed ones last."""
+    ranked = {row.name: row for row in rows if row.copy_of is None}
+    filled = [_as_copy(row, ranked) if row.copy_of else row for row in rows]
     filled.sort(key=lambda row: (row.rank is None, row.rank or 0, bool(row.copy_of), row.order))
-    return filled, baselines
+    return filled
 
 
 def _score_values(
@@ -263,18 +291,26 @@ def _baselines(
     values: NDArray[np.float64],
     resampled: NDArray[np.float64],
     best: int,
+    score: str,
 ) -> dict[str, Baseline]:
-    places = {"last": max(range(len(scored)), key=lambda i: scored[i].order)}
-    recorded = [i for i, row in enumerate(scored) if row.source_accuracy is not None]
-    if recorded:
-        places["source_accuracy"] = max(
-            recorded, key=lambda i: (scored[i].source_accuracy or 0, -scored[i].order)
-        )
+    places = {row.name: i for i, row in enumerate(scored)}
     baselines = {}
-    for name, i in places.items():
+    for name, row in baseline_rows(scored).items():
+        i = places[row.name]
         bounds = interval(values[best] - values[i], resampled[best] - resampled[i])
-        baselines[name] = Baseline(scored[i].name, bounds.value, bounds.low, bounds.high)
+        baselines[name] = Baseline(row.name, bounds.value, bounds.low, bounds.high, by=score)
     return baselines
+
+
+def baseline_rows(scored: Sequence[Row]) -> dict[str, Row]:
+    """What one would take without a ranking: the last; the best by recorded source accuracy."""
+    rows = {"last": max(scored, key=lambda row: row.order)}
+    recorded = [row for row in scored if row.source_accuracy is not None]
+    if recorded:
+        rows["source_accuracy"] = max(
+            recorded, key=lambda row: (row.source_accuracy or 0, -row.order)
+        )
+    return rows
 
 
 def _as_copy(row: Row, ranked: dict[str, Row]) -> Row:
@@ -286,24 +322,24 @@ def _as_copy(row: Row, ranked: dict[str, Row]) -> Row:
         rank=original.rank,
         in_tie_set=original.in_tie_set,
         p_best=original.p_best,
+        score_rank=original.score_rank,
+        score_tie=original.score_tie,
         scores=original.scores,
+        confirmed=original.confirmed,
     )
 
 
 def _row_from_dict(value: dict[str, Any]) -> Row:
     scores = {}
     for name, score in value["scores"].items():
-        scores[name] = _from_known_keys(ScoreValue, {**score, "flags": tuple(score["flags"])})
-    return _from_known_keys(Row, {**value, "scores": scores})
+        scores[name] = from_known_keys(ScoreValue, {**score, "flags": tuple(score["flags"])})
+    confirmed = value.get("confirmed")
+    if confirmed is not None:
+        confirmed = {goal: standing_from_dict(s) for goal, s in confirmed.items()}
+    return from_known_keys(Row, {**value, "scores": scores, "confirmed": confirmed})
 
 
-def _from_known_keys(cls: Any, value: dict[str, Any]) -> Any:
-    """Keys that a later version added are left out."""
-    known = {f.name for f in dataclasses.fields(cls)}
-    return cls(**{key: v for key, v in value.items() if key in known})
-
-
-def _flat_row(row: Row, score_names: Sequence[str]) -> dict[str, Any]:
+def _flat_row(row: Row, score_names: Sequence[str], goals: Iterable[str]) -> dict[str, Any]:
     flat: dict[str, Any] = {
         key: getattr(row, key)
         for key in ("rank", "name", "epoch", "step", "source_accuracy", "in_tie_set", "p_best")
@@ -313,6 +349,10 @@ def _flat_row(row: Row, score_names: Sequence[str]) -> dict[str, Any]:
         flat[name] = score.value if score else None
         flat[f"{name}_low"] = score.low if score else None
         flat[f"{name}_high"] = score.high if score else None
+    for goal in goals:
+        standing = (row.confirmed or {}).get(goal)
+        for key in ("state", "accuracy", "low", "high", "step"):
+            flat[f"{goal}_{key}"] = None if standing is None else getattr(standing, key)
     flags = [f"{name}: {flag}" for name, score in row.scores.items() for flag in score.flags]
     flat["flags"] = "; ".join(flags)
     for key in ("status", "reason", "copy_of", "weights_key", "digest", "path"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,26 @@ CHOICES = {
     "probe": ("logistic", "paper"),
     "precision": ("float32", "bfloat16", "float16"),
 }
+CONFIRM_CHOICES = {
+    "goal": ("fe", "ft", "both"),
+    "schedule": ("cosine", "step"),
+    "precision": ("float32", "bfloat16", "float16"),
+}
+AUGMENTATION_NAMES = ("flip", "crop", "resized_crop", "none")
+"""As in `ckptsel.training`, which takes torch to import."""
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value is not None and value not in choices:
+        raise UsageError(
+            f"{name} is {value!r}; it must be one of {', '.join(choices)}."
+            + did_you_mean(str(value), choices)
+        )
+
+
+def _check_at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"{name} is {value}; it must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -58,22 +79,70 @@ class RankSettings:
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise UsageError(
-                    f"{name} is {value!r}; it must be one of {', '.join(choices)}."
-                    + did_you_mean(str(value), choices)
-                )
+            _check_choice(name, getattr(self, name), choices)
         for name, low, high in (("energy", 0.0, 1.0), ("holdout", 0.0, 1.0)):
             value = getattr(self, name)
             if value is not None and not low < value < high:
                 raise UsageError(f"{name} is {value}; it must lie between {low:g} and {high:g}.")
         for name in ("max_train_samples", "max_eval_samples", "batch_size", "image_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}; it must be at least 1.")
+            _check_at_least_one(name, getattr(self, name))
         if self.n_resamples < 100:
             raise UsageError(f"n_resamples is {self.n_resamples}; it must be at least 100.")
+
+
+@dataclass(frozen=True)
+class ConfirmSettings:
+    """Everything that `ckptsel confirm` can be told besides the ranking.
+
+    n_candidates: the best so many; None takes the tie set, at least five, and the last checkpoint.
+    goal: fe, ft or both; None takes the ranking's. lr: learning rates to choose from (one of them
+    is simply taken). checkpoints, data: where they lie now, if they were moved. What None stands
+    for depends on the data, the preset or the machine; `confirm.json` records what was chosen.
+    """
+
+    n_candidates: int | None = None
+    goal: str | None = None
+    n_seeds: int = 3
+    preset: str | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    lr: tuple[float, ...] | None = None
+    batch_size: int | None = None
+    optimizer: str | None = None
+    schedule: str | None = None
+    weight_decay: float | None = None
+    augment: tuple[str, ...] | None = None
+    ema: float | None = None
+    full: bool = False
+    tolerance: float = 0.01
+    tensorboard: bool = False
+    checkpoints: str | None = None
+    data: str | None = None
+    data_root: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    workers: int | None = None
+    cache_dir: str | None = None
+    cache: bool | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in CONFIRM_CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        for name in self.augment or ():
+            _check_choice("augment", name, AUGMENTATION_NAMES)
+        for name in ("n_candidates", "n_seeds", "steps", "batch_size"):
+            _check_at_least_one(name, getattr(self, name))
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("steps and epochs are both given; they say the same thing: give one.")
+        if not 0 <= self.tolerance < 1:
+            raise UsageError(f"tolerance is {self.tolerance}; it must lie between 0 and 1.")
+        if self.epochs is not None and not self.epochs > 0:
+            raise UsageError(f"epochs is {self.epochs}; it must be above 0.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UsageError(f"ema is {self.ema}; it must lie between 0 and 1.")
+        if self.lr is not None and (not self.lr or min(self.lr) <= 0):
+            raise UsageError(f"lr is {self.lr}; it must be one or more numbers above 0.")
 
 
 OPTION_NAMES = tuple(f.name for f in dataclasses.fields(RankSettings))
@@ -83,18 +152,25 @@ FILE_ONLY_NAMES = ("checkpoints", "data", "out", "format")
 
 
 def make_settings(options: dict[str, Any]) -> RankSettings:
-    """Settings from options by name, those that are None left at their defaults.
+    """Settings of a ranking from options by name, those that are None left at their defaults.
 
     Raises UsageError for a name that is not known or a value that does not fit.
     """
+    return RankSettings(**_known_options(options, RankSettings))
+
+
+def make_confirm_settings(options: dict[str, Any]) -> ConfirmSettings:
+    """Settings of `confirm`, as `make_settings`."""
+    return ConfirmSettings(**_known_options(options, ConfirmSettings))
+
+
+def _known_options(options: dict[str, Any], cls: Any) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(cls)]
     for name in options:
-        if name not in OPTION_NAMES:
-            raise UsageError(f"unknown option {name!r}." + did_you_mean(name, OPTION_NAMES))
+        if name not in names:
+            raise UsageError(f"unknown option {name!r}." + did_you_mean(name, names))
     given = {name: value for name, value in options.items() if value is not None}
-    for name in ("mean", "std", "scores"):
-        if isinstance(given.get(name), list):
-            given[name] = tuple(given[name])
-    return RankSettings(**given)
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -7,6 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ckptsel.checkpoints import Checkpoint
+from ckptsel.confirm_tables import (
+    agreement_cells,
+    agreement_title,
+    confirmation_lines,
+    confirmed_cell,
+)
+from ckptsel.confirmed import GoalConfirmation
 from ckptsel.files import csv_text
 from ckptsel.ranking import Baseline, Ranking, Row, ScoreValue
 from ckptsel.scores import known_scores
@@ -21,22 +28,28 @@ def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str
     if form == "csv":
         return csv_text(ranking.flat_rows())
     if form == "md":
-        return markdown_table(ranking) + "\n" + "\n".join(closing_lines(ranking)) + "\n"
-    return _ranking_text(ranking, width) + "\n".join(closing_lines(ranking)) + "\n"
+        text = markdown_table(ranking) + "\n" + "\n".join(closing_lines(ranking)) + "\n"
+    else:
+        text = _ranking_text(ranking, width) + "\n".join(closing_lines(ranking)) + "\n"
+    return text + "".join(
+        f"\n{agreement_title(c)}\n"
+        + ("\n" if form == "md" else "")
+        + _agreement_text(c, form, width)
+        for c in ranking.confirmation.values()
+        if c.agreement
+    )
 
 
 def markdown_table(ranking: Ranking) -> str:
     """The table in Markdown."""
-    header, rows = _cells(ranking)
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return _markdown(*_cells(ranking))
 
 
 def closing_lines(ranking: Ranking) -> list[str]:
     """What the ranking says in words, its flags, failures and notes; one paragraph a line."""
     lines = [summary(ranking)]
     lines += [f"flag: {line}" for line in _flag_lines(ranking)]
+    lines += [line for c in ranking.confirmation.values() for line in confirmation_lines(c)]
     lines += [f"failed: {row.name}: {row.reason}" for row in ranking if row.status == "failed"]
     lines += [f"note: {note}" for note in ranking.notes]
     return lines
@@ -62,7 +75,9 @@ def summary(ranking: Ranking) -> str:
         tied = f"1 other cannot be told from it ({_others(ranking)})"
     else:
         tied = f"{n_tied} others cannot be told from it ({_others(ranking)})"
-    return f"{first}; {tied}."
+    confirmed = ranking.confirmation.get(ranking.goal)
+    prefix = "" if confirmed is None else f"confirmed for {ranking.goal}: "
+    return f"{prefix}{first}; {tied}."
 
 
 def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | None = None) -> str:
@@ -92,8 +107,7 @@ def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | 
     header = ["checkpoint", "format", "epoch", "source", "weights", "parameters", "digest", "notes"]
     cells = [_inspect_cells(c) for c in checkpoints]
     if form == "md":
-        lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells]) + "\n"
+        return _markdown(header, cells)
     table = Table(box=None, pad_edge=False)
     for name in header:
         right = name in ("epoch", "source", "parameters")
@@ -123,15 +137,18 @@ def _inspect_cells(c: Checkpoint) -> list[str]:
 
 
 def _against(baseline: Baseline, what: str, ranking: Ranking) -> str:
-    accuracy = known_scores()[ranking.score].unit == "accuracy"
+    confirmed = baseline.by == "confirmed"
+    accuracy = confirmed or known_scores()[baseline.by].unit == "accuracy"
     factor, unit = (100, " points") if accuracy else (1, " nats")
     # Adding zero turns -0.0 into 0.0.
     difference, low, high = (
         round(factor * x, 1) + 0.0 for x in (baseline.difference, baseline.low, baseline.high)
     )
+    # After a race the reader must know which differences are of scores still.
+    by = f" of {baseline.by}" if ranking.confirmation and not confirmed else ""
     if baseline.low > 0:
-        return f"beats {what} by {difference}{unit} [{low}, {high}]"
-    return f"cannot be told from {what} (difference {difference}{unit} [{low}, {high}])"
+        return f"beats {what} by {difference}{unit}{by} [{low}, {high}]"
+    return f"cannot be told from {what} (difference {difference}{unit}{by} [{low}, {high}])"
 
 
 def _others(ranking: Ranking) -> str:
@@ -157,14 +174,17 @@ def _flag_lines(ranking: Ranking) -> list[str]:
 def _cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
     scores = list(dict.fromkeys(name for row in ranking for name in row.scores))
     units = {name: score.unit for name, score in known_scores().items()}
-    header = ["", "checkpoint", "epoch", "source", *scores, "P(best)"]
+    goals = list(ranking.confirmation)
+    confirmed = [f"confirmed_{goal}" for goal in goals]
+    header = ["", "checkpoint", "epoch", "source", *confirmed, *scores, "P(best)"]
     rows = []
     for row in ranking:
         values = [_score_cell(row.scores.get(name), units.get(name, "")) for name in scores]
         source = "" if row.source_accuracy is None else f"{100 * row.source_accuracy:.1f}"
         progress = _progress_cell(row.epoch, row.step)
         p_best = "" if row.p_best is None else f"{row.p_best:.2f}"
-        rows.append([_mark(row), _name_cell(row), progress, source, *values, p_best])
+        trained = [confirmed_cell((row.confirmed or {}).get(goal)) for goal in goals]
+        rows.append([_mark(row), _name_cell(row), progress, source, *trained, *values, p_best])
     return header, rows
 
 
@@ -233,15 +253,34 @@ def _ranking_table(ranking: Ranking, compact: bool, hidden: Sequence[str] = ()) 
             vertical="bottom",
             no_wrap=left,
         )
+    whole = ("checkpoint", ranking.score, *(f"confirmed_{goal}" for goal in ranking.confirmation))
     for row, cells in zip(ranking, rows, strict=True):
         if compact:
             cells = [
-                cell if name in ("checkpoint", ranking.score) else cell.split(" [")[0]
+                cell if name in whole else cell.split(" [")[0]
                 for name, cell in zip(header, cells, strict=True)
             ]
         style = "bold green" if row.rank == 1 else ("dim" if row.status == "failed" else "")
         table.add_row(*cells, style=style)
     return table
+
+
+def _agreement_text(confirmation: GoalConfirmation, form: str, width: int | None) -> str:
+    header, rows = agreement_cells(confirmation)
+    if form == "md":
+        return _markdown(header, rows)
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(name, justify="left" if name == "score" else "right")
+    for row in rows:
+        table.add_row(*row)
+    return _rich_text(table, _console(width))
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
 
 
 def _console(width: int | None) -> Console:

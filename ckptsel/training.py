@@ -100,7 +100,7 @@ class Training:
 
     def _backward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if self.seed is not None:
-            torch.manual_seed(stream_state(self.seed, self.step))
+            torch.manual_seed(stream_state(self.seed, self.step, 1))
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=labels.device)
         n_correct = torch.zeros((), dtype=torch.int64, device=labels.device)
@@ -200,9 +200,9 @@ class TensorBatches:
             yield inputs, self.labels[indices.to(device)]
 
 
-def stream_state(seed: int, number: int) -> int:
-    """A 64-bit seed for stream `number` (an epoch, a step) of the run that `seed` names."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
+def stream_state(*key: int) -> int:
+    """A 64-bit seed for the stream that the numbers name: a run's seed, then an epoch or a step."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -228,7 +228,38 @@ def random_crop(images: Tensor, generator: torch.Generator, padding: int = 4) ->
     return moved.permute(0, 3, 1, 2)
 
 
-AUGMENTATIONS: dict[str, Transform] = {"flip": random_flip, "crop": random_crop}
+def random_resized_crop(
+    images: Tensor,
+    generator: torch.Generator,
+    scale: tuple[float, float] = (0.25, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Tensor:
+    """A random part of each image of (N, C, H, W), resized (bilinear) to the size of the whole.
+
+    scale: area of the part as a fraction of the image. ratio: its width to its height.
+    """
+    n = len(images)
+    area, aspect, across, down = torch.rand(4, n, generator=generator)
+    area = scale[0] + (scale[1] - scale[0]) * area
+    root = (ratio[0] * (ratio[1] / ratio[0]) ** aspect).sqrt()
+    width, height = (area.sqrt() * root).clamp(max=1), (area.sqrt() / root).clamp(max=1)
+    grid = torch.zeros(n, 2, 3)
+    grid[:, 0, 0], grid[:, 1, 1] = width, height
+    grid[:, 0, 2], grid[:, 1, 2] = (2 * across - 1) * (1 - width), (2 * down - 1) * (1 - height)
+    places = nn.functional.affine_grid(
+        grid.to(images.device), list(images.shape), align_corners=False
+    )
+    # Reflected at the edge, since a sample may fall half a pixel outside.
+    return nn.functional.grid_sample(
+        images.float(), places, padding_mode="reflection", align_corners=False
+    )
+
+
+AUGMENTATIONS: dict[str, Transform] = {
+    "flip": random_flip,
+    "crop": random_crop,
+    "resized_crop": random_resized_crop,
+}
 
 
 def compose(names: Iterable[str]) -> Transform | None:

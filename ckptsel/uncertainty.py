@@ -74,3 +74,41 @@ def find_tie_set(values: Values, resampled: Values) -> NDArray[np.bool_]:
         certain = bool(((error == 0) & (shortfall > 0)).any())
         ties[j] = largest <= limit and not certain
     return ties
+
+
+def seed_and_image_means(correct: Values, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Values:
+    """Resampled mean accuracies of trained candidates, over images and training seeds together.
+
+    correct: (n_candidates, n_seeds, n_images), 1.0 where right; seeds and images are the same for
+    all candidates. Returns (n_candidates, n_resamples).
+
+    Images are drawn as in `bootstrap_means`. To that comes what another set of seeds would change:
+    a part that all candidates share (the seed's batches are easy or hard for all) and a part of
+    each candidate's own, whose variance is pooled over candidates since a few seeds each tell it
+    badly. Both are drawn from Student's t, which is wide where the seeds are few. With one seed
+    there is nothing to tell them from, and the intervals are over images alone.
+    """
+    n_candidates, n_seeds, _ = correct.shape
+    resampled = bootstrap_means(correct.mean(axis=1), n_resamples, seed)
+    if n_seeds == 1:
+        return resampled
+    generator = np.random.default_rng((seed, 8))
+    accuracy = correct.mean(axis=2)
+    by_seed = accuracy.mean(axis=0)
+    shared = _t_draws(by_seed.var(ddof=1) / n_seeds, n_seeds - 1, (1, n_resamples), generator)
+    resampled = resampled + shared
+    if n_candidates > 1:
+        own = accuracy - accuracy.mean(axis=1, keepdims=True) - by_seed + by_seed.mean()
+        freedom = (n_candidates - 1) * (n_seeds - 1)
+        variance = (own**2).sum() / freedom / n_seeds
+        shape = (n_candidates, n_resamples)
+        resampled = resampled + _t_draws(variance, freedom, shape, generator)
+    return resampled
+
+
+def _t_draws(
+    variance: float, freedom: int, shape: tuple[int, int], generator: np.random.Generator
+) -> Values:
+    """Multivariate t: normal draws whose estimated variance is itself uncertain, once a resample."""
+    scale = np.sqrt(freedom / generator.chisquare(freedom, size=shape[1]))
+    return np.sqrt(variance) * scale * generator.standard_normal(shape)

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from ckptsel.uncertainty import bootstrap_means, find_tie_set, interval, probability_best
+from ckptsel.uncertainty import (
+    bootstrap_means,
+    find_tie_set,
+    interval,
+    probability_best,
+    seed_and_image_means,
+)
 
 N_TRIALS = 1000
 
@@ -66,3 +72,38 @@ def test_resamples_are_seeded_and_do_not_depend_on_chunks(monkeypatch) -> None:
     monkeypatch.setattr("ckptsel.uncertainty.CHUNK_VALUES", 40 * 7)
     assert np.allclose(whole, bootstrap_means(values, 100, seed=5), rtol=1e-12)
     assert not np.array_equal(whole, bootstrap_means(values, 100, seed=6))
+
+
+def test_intervals_over_seeds_and_images_cover() -> None:
+    """Of an accuracy and of a difference, where runs of one candidate differ by more than chance."""
+    random = np.random.default_rng(3)
+    truth, n_seeds, n_images = np.array([0.8, 0.8, 0.77, 0.75, 0.7]), 3, 500
+    n_samples, single, paired = 300, 0, 0
+    for sample in range(n_samples):
+        ease = random.random(n_images)
+        shared = 0.01 * random.standard_normal(n_seeds)
+        runs = truth[:, None] + shared + 0.01 * random.standard_normal((5, n_seeds))
+        draws = random.random((5, n_seeds, n_images))
+        correct = ((ease + draws) / 2 < _threshold(runs)[:, :, None]).astype(float)
+        resampled = seed_and_image_means(correct, 400, seed=sample)
+        values = correct.mean((1, 2))
+        low, high = np.quantile(resampled[0], [0.025, 0.975])
+        single += bool(low <= truth[0] <= high)
+        low, high = np.quantile(resampled[0] - resampled[4], [0.025, 0.975])
+        paired += bool(low <= truth[0] - truth[4] <= high)
+        assert np.allclose(resampled.mean(1), values, atol=0.02)
+    assert 0.92 <= single / n_samples <= 1
+    assert 0.92 <= paired / n_samples <= 1
+
+
+def _threshold(accuracy: np.ndarray) -> np.ndarray:
+    """t with P((u + v) / 2 < t) = accuracy for u, v uniform (a triangular distribution)."""
+    return 1 - np.sqrt((1 - accuracy) / 2)
+
+
+def test_one_seed_leaves_the_images_alone() -> None:
+    correct = np.random.default_rng(0).random((3, 1, 200)) < 0.7
+    assert np.array_equal(
+        seed_and_image_means(correct.astype(float), 200, seed=1),
+        bootstrap_means(correct[:, 0].astype(float), 200, seed=1),
+    )

@@ -4,8 +4,6 @@ The spectrum of each fitting part is computed once, and so is each probe: `linea
 `linear_probe_loglik` read the same fits.
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ckptsel.devices import few_threads
 from ckptsel.probe import STRENGTHS, choose_strength, fit_logistic, fit_paper_probe
 from ckptsel.spectrum import Spectrum, compute_spectrum
 from ckptsel.splits import Evaluation, stratified_folds
@@ -23,9 +22,6 @@ VIEWS = ("all", "main", "residual")
 
 N_INNER_FOLDS = 5
 """Folds inside a fitting part that choose the strength of regularisation."""
-
-SMALL_PROBLEM = 5_000_000
-"""Values of a feature matrix below which probes run on one thread."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ class ScoreInputs:
     def held_out(self, view: str) -> HeldOut:
         """Output of the probe on one view of the features, for every evaluated image."""
         if view not in self._held_out:
-            with _few_threads(self.features.numel()):
+            with few_threads(self.features.numel()):
                 self._held_out[view] = self._probe_view(view)
         return self._held_out[view]
 
@@ -173,19 +169,6 @@ class ScoreInputs:
     def _n_features(self, view: str) -> int:
         first, last = _view_columns(view, self._fold_spectrum(0))
         return last - first
-
-
-@contextlib.contextmanager
-def _few_threads(n_values: int) -> Iterator[None]:
-    """One thread for small problems: waking the others for each of many small products costs
-    several times what they save."""
-    n_threads = torch.get_num_threads()
-    if n_values < SMALL_PROBLEM:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _view_columns(view: str, spectrum: Spectrum) -> tuple[int, int]:

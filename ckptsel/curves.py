@@ -1,0 +1,57 @@
+"""Learning curves as TensorBoard event files."""
+
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ckptsel.confirmed import Point
+from ckptsel.errors import UsageError
+
+
+class EventFiles:
+    """One folder of events for each run of a goal, `tensorboard/<goal>/<checkpoint>/seed<n>`.
+
+    Not asked for, it does nothing. Raises UsageError where tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path | None, goal: str, wanted: bool) -> None:
+        self._folder = folder / "tensorboard" / goal if wanted and folder is not None else None
+        self._writers: dict[tuple[str, int], Any] = {}
+        if self._folder is not None:
+            self._writer_class = _summary_writer()
+            # A run that goes on writes all its points again.
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> "EventFiles":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def point(self, name: str, seed: int, point: Point) -> None:
+        """One point of a run's curve."""
+        if self._folder is None:
+            return
+        if (name, seed) not in self._writers:
+            folder = self._folder / name / f"seed{seed}"
+            self._writers[name, seed] = self._writer_class(str(folder), flush_secs=10)
+        writer = self._writers[name, seed]
+        for key in ("train_loss", "held_loss", "held_accuracy"):
+            writer.add_scalar(key, getattr(point, key), point.step)
+
+
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard: pip install 'ckptsel[tensorboard]'."
+        ) from error
+    return SummaryWriter
