@@ -12,6 +12,7 @@ from ckptsel.training import (
     evaluate,
     random_crop,
     random_flip,
+    random_resized_crop,
 )
 
 
@@ -79,3 +80,56 @@ def test_compose_applies_in_order_and_is_none_for_nothing() -> None:
     transform = compose(("flip", "crop"))
     assert transform is not None
     assert transform(torch.zeros(2, 3, 8, 8), epoch_generator(0, 0)).shape == (2, 3, 8, 8)
+
+
+def test_chunks_add_up_to_the_whole_batch() -> None:
+    results = []
+    for n_chunks in (1, 3):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 2)
+        training = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), n_chunks=n_chunks)
+        results.append((training.run(TensorBatches(*toy(), 10)), model.weight.detach()))
+    (whole, weights), (parts, weights_in_parts) = results
+    assert whole.loss == pytest.approx(parts.loss)
+    assert whole.accuracy == parts.accuracy
+    assert torch.allclose(weights, weights_in_parts, atol=1e-6)
+
+
+def test_the_streams_of_dropout_depend_on_the_step_alone() -> None:
+    def weights(first: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2))
+        training = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), seed=5)
+        batches = list(TensorBatches(*toy(), 10))
+        training.run(batches[:first])
+        torch.rand(100)  # something else draws in between
+        training.run(batches[first:])
+        return model[1].weight.detach()
+
+    assert torch.equal(weights(2), weights(5))
+
+
+def test_the_average_is_what_is_evaluated() -> None:
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    model = nn.Linear(4, 2)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    training = Training(model, optimizer, average=average)
+    expected = None
+    for batch in TensorBatches(*toy(), 16):
+        training.run([batch])
+        weight = model.weight.detach()
+        expected = weight.clone() if expected is None else 0.9 * expected + 0.1 * weight
+    assert training.evaluated is average
+    assert torch.allclose(average.module.weight, expected, atol=1e-6)
+
+
+def test_resized_crops_stay_inside_and_keep_the_shape() -> None:
+    images = torch.full((20, 3, 16, 16), 7.0)
+    crops = random_resized_crop(images, epoch_generator(0, 0))
+    assert crops.shape == images.shape
+    assert torch.allclose(crops, images)
+    ramp = torch.arange(16.0).expand(20, 1, 16, 16)
+    spans = random_resized_crop(ramp, epoch_generator(0, 1)).amax((1, 2, 3))
+    assert len(set(spans.tolist())) > 10
