@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from timm.optim import list_optimizers
+
 from ckptsel.errors import UsageError, did_you_mean
 
 SCHEDULES = ("cosine", "step")
@@ -123,6 +125,12 @@ def make_protocol(
         raise UsageError(
             f"unknown preset {preset!r}. Known: {', '.join(PRESETS)}."
             + did_you_mean(preset, PRESETS)
+        )
+    optimizer = changes.get("optimizer")
+    if optimizer is not None and optimizer not in list_optimizers():
+        raise UsageError(
+            f"unknown optimizer {optimizer!r}: not one of timm's."
+            + did_you_mean(optimizer, list_optimizers())
         )
     protocol = DEFAULTS[goal] if preset is None else PRESETS[preset][goal]
     given = {name: value for name, value in changes.items() if value is not None}

@@ -1,5 +1,6 @@
 """Made checkpoints and images that several tests use; nothing is downloaded or shared."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ckptsel import cifar_resnet  # noqa: F401
+from ckptsel import cifar_resnet, cli  # noqa: F401
 
 # Small products are slower on several threads, and tests may share the cores.
 torch.set_num_threads(1)
@@ -65,3 +66,17 @@ def images(tmp_path: Path) -> Path:
     save_images(tmp_path / "images" / "train", 12, seed=0)
     save_images(tmp_path / "images" / "val", 10, seed=1)
     return tmp_path / "images"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run the command line; gives (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ckptsel", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call

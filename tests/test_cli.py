@@ -8,22 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptsel import cli
 from tests.conftest import save_images
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run the command line; gives (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ckptsel", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 def test_rank_prints_the_table_and_the_sentence(run, trajectory: Path, images: Path) -> None:
