@@ -12,8 +12,8 @@ from ckptsel.uncertainty import Interval, Values, interval
 
 N_RESAMPLES = 1000
 
-MIN_CHECKPOINTS = 3
-"""With two checkpoints every correlation is 1 or -1."""
+MIN_CHECKPOINTS = 5
+"""With fewer, correlations are perfect by chance too often, and resamples of them say nothing."""
 
 MEASURES: dict[str, Callable[[Values, Values], float]] = {
     "kendall_tau": lambda x, y: stats.kendalltau(x, y, method="asymptotic").statistic,

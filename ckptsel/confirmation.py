@@ -7,7 +7,7 @@ ranking -> candidates -> for each goal: learning rate (sweep) -> race -> agreeme
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,20 @@ from ckptsel.cache import Cache
 from ckptsel.checkpoints import Checkpoint, scan_checkpoints
 from ckptsel.confirmed import GoalConfirmation, Point, Run, from_known_keys
 from ckptsel.curves import EventFiles
+from ckptsel.devices import default_device
 from ckptsel.environment import describe_environment
 from ckptsel.errors import CheckpointError, DataError, InputError
 from ckptsel.output import check_writable, read_ranking, write_confirmation
-from ckptsel.progress import Progress
 from ckptsel.protocols import Protocol, make_protocol
 from ckptsel.race import Race, race
 from ckptsel.ranking import Ranking, Row
 from ckptsel.reorder import reorder
 from ckptsel.settings import ConfirmSettings, RankSettings, make_confirm_settings
-from ckptsel.splits import stratified_sample
+from ckptsel.sweep import Sweep, choose_rate
 from ckptsel.transfer import Task, Transfer
 from ckptsel.workspace import Workspace, open_workspace
 
 MIN_CANDIDATES = 5
-N_SWEEP_CANDIDATES = 3
-SWEEP_HELD_OUT = 0.2
-"""Part of the fitted images that the sweep holds out; those of the race stay unseen."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def confirm_ranking(
     """
     start = time.monotonic()
     rows = choose_candidates(ranking, settings.n_candidates)
-    workspace = _open_workspace(ranking, rows, settings, quiet)
+    workspace = _open_workspace(ranking, settings, quiet)
     checkpoints = _find_checkpoints(ranking, rows, settings)
     goals = ("fe", "ft") if settings.goal == "both" else (settings.goal or ranking.goal,)
     outcomes = {}
@@ -108,8 +105,9 @@ def confirm_ranking(
         cache = workspace.cache if kept else Cache(Path(temporary))
         for goal in goals:
             with workspace.timed(goal), EventFiles(folder, goal, settings.tensorboard) as events:
-                confirming = _Confirming(goal, rows, checkpoints, workspace, cache, settings)
-                outcomes[goal] = confirming.run(events)
+                outcomes[goal] = confirm_goal(
+                    goal, rows, checkpoints, workspace, cache, settings, events
+                )
     workspace.time_s["total"] = time.monotonic() - start
     reordered = reorder(
         ranking,
@@ -154,9 +152,7 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
     return sorted(chosen, key=lambda row: row.order)
 
 
-def _open_workspace(
-    ranking: Ranking, rows: Sequence[Row], settings: ConfirmSettings, quiet: bool
-) -> Workspace:
+def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) -> Workspace:
     """The workspace of the ranking. Raises DataError where the images are no longer the same."""
     recorded = {k: tuple(v) if isinstance(v, list) else v for k, v in ranking.settings.items()}
     rank_settings = from_known_keys(RankSettings, recorded)
@@ -165,8 +161,10 @@ def _open_workspace(
         for name in ("data_root", "device", "precision", "workers", "cache_dir", "cache")
         if getattr(settings, name) is not None
     }
-    changes.setdefault("device", None)
-    changes.setdefault("precision", None if changes["device"] else recorded["precision"])
+    changes.setdefault("device", default_device())
+    if str(changes["device"])[:4] != str(recorded["device"])[:4]:
+        # What suits one kind of device does not suit another.
+        changes.setdefault("precision", None)
     rank_settings = dataclasses.replace(rank_settings, model=ranking.model["name"], **changes)
     data = settings.data or ranking.target["data"]
     workspace = open_workspace(rank_settings, [], data, quiet)
@@ -208,206 +206,157 @@ def _find_checkpoints(
     return [found[row.name] for row in rows]
 
 
-class _Confirming:
-    """One goal: the sweep, then the race, with the same split and protocol for every candidate."""
+def confirm_goal(
+    goal: str,
+    rows: Sequence[Row],
+    checkpoints: Sequence[Checkpoint],
+    workspace: Workspace,
+    cache: Cache,
+    settings: ConfirmSettings,
+    events: EventFiles,
+) -> Outcome:
+    """The learning rate, then the race, with the same split and protocol for every candidate."""
+    fitted, held = workspace.target.evaluation.folds[0]
+    size = workspace.backbone.preprocessing.input_size[1]
+    protocol = _protocol(goal, len(fitted), size, settings)
+    task = Task(protocol, workspace, cache, fitted, held)
+    seeds = range(settings.seed, settings.seed + settings.n_seeds)
+    sweep = choose_rate(task, checkpoints, seeds[0], workspace.quiet)
+    transfers = {
+        (checkpoint.name, seed): Transfer(task, checkpoint, seed, sweep.lr)
+        for checkpoint in checkpoints
+        for seed in seeds
+    }
+    ended = _race(task, transfers, settings, workspace.quiet, events)
+    steps = {standing.name: standing.step for standing in ended.standings}
+    for transfer in transfers.values():
+        transfer.forget_training()
+    agreement, agreement_step = _agreement(rows, ended)
+    summary = GoalConfirmation(
+        goal=goal,
+        winner=ended.winner,
+        tie_set=ended.tie_set,
+        lr=sweep.lr,
+        sweep={f"{lr:g}": accuracy for lr, accuracy in sweep.accuracy.items()},
+        lr_at_edge=sweep.at_edge,
+        protocol=protocol.to_dict(),
+        split=_split_text(workspace.target.evaluation.method),
+        n_fitted=len(fitted),
+        n_held=len(held),
+        n_seeds=len(seeds),
+        rungs=protocol.rungs,
+        n_steps=ended.n_steps,
+        n_steps_full=ended.n_steps_full,
+        n_steps_sweep=sweep.n_steps,
+        agreement=agreement,
+        agreement_step=agreement_step,
+        flags=tuple(_flags(sweep, task, ended, len(seeds))),
+    )
+    predictions = {
+        f"{name}/{step}": np.stack([transfers[name, s].record.predictions[step] for s in seeds])
+        for step, correct in zip(ended.rungs, ended.correct.values(), strict=False)
+        for name in correct
+    }
+    runs = [_run(t, "sweep", t.task.protocol.n_steps) for t in sweep.runs]
+    runs += [_run(t, "race", steps[name]) for (name, _), t in transfers.items()]
+    return Outcome(summary, ended, tuple(runs), predictions, task.labels)
 
-    def __init__(
-        self,
-        goal: str,
-        rows: Sequence[Row],
-        checkpoints: Sequence[Checkpoint],
-        workspace: Workspace,
-        cache: Cache,
-        settings: ConfirmSettings,
-    ) -> None:
-        self.goal, self.rows, self.checkpoints = goal, rows, checkpoints
-        self.workspace, self.cache, self.settings = workspace, cache, settings
-        self.fitted, self.held = workspace.target.evaluation.folds[0]
-        self.seeds = range(settings.seed, settings.seed + settings.n_seeds)
-        self.protocol = make_protocol(
-            goal,
-            len(self.fitted),
-            workspace.backbone.preprocessing.input_size[1],
-            settings.preset,
-            settings.steps,
-            settings.epochs,
-            lrs=None if settings.lr is None else tuple(sorted(settings.lr)),
-            **{
-                name: getattr(settings, name)
-                for name in (
-                    "batch_size",
-                    "optimizer",
-                    "schedule",
-                    "weight_decay",
-                    "augment",
-                    "ema",
-                )
-            },
-        )
-        self.runs: list[Run] = []
-        self.flags: list[str] = []
 
-    def run(self, events: EventFiles) -> Outcome:
-        lr, sweep, n_steps_sweep = self._choose_rate()
-        task = self._task(self.protocol, self.fitted, self.held)
-        transfers = {
-            (checkpoint.name, seed): Transfer(task, checkpoint, seed, lr)
-            for checkpoint in self.checkpoints
-            for seed in self.seeds
-        }
-        names = [checkpoint.name for checkpoint in self.checkpoints]
-        rungs = self.protocol.rungs
-        quiet = self.workspace.quiet
-        with Board(self.goal, names, len(self.seeds), rungs, quiet) as board:
+def _protocol(goal: str, n_fitted: int, size: int, settings: ConfirmSettings) -> Protocol:
+    return make_protocol(
+        goal,
+        n_fitted,
+        size,
+        settings.preset,
+        settings.steps,
+        settings.epochs,
+        lrs=None if settings.lr is None else tuple(sorted(set(settings.lr))),
+        batch_size=settings.batch_size,
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        weight_decay=settings.weight_decay,
+        augment=settings.augment,
+        ema=settings.ema,
+    )
 
-            def on_point(name: str, seed: int, point: Point) -> None:
-                board.point(name, seed, point)
-                events.point(name, seed, point)
 
-            def advance(name: str, seed: int, step: int) -> NDArray[np.bool_] | None:
-                n_chunks = task.n_chunks
-                predicted = transfers[name, seed].advance(step, on_point)
-                if task.n_chunks > n_chunks:
-                    flag = (
-                        f"out of memory: batches of {self.protocol.batch_size} go through in "
-                        f"{task.n_chunks} parts, gradients accumulated"
-                    )
-                    board.note(flag)
-                    self.flags.append(flag)
-                return None if predicted is None else predicted == task.labels
+def _race(
+    task: Task,
+    transfers: dict[tuple[str, int], Transfer],
+    settings: ConfirmSettings,
+    quiet: bool,
+    events: EventFiles,
+) -> Race:
+    names = list(dict.fromkeys(name for name, _ in transfers))
+    seeds = list(dict.fromkeys(seed for _, seed in transfers))
+    for (name, seed), transfer in transfers.items():
+        for point in transfer.record.points:
+            events.point(name, seed, point)
+    rungs = task.protocol.rungs
+    with Board(task.protocol.goal, names, len(seeds), rungs, quiet) as board:
 
-            ended = race(
-                names,
-                self.seeds,
-                rungs,
-                advance,
-                self.settings.full,
-                self.settings.tolerance,
-                board.standing,
-            )
-        for transfer in transfers.values():
-            transfer.forget_training()
-            self._keep_run(transfer, "race")
-        measured, step = self._agreement(ended)
-        target = self.workspace.target
-        summary = GoalConfirmation(
-            goal=self.goal,
-            winner=ended.winner,
-            tie_set=ended.tie_set,
-            lr=lr,
-            sweep=sweep,
-            lr_at_edge=len(sweep) > 1 and lr in (self.protocol.lrs[0], self.protocol.lrs[-1]),
-            protocol=self.protocol.to_dict(),
-            split=_split_text(target.evaluation.method),
-            n_fitted=len(self.fitted),
-            n_held=len(self.held),
-            n_seeds=len(self.seeds),
-            rungs=rungs,
-            n_steps=ended.n_steps,
-            n_steps_full=ended.n_steps_full,
-            n_steps_sweep=n_steps_sweep,
-            agreement=measured,
-            agreement_step=step,
-            flags=(*self.flags, *self._flags(ended, lr, sweep)),
-        )
-        predictions = {
-            f"{name}/{rungs[rung - 1]}": np.stack(
-                [transfers[name, seed].record.predictions[rungs[rung - 1]] for seed in self.seeds]
-            )
-            for rung, correct in ended.correct.items()
-            for name in correct
-        }
-        return Outcome(summary, ended, tuple(self.runs), predictions, task.labels)
+        def on_point(name: str, seed: int, point: Point) -> None:
+            board.point(name, seed, point)
+            events.point(name, seed, point)
 
-    def _task(self, protocol: Protocol, fitted: NDArray[np.int64], held: NDArray[np.int64]) -> Task:
-        return Task(protocol, self.workspace, self.cache, fitted, held)
+        def advance(name: str, seed: int, step: int) -> NDArray[np.bool_] | None:
+            n_chunks = task.n_chunks
+            predicted = transfers[name, seed].advance(step, on_point)
+            if task.n_chunks > n_chunks:
+                board.note(_chunks_text(task))
+            return None if predicted is None else predicted == task.labels
 
-    def _choose_rate(self) -> tuple[float, dict[str, float | None], int]:
-        """The learning rate with the highest mean accuracy over a few candidates and images that
-        the race does not read; every rate's accuracy; the training steps that it took.
+        return race(names, seeds, rungs, advance, settings.full, settings.tolerance, board.standing)
 
-        Raises InputError where no rate trains all of them.
-        """
-        lrs = self.protocol.lrs
-        if len(lrs) == 1:
-            return lrs[0], {}, 0
-        labels = self.workspace.target.labels[self.fitted]
-        n_held = max(1, round(SWEEP_HELD_OUT * len(labels)))
-        held = stratified_sample(labels, n_held, (self.settings.seed, 6))
-        fitted = np.setdiff1d(np.arange(len(labels)), held)
-        protocol = self.protocol.for_sweep(len(fitted))
-        task = self._task(protocol, self.fitted[fitted], self.fitted[held])
-        places = np.linspace(0, len(self.checkpoints) - 1, N_SWEEP_CANDIDATES).round()
-        chosen = [self.checkpoints[int(i)] for i in np.unique(places)]
-        accuracy: dict[float, float | None] = {}
-        title = f"{self.goal} learning rate"
-        with Progress(title, len(lrs) * len(chosen), quiet=self.workspace.quiet) as progress:
-            for lr in lrs:
-                reached = []
-                for checkpoint in chosen:
-                    transfer = Transfer(task, checkpoint, self.seeds[0], lr)
-                    if transfer.advance(protocol.n_steps) is not None:
-                        reached.append(transfer.record.points[-1].held_accuracy)
-                    self._keep_run(transfer, "sweep")
-                    last = f"{100 * reached[-1]:.1f} %" if reached else "diverged"
-                    progress.advance(f"{lr:g} on {checkpoint.name}: {last}")
-                accuracy[lr] = float(np.mean(reached)) if len(reached) == len(chosen) else None
-        trained = {lr: value for lr, value in accuracy.items() if value is not None}
-        if not trained:
-            raise InputError(
-                f"every learning rate of {', '.join(f'{lr:g}' for lr in lrs)} diverged ({self.goal}). "
-                "Give lower ones with --lr."
-            )
-        best = max(trained, key=lambda lr: (trained[lr], -lr))
-        n_steps = len(lrs) * len(chosen) * protocol.n_steps
-        return best, {f"{lr:g}": value for lr, value in accuracy.items()}, n_steps
 
-    def _keep_run(self, transfer: Transfer, purpose: str) -> None:
-        self.runs.append(
-            Run(
-                transfer.checkpoint.name,
-                transfer.seed,
-                transfer.lr,
-                purpose,
-                tuple(transfer.record.points),
-                transfer.record.diverged_at,
-            )
-        )
+def _run(transfer: Transfer, purpose: str, last_step: int) -> Run:
+    """What is kept of a run: its curve up to where it left, not what an earlier run had beyond."""
+    record = transfer.record
+    return Run(
+        transfer.checkpoint.name,
+        transfer.seed,
+        transfer.lr,
+        purpose,
+        tuple(point for point in record.points if point.step <= last_step),
+        record.diverged_at,
+    )
 
-    def _agreement(self, ended: Race) -> tuple[dict[str, Agreement], int | None]:
-        """Scores and baselines against accuracy at the last rung that everyone reached who did not
-        diverge."""
-        diverged = {s.name for s in ended.standings if s.state == "diverged"}
-        rows = [row for row in self.rows if row.name not in diverged]
-        rungs = [r for r, c in ended.correct.items() if all(row.name in c for row in rows)]
-        if not rungs or not rows:
-            return {}, None
-        correct = ended.correct[rungs[-1]]
-        accuracy = np.array([correct[row.name].mean() for row in rows])
-        scores = {
-            name: np.array([row.scores[name].value for row in rows]) for name in rows[0].scores
-        }
-        scores["epoch"] = np.array([float(row.order) for row in rows])
-        if all(row.source_accuracy is not None for row in rows):
-            scores["source_accuracy"] = np.array([float(row.source_accuracy or 0) for row in rows])
-        return measure_agreement(scores, accuracy), ended.rungs[rungs[-1] - 1]
 
-    def _flags(self, ended: Race, lr: float, sweep: dict[str, float | None]) -> list[str]:
-        flags = []
-        lrs = self.protocol.lrs
-        if len(lrs) > 1 and lr in (lrs[0], lrs[-1]):
-            flags.append(
-                f"learning rate {lr:g} is at the edge of those tried "
-                f"({', '.join(sweep)}): give others with --lr"
-            )
-        flags += [
-            f"{s.name} diverged by step {s.step} and left the race"
-            for s in ended.standings
-            if s.state == "diverged"
-        ]
-        if len(self.seeds) == 1:
-            flags.append("one seed: intervals are over images only")
-        return flags
+def _agreement(rows: Sequence[Row], ended: Race) -> tuple[dict[str, Agreement], int | None]:
+    """Scores and baselines against accuracy at the last rung that everyone reached who did not
+    diverge."""
+    diverged = {s.name for s in ended.standings if s.state == "diverged"}
+    rows = [row for row in rows if row.name not in diverged]
+    rungs = [r for r, c in ended.correct.items() if all(row.name in c for row in rows)]
+    if not rungs or not rows:
+        return {}, None
+    correct = ended.correct[rungs[-1]]
+    accuracy = np.array([correct[row.name].mean() for row in rows])
+    scores = {name: np.array([row.scores[name].value for row in rows]) for name in rows[0].scores}
+    scores["epoch"] = np.array([float(row.order) for row in rows])
+    if all(row.source_accuracy is not None for row in rows):
+        scores["source_accuracy"] = np.array([float(row.source_accuracy or 0) for row in rows])
+    return measure_agreement(scores, accuracy), ended.rungs[rungs[-1] - 1]
+
+
+def _flags(sweep: Sweep, task: Task, ended: Race, n_seeds: int) -> Iterator[str]:
+    if sweep.at_edge:
+        tried = ", ".join(f"{lr:g}" for lr in sweep.accuracy)
+        yield f"learning rate {sweep.lr:g} is at the edge of those tried ({tried}): see --lr"
+    for standing in ended.standings:
+        if standing.state == "diverged":
+            yield f"{standing.name} diverged by step {standing.step} and left the race"
+    if task.n_chunks > 1:
+        yield _chunks_text(task)
+    if n_seeds == 1:
+        yield "one seed: intervals are over images only"
+
+
+def _chunks_text(task: Task) -> str:
+    return (
+        f"out of memory: batches of {task.protocol.batch_size} go through in {task.n_chunks} parts, "
+        "gradients accumulated"
+    )
 
 
 def _split_text(method: str) -> str:

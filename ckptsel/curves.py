@@ -18,9 +18,10 @@ class EventFiles:
     def __init__(self, folder: Path | None, goal: str, wanted: bool) -> None:
         self._folder = folder / "tensorboard" / goal if wanted and folder is not None else None
         self._writers: dict[tuple[str, int], Any] = {}
+        self._written: dict[tuple[str, int], int] = {}
         if self._folder is not None:
             self._writer_class = _summary_writer()
-            # A run that goes on writes all its points again.
+            # Runs that go on write their points from the first.
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> "EventFiles":
@@ -36,9 +37,10 @@ class EventFiles:
             writer.close()
 
     def point(self, name: str, seed: int, point: Point) -> None:
-        """One point of a run's curve."""
-        if self._folder is None:
+        """One point of a run's curve; points that were written already are left out."""
+        if self._folder is None or point.step <= self._written.get((name, seed), 0):
             return
+        self._written[name, seed] = point.step
         if (name, seed) not in self._writers:
             folder = self._folder / name / f"seed{seed}"
             self._writers[name, seed] = self._writer_class(str(folder), flush_secs=10)

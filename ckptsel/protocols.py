@@ -23,7 +23,9 @@ CYCLE_ENDS = (1 / 9, 1 / 3, 1.0)
 THIRDS = (1 / 3, 2 / 3, 1.0)
 
 EVALUATIONS = 10
-"""Points of a learning curve, evenly spaced, besides the ends of rungs."""
+EVALUATE_EVERY = 20
+"""Points of a learning curve besides the ends of rungs: so many, but not closer than so many steps,
+since reading the held-out images costs as much as several steps."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Protocol:
     @property
     def curve_steps(self) -> tuple[int, ...]:
         """Steps after which held-out images are evaluated."""
-        even = {max(1, round(self.n_steps * i / EVALUATIONS)) for i in range(1, EVALUATIONS + 1)}
+        n = min(EVALUATIONS, self.n_steps // EVALUATE_EVERY)
+        even = {round(self.n_steps * i / n) for i in range(1, n)}
         return tuple(sorted(even | set(self.rungs)))
 
     def rate_factor(self, step: int) -> float:
@@ -142,6 +145,7 @@ def make_protocol(
     else:
         small = image_size <= SMALL_IMAGE
         given.setdefault("augment", ("crop",) if small else ("resized_crop", "flip"))
+        given["augment"] = tuple(name for name in given["augment"] if name != "none")
     if epochs is None and steps is None and not protocol.n_steps:
         epochs = CIFAR_EPOCHS
     if epochs is not None:

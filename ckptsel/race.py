@@ -154,8 +154,9 @@ def _judge(
                 rung,
                 step,
                 bounds.value,
-                bounds.low,
-                bounds.high,
+                # With very few seeds Student's t reaches beyond what an accuracy can be.
+                max(bounds.low, 0.0),
+                min(bounds.high, 1.0),
                 tuple(float(a) for a in by_seed[i]),
                 float(p_best[i]),
             )

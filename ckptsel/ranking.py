@@ -336,7 +336,8 @@ def _row_from_dict(value: dict[str, Any]) -> Row:
     confirmed = value.get("confirmed")
     if confirmed is not None:
         confirmed = {goal: standing_from_dict(s) for goal, s in confirmed.items()}
-    return from_known_keys(Row, {**value, "scores": scores, "confirmed": confirmed})
+    by_score = {"score_rank": value["rank"], "score_tie": value["in_tie_set"]}
+    return from_known_keys(Row, {**by_score, **value, "scores": scores, "confirmed": confirmed})
 
 
 def _flat_row(row: Row, score_names: Sequence[str], goals: Iterable[str]) -> dict[str, Any]:

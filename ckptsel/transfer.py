@@ -41,7 +41,6 @@ TRANSFER_VERSION = 1
 HEAD_STD = 0.01
 """Width of the Gaussian that the new layer's weights are drawn from."""
 
-EVALUATION_BATCH = {"cpu": 250, "cuda": 1000}
 ON_DEVICE_BYTES = 4 * 2**30
 """Pixels up to this size are moved to a GPU as a whole; larger sets go there batch by batch."""
 
@@ -118,11 +117,12 @@ class Task:
         training = epoch is not None
         inputs, labels, rows = self._inputs(checkpoint, self.fitted if training else self.held)
         frozen = self.protocol.goal == "fe"
-        kind = torch.device(self.workspace.device).type
+        batch_size = self.protocol.batch_size
         return TensorBatches(
             inputs,
             labels,
-            self.protocol.batch_size if training else EVALUATION_BATCH.get(kind, 250),
+            # Without gradients twice as many fit into memory, and more.
+            batch_size if training else max(1, 2 * batch_size // self.n_chunks),
             prepare=None if frozen else self._prepare,
             augment=compose(self.protocol.augment),
             generator=None if epoch is None else epoch_generator(seed, epoch),

@@ -219,6 +219,20 @@ def test_what_was_ranked_must_be_what_is_trained(
         assert run("confirm", ranked, *SMALL, "--checkpoints", moved)[0] == 0
 
 
+def test_event_files_hold_the_curves(run, ranked: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    # The second time nothing is trained, and the files are still whole.
+    for _ in range(2):
+        assert run("confirm", ranked, *SMALL, "--full", "--tensorboard")[0] == 0
+    goal = json.loads((ranked / "confirm.json").read_text())["goals"]["fe"]
+    kept = next(r for r in goal["runs"] if (r["checkpoint"], r["seed"]) == ("checkpoint-005", 1))
+    events = EventAccumulator(str(ranked / "tensorboard/fe/checkpoint-005/seed1")).Reload()
+    accuracy = {e.step: e.value for e in events.Scalars("held_accuracy")}
+    assert len(accuracy) == len(events.Scalars("held_accuracy"))
+    assert accuracy == pytest.approx({p["step"]: p["held_accuracy"] for p in kept["points"]})
+
+
 def test_one_candidate_is_no_race(run, ranked: Path) -> None:
     code, _, err = run("confirm", ranked, "--candidates", 1, *SMALL)
     assert code == 3

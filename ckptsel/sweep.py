@@ -1,0 +1,86 @@
+"""The learning rate that all candidates of a race share, chosen before it by short runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckptsel.checkpoints import Checkpoint
+from ckptsel.errors import InputError
+from ckptsel.progress import Progress
+from ckptsel.splits import stratified_sample
+from ckptsel.transfer import Task, Transfer
+
+N_CHECKPOINTS = 3
+"""Short runs are made of so many candidates, spread over the trajectory."""
+
+HELD_OUT = 0.2
+"""Part of the fitted images that is held out; the images that the race is read on stay unseen."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """lr: the chosen rate. accuracy: mean held-out accuracy by rate, None where a run diverged;
+    empty where one rate was given. n_steps: training steps that it took. runs: what was run."""
+
+    lr: float
+    accuracy: dict[float, float | None]
+    n_steps: int
+    runs: tuple[Transfer, ...]
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the best may lie beyond the rates that were tried."""
+        return len(self.accuracy) > 1 and self.lr in (min(self.accuracy), max(self.accuracy))
+
+
+def choose_rate(task: Task, checkpoints: Sequence[Checkpoint], seed: int, quiet: bool) -> Sweep:
+    """The rate of the task's protocol with the highest mean accuracy; of equals the lowest.
+
+    Every run has the same batches, draws and first weights, a quarter of the protocol's steps and a
+    schedule of its own. Raises InputError where no rate trains all of them.
+    """
+    lrs = task.protocol.lrs
+    if len(lrs) == 1:
+        return Sweep(lrs[0], {}, 0, ())
+    short = _short_task(task, seed)
+    places = np.linspace(0, len(checkpoints) - 1, N_CHECKPOINTS).round()
+    chosen = [checkpoints[int(i)] for i in np.unique(places)]
+    runs = []
+    accuracy: dict[float, float | None] = {}
+    title = f"{task.protocol.goal} learning rate"
+    with Progress(title, len(lrs) * len(chosen), quiet=quiet) as progress:
+        for lr in lrs:
+            reached = []
+            for checkpoint in chosen:
+                run = Transfer(short, checkpoint, seed, lr)
+                if run.advance(short.protocol.n_steps) is not None:
+                    reached.append(run.record.points[-1].held_accuracy)
+                    outcome = f"{100 * reached[-1]:.1f} %"
+                else:
+                    outcome = "diverged"
+                runs.append(run)
+                progress.advance(f"{lr:g} on {checkpoint.name}: {outcome}")
+            accuracy[lr] = float(np.mean(reached)) if len(reached) == len(chosen) else None
+    task.n_chunks = short.n_chunks
+    trained = {lr: value for lr, value in accuracy.items() if value is not None}
+    if not trained:
+        raise InputError(
+            f"every learning rate of {', '.join(f'{lr:g}' for lr in lrs)} diverged "
+            f"({task.protocol.goal}). Give lower ones with --lr."
+        )
+    best = max(trained, key=lambda lr: (trained[lr], -lr))
+    return Sweep(best, accuracy, len(runs) * short.protocol.n_steps, tuple(runs))
+
+
+def _short_task(task: Task, seed: int) -> Task:
+    labels = task.workspace.target.labels[task.fitted]
+    held = stratified_sample(labels, max(1, round(HELD_OUT * len(labels))), (seed, 6))
+    fitted = np.setdiff1d(np.arange(len(labels)), held)
+    return Task(
+        task.protocol.for_sweep(len(fitted)),
+        task.workspace,
+        task.cache,
+        task.fitted[fitted],
+        task.fitted[held],
+    )
