@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ckptsel.agreement import MEASURES
+from ckptsel.agreement import MEASURES, MIN_CHECKPOINTS
 from ckptsel.confirmed import GoalConfirmation
 from ckptsel.race import Standing
 from ckptsel.uncertainty import Interval
@@ -34,6 +34,11 @@ def confirmation_lines(confirmation: GoalConfirmation) -> Iterator[str]:
             for rate, accuracy in c.sweep.items()
         )
         yield f"learning rate for {c.goal}: {c.lr:g} (short runs of some candidates: {tried})"
+    if not c.agreement:
+        yield (
+            f"agreement of the scores with {c.goal}: not measured, that takes {MIN_CHECKPOINTS} "
+            "candidates that trained"
+        )
     for flag in c.flags:
         yield f"flag: {c.goal}: {flag}"
 

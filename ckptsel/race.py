@@ -2,8 +2,8 @@
 
 All candidates train to the end of a rung; those that cannot be the best at 95 % leave, the others go
 on from where they are (Jamieson & Talwalkar 2016, with an interval in place of the fixed half). The
-race is over when there is nothing left to win: when at 95 % nobody is ahead of the leader by more
-than a tolerance.
+race is over when there is nothing left to win: when one is left, or at 95 % nobody is ahead of the
+leader by more than a tolerance.
 """
 
 import dataclasses
@@ -23,6 +23,8 @@ from ckptsel.uncertainty import (
 )
 
 TOLERANCE = 0.01
+MIN_RUNG = 2
+"""The tolerance ends no race before this rung: after the first, curves still cross."""
 
 Advance = Callable[[str, int, int], NDArray[np.bool_] | None]
 """(candidate, seed, step) -> which held-out images are right after that step, (n_images,); None
@@ -111,8 +113,10 @@ def race(
         past = step
         if not ended:
             break
-        judged, over = _judge(ended, rung, step, tolerance, n_resamples, seed)
-        over = rung == len(rungs) or (over and not full)
+        judged, ahead = _judge(ended, rung, step, n_resamples, seed)
+        n_left = sum(standing.state != "behind" for standing in judged)
+        decided = n_left == 1 or (rung >= MIN_RUNG and ahead <= tolerance)
+        over = rung == len(rungs) or (decided and not full)
         for standing in _with_states(judged, over, full):
             standings[standing.name] = standing
             on_standing(standing)
@@ -131,12 +135,11 @@ def _judge(
     ended: dict[str, NDArray[np.bool_]],
     rung: int,
     step: int,
-    tolerance: float,
     n_resamples: int,
     seed: int,
-) -> tuple[list[Standing], bool]:
-    """Standings at the end of a rung (`tied` or `behind`, the leader `won`), and whether nobody can
-    be further ahead of the leader than the tolerance."""
+) -> tuple[list[Standing], float]:
+    """Standings at the end of a rung (`tied` or `behind`, the leader `won`), and how far anybody can
+    be ahead of the leader at 95 %."""
     correct = np.stack(list(ended.values())).astype(np.float64)
     resampled = seed_and_image_means(correct, n_resamples, seed)
     by_seed = correct.mean(axis=2)
@@ -162,7 +165,7 @@ def _judge(
             )
         )
     ahead = np.quantile((resampled - resampled[leader]).max(axis=0), LEVEL)
-    return standings, bool(ahead <= tolerance)
+    return standings, float(ahead)
 
 
 def _with_states(judged: list[Standing], over: bool, full: bool) -> list[Standing]:

@@ -37,7 +37,7 @@ def test_it_reorders_and_says_why(run, ranked: Path) -> None:
     assert lines[0].split()[:5] == ["checkpoint", "epoch", "source", "confirmed_fe", "confirmed_ft"]
     assert lines[1].startswith("*1")
     assert any(line.startswith("confirmed for fe: checkpoint-") for line in lines)
-    assert any("agreement with ft accuracy after" in line for line in lines)
+    assert "agreement of the scores with ft: not measured, that takes 5 candidates" in out
     assert "\x1b" not in out
     value = json.loads((ranked / "ranking.json").read_text())
     assert value["best"] == value["checkpoints"][0]["name"]
@@ -47,8 +47,6 @@ def test_it_reorders_and_says_why(run, ranked: Path) -> None:
         "behind",
         "out",
     }
-    tau = value["confirmation"]["ft"]["agreement"]["epoch"]["kendall_tau"]
-    assert -1 <= tau["low"] <= tau["value"] <= tau["high"] <= 1
     header = (ranked / "ranking.csv").read_text().splitlines()[0]
     assert "fe_accuracy" in header and "ft_state" in header
 
@@ -279,6 +277,7 @@ def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
     """Rank, FE and FT on a small budget; frozen features agree with the linear probe."""
     from ckptsel.output import write_ranking
     from ckptsel.pipeline import rank_with_predictions
+    from ckptsel.tables import format_ranking
 
     scored = rank_with_predictions(RUN / "checkpoints", RUN / "target", scores=("linear_probe",))
     write_ranking(tmp_path, *scored)
@@ -290,6 +289,11 @@ def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
             assert probe.low <= trained.accuracy <= probe.high
     assert 2 <= ranking[ranking.best].epoch <= 10
     assert ranking.baselines["last"].by == "confirmed" and ranking.baselines["last"].low > 0.03
+    tau = ranking.confirmation["fe"].agreement["linear_probe"].kendall_tau
+    assert tau.value > 0.5
+    text = format_ranking(ranking, "table")
+    assert "agreement with fe accuracy after 600 steps, 6 checkpoints:" in text
+    assert ckptsel.Ranking.from_dict(json.loads(json.dumps(ranking.to_dict()))) == ranking
     tuned = ckptsel.confirm(
         tmp_path, goal="ft", n_candidates=3, n_seeds=2, steps=45, batch_size=32, lr=(0.1,)
     )

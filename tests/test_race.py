@@ -59,7 +59,8 @@ def test_only_those_behind_leave() -> None:
 def test_it_is_over_when_nobody_can_be_far_ahead() -> None:
     truth = {"a": 0.75, "b": 0.75}
     early = run(truth, tolerance=0.05)
-    assert {s.step for s in early.standings} == {10}
+    # Not after the first rung, where curves still cross.
+    assert {s.step for s in early.standings} == {30}
     assert set(early.tie_set) == {"a", "b"}
     assert {s.step for s in run(truth, tolerance=0.0001).standings} == {90}
 

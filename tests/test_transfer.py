@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ckptsel import transfer
+from ckptsel import protocols, transfer
 from ckptsel.cache import Cache
 from ckptsel.checkpoints import scan_checkpoints
 from ckptsel.protocols import FE, FT, Protocol
@@ -20,8 +20,9 @@ SHORT_FE = dataclasses.replace(FE, n_steps=27, batch_size=8)
 
 
 @pytest.fixture
-def make_task(trajectory: Path, images: Path, tmp_path: Path):
-    """A task on the made images, in a cache of its own."""
+def make_task(trajectory: Path, images: Path, tmp_path: Path, monkeypatch):
+    """A task on the made images, in a cache of its own; many points on its short curve."""
+    monkeypatch.setattr(protocols, "EVALUATE_EVERY", 1)
     found = scan_checkpoints(trajectory, "auto")
 
     def make(protocol: Protocol, cache: str = "one") -> Task:
