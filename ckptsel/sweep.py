@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckptsel.checkpoints import Checkpoint
-from ckptsel.errors import InputError
+from ckptsel.errors import DataError, InputError, listed
 from ckptsel.progress import Progress
 from ckptsel.splits import stratified_sample
 from ckptsel.transfer import Task, Transfer
 
 N_CHECKPOINTS = 3
 """Short runs are made of so many candidates, spread over the trajectory."""
+
+MAX_LISTED = 10
 
 HELD_OUT = 0.2
 """Part of the fitted images that is held out; the images that the race is read on stay unseen."""
@@ -38,7 +40,8 @@ def choose_rate(task: Task, checkpoints: Sequence[Checkpoint], seed: int, quiet:
     """The rate of the task's protocol with the highest mean accuracy; of equals the lowest.
 
     Every run has the same batches, draws and first weights, a quarter of the protocol's steps and a
-    schedule of its own. Raises InputError where no rate trains all of them.
+    schedule of its own. Raises InputError where no rate trains all of them, or a class has a single
+    image.
     """
     lrs = task.protocol.lrs
     if len(lrs) == 1:
@@ -74,7 +77,16 @@ def choose_rate(task: Task, checkpoints: Sequence[Checkpoint], seed: int, quiet:
 
 
 def _short_task(task: Task, seed: int) -> Task:
-    labels = task.workspace.target.labels[task.fitted]
+    target = task.workspace.target
+    labels = target.labels[task.fitted]
+    single = np.flatnonzero(np.bincount(labels, minlength=target.n_classes) < 2)
+    if len(single):
+        names = [target.class_names[i] for i in single]
+        raise DataError(
+            f"{len(single)} classes of {target.spec} have a single image to train on, of which no part "
+            f"can be held out to choose a learning rate: {listed(names, MAX_LISTED)}. Add images, or "
+            "give one rate with --lr."
+        )
     held = stratified_sample(labels, max(1, round(HELD_OUT * len(labels))), (seed, 6))
     fitted = np.setdiff1d(np.arange(len(labels)), held)
     return Task(

@@ -246,6 +246,20 @@ def test_a_class_of_one_image_is_refused(run, trajectory: Path, tmp_path: Path) 
     assert "class0" in err and "single image" in err
 
 
+def test_a_class_of_one_training_image_has_none_to_choose_a_rate_on(
+    run, trajectory: Path, images: Path, tmp_path: Path
+) -> None:
+    for i in range(1, 12):
+        (images / "train" / "class0" / f"{i}.png").unlink()
+    out = tmp_path / "ranking"
+    assert (
+        run("rank", trajectory, "-d", images, "--scores", "linear_probe", "-o", out, "-q")[0] == 0
+    )
+    code, _, err = run("confirm", out, "-q")
+    assert code == 3
+    assert "have a single image to train on" in err and "class0" in err
+
+
 def test_a_folder_without_a_ranking(run, tmp_path: Path) -> None:
     code, _, err = run("confirm", tmp_path)
     assert code == 3

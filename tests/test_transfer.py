@@ -151,3 +151,13 @@ def test_out_of_memory_halves_what_goes_through_at_once(make_task, monkeypatch) 
     assert Transfer(task, make_task.checkpoints[0], 0, 0.05).advance(2) is not None
     assert task.n_chunks == 4
     assert sizes[:8] == [2] * 8
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_on_a_gpu(make_task, precision: str) -> None:
+    task = make_task(dataclasses.replace(SHORT_FT, ema=0.5))
+    task.workspace.device, task.workspace.precision = "cuda", precision
+    run = Transfer(task, make_task.checkpoints[0], 0, 0.05)
+    assert (run.advance(18) == task.labels).mean() > 0.6
