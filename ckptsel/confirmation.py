@@ -27,7 +27,7 @@ from ckptsel.errors import CheckpointError, DataError, InputError
 from ckptsel.output import check_writable, read_ranking, write_confirmation
 from ckptsel.protocols import Protocol, make_protocol
 from ckptsel.race import Race, race
-from ckptsel.ranking import Ranking, Row
+from ckptsel.ranking import EPOCH, Ranking, Row
 from ckptsel.reorder import reorder
 from ckptsel.settings import ConfirmSettings, RankSettings, make_confirm_settings
 from ckptsel.sweep import Sweep, choose_rate
@@ -35,6 +35,7 @@ from ckptsel.transfer import Task, Transfer
 from ckptsel.workspace import Workspace, open_workspace
 
 MIN_CANDIDATES = 5
+N_SPREAD = 8
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,18 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
     """The best `n` by score, in the order of training.
 
     None takes the tie set, at least MIN_CANDIDATES, and the last checkpoint, which is what one would
-    use without a ranking.
-
+    use without a ranking. Where the epoch decided, whose neighbours are much alike, they are spread
+    over the trajectory instead, by default N_SPREAD.
     Raises InputError where that is fewer than two.
     """
     ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
     ranked.sort(key=lambda row: row.score_rank or 0)
-    n_tied = sum(row.score_tie for row in ranked)
-    chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
+    if ranking.score == EPOCH:
+        places = np.linspace(0, len(ranked) - 1, n or N_SPREAD).round().astype(int)
+        chosen = [ranked[i] for i in np.unique(places)]
+    else:
+        n_tied = sum(row.score_tie for row in ranked)
+        chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
     last = max(ranked, key=lambda row: row.order)
     if n is None and last not in chosen:
         chosen.append(last)

@@ -16,7 +16,7 @@ from ckptsel.checkpoints import Checkpoint, scan_checkpoints, trajectory_notes
 from ckptsel.environment import describe_environment, package_version, utc_now
 from ckptsel.errors import FeatureError
 from ckptsel.progress import Progress
-from ckptsel.ranking import GOALS, Ranking, Row, order_rows
+from ckptsel.ranking import EPOCH, GOALS, Ranking, Row, order_rows
 from ckptsel.scores import Score, ScoreInputs, ScoreResult, find_scores
 from ckptsel.settings import RankSettings, make_settings
 from ckptsel.sources import digest_of
@@ -70,7 +70,7 @@ def _scores_for(settings: RankSettings) -> list[Score]:
     """The scores asked for, and the one that decides the goal."""
     deciding = GOALS[settings.goal]
     asked = list(settings.scores) if settings.scores else None
-    if asked is not None and deciding not in asked:
+    if asked is not None and deciding not in (EPOCH, *asked):
         asked.insert(0, deciding)
     return find_scores(asked)
 

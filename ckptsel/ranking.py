@@ -25,8 +25,11 @@ from ckptsel.uncertainty import bootstrap_means, find_tie_set, interval, probabi
 
 SCHEMA = "ckptsel.ranking/1"
 
-GOALS = {"fe": "linear_probe", "ft": "main_component"}
-"""The score that decides each goal. For `ft` this is provisional: see docs/scores.md."""
+EPOCH = "epoch"
+"""No score but the order of training, the last first."""
+
+GOALS = {"fe": "linear_probe", "ft": EPOCH}
+"""What decides each goal. No score foretold fine-tuning better than the epoch: docs/scores.md."""
 
 TIE_BREAK = {"linear_probe": "linear_probe_loglik"}
 """Inside the tie set another score decides, where it is known to tell more."""
@@ -89,14 +92,15 @@ class Row:
 class Baseline:
     """A checkpoint that one would take without a ranking, and how far the best is ahead of it.
 
-    difference, low, high: best minus baseline, with its paired interval. by: the score of the goal,
-    or `confirmed`: accuracy after real training, at `step`, the last that both reached.
+    difference, low, high: best minus baseline, with its paired interval; null where the epoch
+    decided, which measures nothing. by: what decided, or `confirmed`: accuracy after real training,
+    at `step`, the last that both reached.
     """
 
     name: str
-    difference: float
-    low: float
-    high: float
+    difference: float | None
+    low: float | None
+    high: float | None
     by: str
     step: int | None = None
 
@@ -105,7 +109,7 @@ class Baseline:
 class Ranking:
     """A ranking; iterating over it gives the rows, the best first, the failed ones last.
 
-    score: the score that decided. target, model, settings, environment: all that is needed to
+    score: what decided, a score or `epoch`. target, model, settings, environment: all that is needed to
     run it again. baselines: `last` and, where the files record it, `source_accuracy`.
     notes: what a reader should know about the trajectory. time_s: seconds by stage. confirmation: by
     goal, what real training gave; its order then overrules that of the score.
@@ -202,41 +206,51 @@ def order_rows(
     """Ranked rows and baselines from the score results of each scored row (by name).
 
     Rows without results are copies, which take over what their original has, or failed.
+    score: what decides. The epoch says nothing about how sure it is: all are then tied.
     Raises InputError where the deciding score has no held-out values to compare.
     """
     scored = [row for row in rows if row.name in results]
     per_image = _stack(scored, results)
-    if score not in per_image:
+    if score not in (EPOCH, *per_image):
         raise InputError(
             f"score {score} is no mean over held-out images, so it gives no intervals or ties and "
             "cannot decide a ranking."
         )
-    # One draw of images for all scores: their intervals can be compared.
-    means = bootstrap_means(np.concatenate(list(per_image.values())), n_resamples, seed)
-    by_score = dict(zip(per_image, np.split(means, len(per_image)), strict=True))
+    by_score: dict[str, NDArray[np.float64]] = {}
+    if per_image:
+        # One draw of images for all scores: their intervals can be compared.
+        means = bootstrap_means(np.concatenate(list(per_image.values())), n_resamples, seed)
+        by_score = dict(zip(per_image, np.split(means, len(per_image)), strict=True))
     intervals = _score_values(scored, results, by_score)
-    values, resampled = per_image[score].mean(axis=1), by_score[score]
-    ties = find_tie_set(values, resampled)
-    p_best = probability_best(resampled)
-    tie_break = np.array([_tie_break_value(results[row.name], score) for row in scored])
-    order = sorted(
-        range(len(scored)),
-        key=lambda i: (not ties[i], -(tie_break[i] if ties[i] else values[i]), scored[i].order),
-    )
+    if score == EPOCH:
+        order = sorted(range(len(scored)), key=lambda i: -scored[i].order)
+        ties, p_best = np.ones(len(scored), dtype=bool), [None] * len(scored)
+        baselines = {
+            name: Baseline(row.name, None, None, None, by=score)
+            for name, row in baseline_rows(scored).items()
+        }
+    else:
+        values, resampled = per_image[score].mean(axis=1), by_score[score]
+        ties, p_best = find_tie_set(values, resampled), probability_best(resampled).tolist()
+        tie_break = [_tie_break_value(results[row.name], score) for row in scored]
+        order = sorted(
+            range(len(scored)),
+            key=lambda i: (not ties[i], -(tie_break[i] if ties[i] else values[i]), scored[i].order),
+        )
+        baselines = _baselines(scored, values, resampled, order[0], score)
     ranks = {scored[i].name: place for place, i in enumerate(order, start=1)}
     ranked = {
         row.name: dataclasses.replace(
             row,
             rank=ranks[row.name],
             in_tie_set=bool(ties[i]),
-            p_best=float(p_best[i]),
+            p_best=p_best[i],
             score_rank=ranks[row.name],
             score_tie=bool(ties[i]),
             scores=intervals[row.name],
         )
         for i, row in enumerate(scored)
     }
-    baselines = _baselines(scored, values, resampled, order[0], score)
     return arrange([ranked.get(row.name, row) for row in rows]), baselines
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ckptsel.confirmed import GoalConfirmation
 from ckptsel.race import Race, Standing
-from ckptsel.ranking import Baseline, Ranking, Row, arrange, baseline_rows
+from ckptsel.ranking import EPOCH, Baseline, Ranking, Row, arrange, baseline_rows
 from ckptsel.uncertainty import bootstrap_means, interval, seed_and_image_means
 
 ENDED = ("won", "tied", "behind")
@@ -106,6 +106,8 @@ def _baseline(
             value, by, step = float(pair.mean((1, 2)) @ [1, -1]), "confirmed", race.rungs[rung - 1]
             break
     else:
+        if ranking.score == EPOCH:
+            return Baseline(name, None, None, None, by=EPOCH)
         keys = [f"{checkpoint}/{ranking.score}/per_image" for checkpoint in (best, name)]
         pair = np.stack([predictions[key] for key in keys])
         resampled = bootstrap_means(pair, ranking.settings["n_resamples"], ranking.settings["seed"])

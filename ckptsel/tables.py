@@ -15,7 +15,7 @@ from ckptsel.confirm_tables import (
 )
 from ckptsel.confirmed import GoalConfirmation
 from ckptsel.files import csv_text
-from ckptsel.ranking import Baseline, Ranking, Row, ScoreValue
+from ckptsel.ranking import EPOCH, Baseline, Ranking, Row, ScoreValue
 from ckptsel.scores import known_scores
 
 FORMATS = ("table", "json", "csv", "md")
@@ -60,6 +60,11 @@ def summary(ranking: Ranking) -> str:
     n_scored = sum(row.status == "ok" and row.copy_of is None for row in ranking)
     if n_scored == 1:
         return f"{ranking.best} is the only checkpoint that could be scored."
+    if ranking.score == EPOCH and not ranking.confirmation:
+        return (
+            f"{ranking.best} is the last of the run: no score was found to foretell fine-tuning better "
+            "than that. Real training tells: ckptsel confirm --goal ft."
+        )
     last = ranking.baselines["last"]
     if last.name == ranking.best:
         first = f"{ranking.best} is the best, and the last of the run"
@@ -137,6 +142,8 @@ def _inspect_cells(c: Checkpoint) -> list[str]:
 
 
 def _against(baseline: Baseline, what: str, ranking: Ranking) -> str:
+    if baseline.difference is None or baseline.low is None or baseline.high is None:
+        return f"was not compared with {what}"
     confirmed = baseline.by == "confirmed"
     accuracy = confirmed or known_scores()[baseline.by].unit == "accuracy"
     factor, unit = (100, " points") if accuracy else (1, " nats")

@@ -108,6 +108,22 @@ def test_killed_and_resumed_equals_undisturbed(run, ranked: Path, tmp_path: Path
     assert json.loads((ranked / "confirm.json").read_text())["goals"] == undisturbed
 
 
+def test_a_ranking_by_epoch_is_confirmed(
+    run, trajectory: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ranking"
+    options = ("--goal", "ft", "--scores", "linear_probe", "-o", out, "-q")
+    assert run("rank", trajectory, "-d", images, *options)[0] == 0
+    code, text, _ = run("confirm", out, "--candidates", 2, *SMALL, "--steps", 9)
+    assert code == 0
+    value = json.loads((out / "ranking.json").read_text())
+    # Spread over the trajectory: neighbours are much alike.
+    tried = [row["name"] for row in value["checkpoints"] if row["confirmed"]]
+    assert sorted(tried) == ["checkpoint-001", "checkpoint-010"]
+    assert "confirmed for ft: checkpoint-0" in text
+    assert "was not compared with the best by source accuracy" in text
+
+
 class ColourNetwork(nn.Module):
     """Two features: the mean of one colour, and noise; which is which the weights decide."""
 

@@ -1,5 +1,6 @@
 """`ckptsel.rank` from files to a ranking: same numbers cold, warm, after a kill; bad input."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import ckptsel
 from ckptsel import pipeline, workspace
 from ckptsel.errors import InputError, ModelError, UsageError
+from ckptsel.tables import format_ranking
 from tests.conftest import save_checkpoint
 
 
@@ -140,9 +142,20 @@ def test_the_wrong_model_fails_every_checkpoint_with_a_hint(trajectory: Path, im
     assert "--model" in str(caught.value)
 
 
-def test_the_goal_ft_is_decided_by_its_own_score(trajectory: Path, images: Path) -> None:
-    ranking = ckptsel.rank(trajectory, images, goal="ft", scores=("linear_probe",))
-    assert ranking.score in next(iter(ranking)).scores
+@pytest.mark.parametrize("score", ["linear_probe", "logme"])
+def test_the_goal_ft_is_decided_by_the_epoch_alone(
+    trajectory: Path, images: Path, score: str
+) -> None:
+    ranking = ckptsel.rank(trajectory, images, goal="ft", scores=(score,))
+    assert (ranking.score, ranking.best) == ("epoch", "checkpoint-010")
+    assert [row.epoch for row in ranking] == [10, 5, 1]
+    # Which says nothing about how sure it is.
+    assert len(ranking.tie_set) == 3
+    assert ranking.baselines["last"].difference is None
+    assert all(row.p_best is None and score in row.scores for row in ranking)
+    assert "no score was found to foretell fine-tuning better" in format_ranking(ranking, "table")
+    text = json.dumps(ranking.to_dict())
+    assert json.dumps(ckptsel.Ranking.from_dict(json.loads(text)).to_dict()) == text
 
 
 def test_the_papers_probe_ranks_too(trajectory: Path, images: Path) -> None:
