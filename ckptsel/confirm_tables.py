@@ -23,7 +23,7 @@ def confirmation_lines(confirmation: GoalConfirmation) -> Iterator[str]:
     c = confirmation
     share = c.n_steps / c.n_steps_full
     yield (
-        f"confirmed for {c.goal}: {c.n_seeds} seed{'s' * (c.n_seeds > 1)}, {c.n_fitted} images to "
+        f"runs for {c.goal}: {c.n_seeds} seed{'s' * (c.n_seeds > 1)}, {c.n_fitted} images to "
         f"train on, {c.n_held} held out ({c.split}); {c.n_steps} training steps, {100 * share:.0f} % "
         f"of those of all candidates to the end"
         + (f", and {c.n_steps_sweep} for the learning rate" if c.n_steps_sweep else "")
