@@ -50,3 +50,22 @@ def test_the_main_component_falls_with_over_training(ranking: ckptsel.Ranking) -
 
 def test_nothing_is_flagged(ranking: ckptsel.Ranking) -> None:
     assert [s.flags for row in ranking for s in row.scores.values() if s.flags] == []
+
+
+CONFIRMED = Path(__file__).parents[1] / "reference_runs" / "confirm-small"
+
+
+def test_no_score_foretells_fine_tuning_better_than_the_epoch() -> None:
+    """Why `--goal ft` is decided by the epoch, from the shipped runs; and `fe` by the probe."""
+    taus: dict[str, dict[str, list[float]]] = {"fe": {}, "ft": {}}
+    for path in sorted(CONFIRMED.glob("*/ranking.json")):
+        ranking = ckptsel.Ranking.from_dict(json.loads(path.read_text()))
+        for goal, confirmation in ranking.confirmation.items():
+            assert confirmation.n_steps == confirmation.n_steps_full
+            for score, agreement in confirmation.agreement.items():
+                taus[goal].setdefault(score, []).append(agreement.kendall_tau.value)
+    mean = {g: {s: sum(t) / len(t) for s, t in by.items()} for g, by in taus.items()}
+    assert all(len(t) == 4 for t in taus["ft"].values())
+    scores = [score for score in mean["ft"] if score not in ("epoch", "source_accuracy")]
+    assert all(mean["ft"][score] < mean["ft"]["epoch"] for score in scores)
+    assert mean["fe"]["linear_probe"] > 0.6 > 0 > mean["fe"]["epoch"]
