@@ -299,6 +299,9 @@ def _race(
             events.point(name, seed, point)
     rungs = task.protocol.rungs
     with Board(task.protocol.goal, names, len(seeds), rungs, quiet) as board:
+        if task.n_chunks > 1:
+            # It showed in the sweep.
+            board.note(_chunks_text(task))
 
         def on_point(name: str, seed: int, point: Point) -> None:
             board.point(name, seed, point)

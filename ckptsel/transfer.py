@@ -121,8 +121,8 @@ class Task:
         return TensorBatches(
             inputs,
             labels,
-            # Without gradients twice as many fit into memory, and more.
-            batch_size if training else max(1, 2 * batch_size // self.n_chunks),
+            # What fits into memory with gradients fits without.
+            batch_size if training else max(1, batch_size // self.n_chunks),
             prepare=None if frozen else self._prepare,
             augment=compose(self.protocol.augment),
             generator=None if epoch is None else epoch_generator(seed, epoch),
@@ -271,7 +271,6 @@ class Transfer:
                     if on_point is not None:
                         on_point(self.checkpoint.name, self.seed, point)
                 self._save(training, now=stop == to_step or point is None)
-        task.n_chunks = training.n_chunks
 
     def _train_to(self, stop: int, training: Training) -> Point | None:
         """Train up to a step and evaluate there; None where the loss is no longer finite."""
@@ -288,6 +287,7 @@ class Transfer:
                     means = training.run(islice(batches, done, last))
                 loss_sum += means.loss * means.n_samples
                 n_samples += means.n_samples
+            task.n_chunks = training.n_chunks
             held_out = task.batches(self.checkpoint, self.seed, epoch=None)
             logits, labels = predict(training.evaluated, held_out, training.autocast_dtype)
             held_loss = float(nn.functional.cross_entropy(logits.double(), labels))

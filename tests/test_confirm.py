@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import ckptsel
-from ckptsel import confirmation
+from ckptsel import confirmation, transfer
 from ckptsel.confirmed import SCHEMA
 from tests.conftest import save_images
 
@@ -199,6 +199,22 @@ def test_a_candidate_that_diverges_is_marked(run, ranked: Path, monkeypatch) -> 
     rows = json.loads((ranked / "ranking.json").read_text())["checkpoints"]
     assert rows[-1]["name"] == "checkpoint-005"
     assert rows[-1]["confirmed"]["fe"]["accuracy"] is None
+
+
+def test_out_of_memory_is_said(run, ranked: Path, monkeypatch) -> None:
+    forward = transfer.Network.forward
+
+    def small_memory(self, inputs):
+        if len(inputs) > 20:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, inputs)
+
+    monkeypatch.setattr(transfer.Network, "forward", small_memory)
+    code, out, err = run("confirm", ranked, "--goal", "ft", *SMALL[:-1], "--steps", 9)
+    assert code == 0
+    said = "out of memory: batches of 36 go through in 2 parts, gradients accumulated"
+    assert f"flag: ft: {said}" in out
+    assert f"note: {said}" in err
 
 
 @pytest.mark.parametrize("kind", ["gone", "one gone", "changed", "new data"])
