@@ -38,14 +38,12 @@ class Agreement:
     pearson_r: Interval | None
 
 
-def measure_agreement(
-    scores: Mapping[str, Values], accuracy: Values, seed: int = 0
-) -> dict[str, Agreement]:
+def measure_agreement(scores: Mapping[str, Values], accuracy: Values) -> dict[str, Agreement]:
     """The agreement of each score (n,) with accuracy (n,); empty below MIN_CHECKPOINTS."""
     n = len(accuracy)
     if n < MIN_CHECKPOINTS:
         return {}
-    drawn = np.random.default_rng((seed, 9)).integers(n, size=(N_RESAMPLES, n))
+    drawn = np.random.default_rng((0, 9)).integers(n, size=(N_RESAMPLES, n))
     return {
         name: Agreement(n, **{key: _bootstrapped(key, values, accuracy, drawn) for key in MEASURES})
         for name, values in scores.items()

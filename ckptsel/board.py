@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ckptsel.confirm_tables import percent_interval
 from ckptsel.confirmed import Point
 from ckptsel.progress import PLAIN_INTERVAL_S, format_seconds
 from ckptsel.race import Standing
@@ -65,7 +66,7 @@ class Board:
     def standing(self, standing: Standing) -> None:
         """A candidate's rung was judged."""
         self._standings[standing.name] = standing
-        accuracy = f"  {_accuracy(standing)}" if standing.accuracy is not None else ""
+        accuracy = "" if standing.accuracy is None else f"  {_accuracy(standing, [])}"
         self._line(
             f"{self.goal} {standing.name} rung {standing.rung}/{len(self.rungs)} "
             f"step {standing.step}{accuracy}  {standing.state}"
@@ -95,7 +96,7 @@ class Board:
                 f"{standing.rung}/{len(self.rungs)}",
                 f"{step}/{self.rungs[-1]}",
                 "" if loss is None else f"{loss:.3f}",
-                _accuracy(standing) if standing.accuracy is not None else _running(points),
+                _accuracy(standing, points),
                 standing.state,
                 style=STYLES.get(standing.state, ""),
             )
@@ -117,12 +118,11 @@ class Board:
         return f", at most {format_seconds(seconds)} left"
 
 
-def _accuracy(standing: Standing) -> str:
-    value, low, high = (100 * (x or 0.0) for x in (standing.accuracy, standing.low, standing.high))
-    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
-
-
-def _running(points: Sequence[Point]) -> str:
+def _accuracy(standing: Standing, points: Sequence[Point]) -> str:
+    """As judged at the end of a rung; before the first, the mean of the runs so far."""
+    if standing.accuracy is not None:
+        return percent_interval(standing.accuracy, standing.low, standing.high, " %")
     if not points:
         return ""
-    return f"{100 * sum(p.held_accuracy for p in points) / len(points):.1f} %"
+    mean = sum(point.held_accuracy for point in points) / len(points)
+    return percent_interval(mean, None, None, " %")

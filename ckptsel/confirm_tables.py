@@ -14,8 +14,14 @@ def confirmed_cell(standing: Standing | None) -> str:
         return ""
     if standing.accuracy is None:
         return standing.state
-    bounds = f"{100 * standing.accuracy:.1f} [{_percent(standing.low)}, {_percent(standing.high)}]"
+    bounds = percent_interval(standing.accuracy, standing.low, standing.high)
     return f"{bounds} out@{standing.step}" if standing.state == "out" else bounds
+
+
+def percent_interval(value: float, low: float | None, high: float | None, unit: str = "") -> str:
+    """A fraction in percent, with its interval where it has one."""
+    text = f"{100 * value:.1f}{unit}"
+    return text if low is None or high is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def confirmation_lines(confirmation: GoalConfirmation) -> Iterator[str]:
@@ -67,7 +73,3 @@ def agreement_title(confirmation: GoalConfirmation) -> str:
 
 def _measure_cell(bounds: Interval | None) -> str:
     return "" if bounds is None else f"{bounds.value:.2f} [{bounds.low:.2f}, {bounds.high:.2f}]"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"

@@ -30,7 +30,7 @@ from ckptsel.race import Race, race
 from ckptsel.ranking import EPOCH, Ranking, Row
 from ckptsel.reorder import reorder
 from ckptsel.settings import ConfirmSettings, RankSettings, make_confirm_settings
-from ckptsel.sweep import Sweep, choose_rate
+from ckptsel.sweep import Sweep, choose_rate, spread
 from ckptsel.transfer import Task, Transfer
 from ckptsel.workspace import Workspace, open_workspace
 
@@ -141,8 +141,7 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
     ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
     ranked.sort(key=lambda row: row.score_rank or 0)
     if ranking.score == EPOCH:
-        places = np.linspace(0, len(ranked) - 1, n or N_SPREAD).round().astype(int)
-        chosen = [ranked[i] for i in np.unique(places)]
+        chosen = spread(ranked, n or N_SPREAD)
     else:
         n_tied = sum(row.score_tie for row in ranked)
         chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
@@ -259,7 +258,7 @@ def confirm_goal(
     )
     predictions = {
         f"{name}/{step}": np.stack([transfers[name, s].record.predictions[step] for s in seeds])
-        for step, correct in zip(ended.rungs, ended.correct.values(), strict=False)
+        for step, correct in ended.correct.items()
         for name in correct
     }
     runs = [_run(t, "sweep", t.task.protocol.n_steps) for t in sweep.runs]
@@ -335,16 +334,16 @@ def _agreement(rows: Sequence[Row], ended: Race) -> tuple[dict[str, Agreement], 
     diverge."""
     diverged = {s.name for s in ended.standings if s.state == "diverged"}
     rows = [row for row in rows if row.name not in diverged]
-    rungs = [r for r, c in ended.correct.items() if all(row.name in c for row in rows)]
-    if not rungs or not rows:
+    steps = [step for step, c in ended.correct.items() if all(row.name in c for row in rows)]
+    if not steps or not rows:
         return {}, None
-    correct = ended.correct[rungs[-1]]
+    correct = ended.correct[steps[-1]]
     accuracy = np.array([correct[row.name].mean() for row in rows])
     scores = {name: np.array([row.scores[name].value for row in rows]) for name in rows[0].scores}
     scores["epoch"] = np.array([float(row.order) for row in rows])
     if all(row.source_accuracy is not None for row in rows):
         scores["source_accuracy"] = np.array([float(row.source_accuracy or 0) for row in rows])
-    return measure_agreement(scores, accuracy), ended.rungs[rungs[-1] - 1]
+    return measure_agreement(scores, accuracy), steps[-1]
 
 
 def _flags(sweep: Sweep, task: Task, ended: Race, n_seeds: int) -> Iterator[str]:

@@ -13,7 +13,6 @@ PRECISIONS = {
 }
 """The type that `torch.autocast` computes in, by name; None for no autocast."""
 
-
 SMALL_PROBLEM = 5_000_000
 """Values of a feature matrix below which linear models are fitted on one thread."""
 

@@ -62,7 +62,7 @@ def extract_features(
         batch = pixels[start : start + batch_size]
         try:
             parts.append(_features_of_batch(backbone, batch, device, PRECISIONS[precision]))
-        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if batch_size == 1 or not is_out_of_memory(error):
                 raise
             batch_size //= 2

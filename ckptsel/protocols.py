@@ -13,8 +13,6 @@ from timm.optim import list_optimizers
 
 from ckptsel.errors import UsageError, did_you_mean
 
-SCHEDULES = ("cosine", "step")
-
 SMALL_IMAGE = 64
 """Pixels a side up to which images are moved rather than cropped and resized: mirroring or zooming
 would change what small images of digits or symbols show."""

@@ -57,13 +57,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class Race:
-    """How it ended. standings: in the order of the candidates. correct: by rung (from 1) and
-    candidate, (n_seeds, n_images). n_steps: training steps that the race called for; n_steps_full:
-    those of all candidates to the end."""
+    """How it ended. standings: in the order of the candidates. correct: by step (the ends of rungs,
+    rising) and candidate, (n_seeds, n_images). n_steps: training steps that the race called for;
+    n_steps_full: those of all candidates to the end."""
 
     standings: tuple[Standing, ...]
     correct: dict[int, dict[str, NDArray[np.bool_]]]
-    rungs: tuple[int, ...]
     n_steps: int
     n_steps_full: int
 
@@ -87,12 +86,11 @@ def race(
     tolerance: float = TOLERANCE,
     on_standing: OnStanding = lambda standing: None,
     n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
 ) -> Race:
     """Run candidates from rung to rung; of equals the one named first wins.
 
     rungs: steps, rising. full: nobody leaves before the end. tolerance: a difference in accuracy that
-    does not matter, a fraction; 0 never ends the race before its last rung.
+    does not matter, a fraction; with 0 the race ends early only where one is left.
     """
     standings = {name: Standing(name) for name in candidates}
     correct: dict[int, dict[str, NDArray[np.bool_]]] = {}
@@ -109,11 +107,11 @@ def race(
             else:
                 standings[name] = Standing(name, "diverged", rung, step)
                 on_standing(standings[name])
-        correct[rung] = ended
+        correct[step] = ended
         past = step
         if not ended:
             break
-        judged, ahead = _judge(ended, rung, step, n_resamples, seed)
+        judged, ahead = _judge(ended, rung, step, n_resamples)
         n_left = sum(standing.state != "behind" for standing in judged)
         decided = n_left == 1 or (rung >= MIN_RUNG and ahead <= tolerance)
         over = rung == len(rungs) or (decided and not full)
@@ -125,7 +123,6 @@ def race(
     return Race(
         tuple(standings.values()),
         correct,
-        tuple(rungs),
         n_steps,
         len(candidates) * len(seeds) * rungs[-1],
     )
@@ -136,12 +133,11 @@ def _judge(
     rung: int,
     step: int,
     n_resamples: int,
-    seed: int,
 ) -> tuple[list[Standing], float]:
     """Standings at the end of a rung (`tied` or `behind`, the leader `won`), and how far anybody can
     be ahead of the leader at 95 %."""
     correct = np.stack(list(ended.values())).astype(np.float64)
-    resampled = seed_and_image_means(correct, n_resamples, seed)
+    resampled = seed_and_image_means(correct, n_resamples)
     by_seed = correct.mean(axis=2)
     values = by_seed.mean(axis=1)
     ties = find_tie_set(values, resampled)

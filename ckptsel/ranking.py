@@ -311,9 +311,22 @@ def _baselines(
     baselines = {}
     for name, row in baseline_rows(scored).items():
         i = places[row.name]
-        bounds = interval(values[best] - values[i], resampled[best] - resampled[i])
-        baselines[name] = Baseline(row.name, bounds.value, bounds.low, bounds.high, by=score)
+        pair = [best, i]
+        baselines[name] = compare_with_baseline(row.name, values[pair], resampled[pair], score)
     return baselines
+
+
+def compare_with_baseline(
+    name: str,
+    values: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    by: str,
+    step: int | None = None,
+) -> Baseline:
+    """How far the best is ahead of a baseline: values (2,) and resampled (2, n_resamples) of both,
+    the best first."""
+    bounds = interval(values[0] - values[1], resampled[0] - resampled[1])
+    return Baseline(name, bounds.value, bounds.low, bounds.high, by, step)
 
 
 def baseline_rows(scored: Sequence[Row]) -> dict[str, Row]:

@@ -1,7 +1,7 @@
 """A ranking in the order that real training gave it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,16 @@ from numpy.typing import NDArray
 
 from ckptsel.confirmed import GoalConfirmation
 from ckptsel.race import Race, Standing
-from ckptsel.ranking import EPOCH, Baseline, Ranking, Row, arrange, baseline_rows
-from ckptsel.uncertainty import bootstrap_means, interval, seed_and_image_means
+from ckptsel.ranking import (
+    EPOCH,
+    Baseline,
+    Ranking,
+    Row,
+    arrange,
+    baseline_rows,
+    compare_with_baseline,
+)
+from ckptsel.uncertainty import bootstrap_means, seed_and_image_means
 
 ENDED = ("won", "tied", "behind")
 
@@ -63,7 +71,7 @@ def _with_confirmed(
     ranking: Ranking,
     summaries: dict[str, GoalConfirmation],
     races: dict[str, Race],
-    rows: Any,
+    rows: Iterable[Row],
 ) -> Ranking:
     confirmed: dict[str, dict[str, Standing]] = {}
     for goal, race in races.items():
@@ -98,19 +106,15 @@ def _baseline(
     """How far the winner is ahead: in accuracy where both raced, at the last step that both reached;
     else in the score."""
     best = race.winner or ""
-    for rung in reversed(race.correct):
-        correct = race.correct[rung]
-        if name in correct and best in correct:
-            pair = np.stack([correct[best], correct[name]]).astype(np.float64)
-            resampled = seed_and_image_means(pair)
-            value, by, step = float(pair.mean((1, 2)) @ [1, -1]), "confirmed", race.rungs[rung - 1]
-            break
-    else:
-        if ranking.score == EPOCH:
-            return Baseline(name, None, None, None, by=EPOCH)
-        keys = [f"{checkpoint}/{ranking.score}/per_image" for checkpoint in (best, name)]
-        pair = np.stack([predictions[key] for key in keys])
-        resampled = bootstrap_means(pair, ranking.settings["n_resamples"], ranking.settings["seed"])
-        value, by, step = float(pair.mean(1) @ [1, -1]), ranking.score, None
-    bounds = interval(value, resampled[0] - resampled[1])
-    return Baseline(name, bounds.value, bounds.low, bounds.high, by, step)
+    shared = [step for step, c in race.correct.items() if name in c and best in c]
+    if shared:
+        correct = race.correct[shared[-1]]
+        trained = np.stack([correct[best], correct[name]]).astype(np.float64)
+        resampled = seed_and_image_means(trained)
+        return compare_with_baseline(name, trained.mean((1, 2)), resampled, "confirmed", shared[-1])
+    if ranking.score == EPOCH:
+        return Baseline(name, None, None, None, by=EPOCH)
+    keys = [f"{checkpoint}/{ranking.score}/per_image" for checkpoint in (best, name)]
+    scored = np.stack([predictions[key] for key in keys])
+    resampled = bootstrap_means(scored, ranking.settings["n_resamples"], ranking.settings["seed"])
+    return compare_with_baseline(name, scored.mean(1), resampled, ranking.score)

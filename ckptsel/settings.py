@@ -22,7 +22,7 @@ CHOICES = {
 CONFIRM_CHOICES = {
     "goal": ("fe", "ft", "both"),
     "schedule": ("cosine", "step"),
-    "precision": ("float32", "bfloat16", "float16"),
+    "precision": CHOICES["precision"],
 }
 AUGMENTATION_NAMES = ("flip", "crop", "resized_crop", "none")
 """As in `ckptsel.training`, which takes torch to import."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from ckptsel.errors import DataError, InputError, listed
 from ckptsel.progress import Progress
 from ckptsel.splits import stratified_sample
 from ckptsel.transfer import Task, Transfer
+
+T = TypeVar("T")
 
 N_CHECKPOINTS = 3
 """Short runs are made of so many candidates, spread over the trajectory."""
@@ -47,8 +50,7 @@ def choose_rate(task: Task, checkpoints: Sequence[Checkpoint], seed: int, quiet:
     if len(lrs) == 1:
         return Sweep(lrs[0], {}, 0, ())
     short = _short_task(task, seed)
-    places = np.linspace(0, len(checkpoints) - 1, N_CHECKPOINTS).round()
-    chosen = [checkpoints[int(i)] for i in np.unique(places)]
+    chosen = spread(checkpoints, N_CHECKPOINTS)
     runs = []
     accuracy: dict[float, float | None] = {}
     title = f"{task.protocol.goal} learning rate"
@@ -74,6 +76,12 @@ def choose_rate(task: Task, checkpoints: Sequence[Checkpoint], seed: int, quiet:
         )
     best = max(trained, key=lambda lr: (trained[lr], -lr))
     return Sweep(best, accuracy, len(runs) * short.protocol.n_steps, tuple(runs))
+
+
+def spread(items: Sequence[T], n: int) -> list[T]:
+    """At most `n` of the items, evenly spaced, the first and the last among them (n above 1)."""
+    places = np.linspace(0, len(items) - 1, n).round().astype(int)
+    return [items[i] for i in np.unique(places)]
 
 
 def _short_task(task: Task, seed: int) -> Task:

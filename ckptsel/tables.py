@@ -12,6 +12,7 @@ from ckptsel.confirm_tables import (
     agreement_title,
     confirmation_lines,
     confirmed_cell,
+    percent_interval,
 )
 from ckptsel.confirmed import GoalConfirmation
 from ckptsel.files import csv_text
@@ -218,9 +219,7 @@ def _score_cell(score: ScoreValue | None, unit: str) -> str:
     flag = "!" if score.flags else ""
     if unit != "accuracy":
         return f"{score.value:.3f}{flag}"
-    if score.low is None or score.high is None:
-        return f"{100 * score.value:.1f}{flag}"
-    return f"{100 * score.value:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]{flag}"
+    return percent_interval(score.value, score.low, score.high) + flag
 
 
 def _ranking_text(ranking: Ranking, width: int | None) -> str:

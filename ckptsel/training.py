@@ -68,6 +68,10 @@ class Training:
 
         Raises FloatingPointError where the loss is not finite: the caller decides what that means.
         """
+        with torch.random.fork_rng(enabled=self.seed is not None):
+            return self._run(batches)
+
+    def _run(self, batches: Iterable[Batch]) -> Means:
         self.model.train()
         loss_sum: Tensor | float = 0.0
         n_correct: Tensor | int = 0
@@ -93,7 +97,7 @@ class Training:
         while True:
             try:
                 return self._backward(inputs, labels)
-            except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if self.n_chunks >= len(labels) or not is_out_of_memory(error):
                     raise
                 self.n_chunks *= 2
@@ -144,7 +148,11 @@ def evaluate(
     model: nn.Module, batches: Iterable[Batch], autocast_dtype: torch.dtype | None = None
 ) -> Means:
     """Loss and accuracy in evaluation mode, without gradients. Raises as `Training.run` does."""
-    logits, labels = predict(model, batches, autocast_dtype)
+    return measure(*predict(model, batches, autocast_dtype))
+
+
+def measure(logits: Tensor, labels: Tensor) -> Means:
+    """Means over logits (N, C) and labels (N,). Raises FloatingPointError as `Training.run` does."""
     loss = float(nn.functional.cross_entropy(logits.double(), labels))
     _check_finite(loss)
     return Means(loss, float((logits.argmax(1) == labels).double().mean()), len(labels))

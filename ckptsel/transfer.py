@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -32,7 +33,7 @@ from ckptsel.models import Backbone
 from ckptsel.pixels import normalise
 from ckptsel.protocols import Protocol
 from ckptsel.sources import digest_of
-from ckptsel.training import TensorBatches, Training, compose, epoch_generator, predict
+from ckptsel.training import TensorBatches, Training, compose, epoch_generator, measure, predict
 from ckptsel.workspace import Workspace
 
 TRANSFER_VERSION = 1
@@ -47,7 +48,6 @@ ON_DEVICE_BYTES = 4 * 2**30
 SAVE_INTERVAL_S = 20.0
 
 Predictions = NDArray[np.int64]
-
 
 OnPoint = Callable[[str, int, Point], None]
 """Called after each new point of a run: checkpoint name, seed, point."""
@@ -139,7 +139,7 @@ class Task:
         else:
             self.workspace.load(checkpoint)
             backbone = self.workspace.backbone
-            model = Network(backbone, self._new_layer(self._n_features(), seed))
+            model = Network(backbone, self._new_layer(self._n_features, seed))
         model = model.to(device).to(memory_format=torch.channels_last)
         optimizer = create_optimizer_v2(
             model, protocol.optimizer, lr=lr, weight_decay=protocol.weight_decay, momentum=0.9
@@ -188,14 +188,14 @@ class Task:
             layer.bias.zero_()
         return layer
 
+    @cached_property
     def _n_features(self) -> int:
-        module = self.workspace.backbone.module.to(self.workspace.device).eval()
+        """The same for all checkpoints of an architecture."""
+        self.workspace.backbone.module.to(self.workspace.device).eval()
         size = self.workspace.backbone.preprocessing.input_size
         with torch.no_grad():
             example = torch.zeros(2, *size, device=self.workspace.device)
-            n_features = self.workspace.backbone.features(example).shape[1]
-        module.train()
-        return n_features
+            return self.workspace.backbone.features(example).shape[1]
 
     def _prepare(self, pixels: Tensor) -> Tensor:
         images = normalise(pixels, self.workspace.backbone.preprocessing)
@@ -283,24 +283,19 @@ class Transfer:
                 last = min(n_batches, done + stop - training.step)
                 # The batches before are drawn again, so that the stream is where it was.
                 batches = task.batches(self.checkpoint, self.seed, epoch + 1)
-                with torch.random.fork_rng():
-                    means = training.run(islice(batches, done, last))
+                means = training.run(islice(batches, done, last))
                 loss_sum += means.loss * means.n_samples
                 n_samples += means.n_samples
             task.n_chunks = training.n_chunks
             held_out = task.batches(self.checkpoint, self.seed, epoch=None)
             logits, labels = predict(training.evaluated, held_out, training.autocast_dtype)
-            held_loss = float(nn.functional.cross_entropy(logits.double(), labels))
-            if not np.isfinite(held_loss):
-                raise FloatingPointError
+            held = measure(logits, labels)
         except FloatingPointError:
             self.record.diverged_at = stop
             return None
-        predicted = logits.argmax(1)
         if stop in protocol.rungs:
-            self.record.predictions[stop] = predicted.cpu().numpy()
-        accuracy = float((predicted == labels).double().mean())
-        return Point(stop, loss_sum / n_samples, held_loss, accuracy)
+            self.record.predictions[stop] = logits.argmax(1).cpu().numpy()
+        return Point(stop, loss_sum / n_samples, held.loss, held.accuracy)
 
     def _save(self, training: Training, now: bool) -> None:
         """Keep the state at the end of a rung, and between when it is time.

@@ -6,6 +6,8 @@ import pytest
 
 from ckptsel.errors import UsageError
 from ckptsel.protocols import Protocol, make_protocol
+from ckptsel.settings import AUGMENTATION_NAMES
+from ckptsel.training import AUGMENTATIONS
 
 
 def rates(protocol: Protocol) -> list[float]:
@@ -72,6 +74,10 @@ def test_the_default_grid_has_values_a_decade_apart() -> None:
         lrs = make_protocol(goal, 1000, 32).lrs
         assert len(lrs) >= 3
         assert [b / a for a, b in itertools.pairwise(lrs)] == pytest.approx([10] * 3)
+
+
+def test_the_settings_know_the_augmentations() -> None:
+    assert set(AUGMENTATION_NAMES) == {*AUGMENTATIONS, "none"}
 
 
 def test_an_unknown_preset_is_named() -> None:
