@@ -107,7 +107,11 @@ _CFG = {
 }
 
 default_cfgs = generate_default_cfgs(
-    {"cifar_resnet18.untrained": _CFG, "cifar_resnet18_w16_s2.untrained": _CFG}
+    {
+        "cifar_resnet18.untrained": _CFG,
+        "cifar_resnet18_w16_s2.untrained": _CFG,
+        "cifar_resnet18_w32_s2.untrained": _CFG,
+    }
 )
 
 
@@ -122,3 +126,10 @@ def cifar_resnet18_w16_s2(pretrained: bool = False, **kwargs: Any) -> CifarResNe
     """ResNet-18 of base width 16 with a 3x3 stem of stride 2 (0.7 M parameters, 128 features)."""
     arguments = {"width": 16, "stem_stride": 2, **kwargs}
     return build_model_with_cfg(CifarResNet, "cifar_resnet18_w16_s2", pretrained, **arguments)
+
+
+@register_model
+def cifar_resnet18_w32_s2(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The same of base width 32 (2.8 M parameters, 256 features)."""
+    arguments = {"width": 32, "stem_stride": 2, **kwargs}
+    return build_model_with_cfg(CifarResNet, "cifar_resnet18_w32_s2", pretrained, **arguments)

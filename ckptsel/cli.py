@@ -364,22 +364,33 @@ def inspect(
 
 @command
 def reproduce(
-    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe; see --list.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name of a recipe (see --list), or `verify`.")
+    ] = None,
+    run: Annotated[Path | None, typer.Argument(help="For `verify`: the run folder.")] = None,
     preset: Annotated[str, typer.Option(help="Size of the experiment.")] = "small",
     data_root: Annotated[
         Path, typer.Option(help="Folder that holds the data sets, such as cifar10/ and mnist/.")
     ] = Path("data"),
+    targets: Annotated[
+        str | None, typer.Option(help="Some of the recipe's targets, separated by commas.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run folder. [default: runs/RECIPE-PRESET]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the pre-training.")] = 0,
+    seed: Annotated[int, typer.Option(help="The first seed of the pre-training.")] = 0,
+    seeds: Annotated[
+        int | None, typer.Option(help="Pre-training runs. [default: the recipe's]")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda. [default: what is there]")
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Show the recipes and exit.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Pre-train the trajectory of one of the paper's experiments; goes on where it was killed.
+    """Run one of the paper's experiments and set its claims beside ours; goes on where it was killed.
+
+    `ckptsel reproduce verify RUN` checks a run folder: its files, its claims, its scores.
 
     Example: ckptsel reproduce cifar10-mnist --preset small --data-root data/
     """
@@ -391,14 +402,32 @@ def reproduce(
         return
     if recipe is None:
         raise UsageError("no recipe given: ckptsel reproduce RECIPE; --list shows them.")
+    if recipe == "verify":
+        if run is None:
+            raise UsageError("no run folder given: ckptsel reproduce verify RUN.")
+
+        from ckptsel.reproduce.verify import verify
+
+        for line in verify(run, quiet):
+            print(line)
+        return
+    if run is not None:
+        raise UsageError(f"unexpected argument {str(run)!r}: the run folder is given with --out.")
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"seeds is {seeds}; it must be at least 1.")
     found = find_recipe(recipe, preset)
 
-    from ckptsel.devices import default_device
-    from ckptsel.reproduce.run import run_recipe
+    from ckptsel.reproduce.run import choose_targets, claims_table, run_recipe
 
+    if targets is not None:
+        found = choose_targets(found, [name.strip() for name in targets.split(",")])
     folder = out or Path("runs") / f"{recipe}-{preset}"
-    run_recipe(found, folder, data_root, seed, device or default_device(), quiet)
-    print(folder)
+    claims = run_recipe(
+        found, folder, data_root, range(seed, seed + (seeds or found.n_seeds)), device, quiet
+    )
+    if claims is not None:
+        sys.stdout.write(claims_table(claims))
+        print(f"written to {folder}", file=sys.stderr)
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:

@@ -94,6 +94,10 @@ def open_source(
     path = Path(spec)
     if re.match(r"(hfds|hfids|torch|wds|tfds)/", spec) and not path.exists():
         return TimmSource(spec, data_root)
+    if spec.startswith("paper/") and not path.exists():
+        from ckptsel.paper_targets import PaperSource
+
+        return PaperSource(spec, data_root)
     if data_root is not None and not path.exists():
         path = data_root / spec
     if not path.exists():
@@ -147,7 +151,7 @@ class FolderSource:
             found = sorted(_walk_images(folder / name))
             paths += found
             labels += [label] * len(found)
-        return _files_as_image_set(split, paths, labels, self._class_names, self.root)
+        return files_as_image_set(split, paths, labels, self._class_names, self.root)
 
 
 class CsvSource:
@@ -184,7 +188,7 @@ class CsvSource:
                 f"for example {missing[0]}. Paths are taken relative to the CSV file."
             )
         chosen_labels = [int(labels[i]) for i in chosen]
-        return _files_as_image_set(split, paths, chosen_labels, class_names, self.path.parent)
+        return files_as_image_set(split, paths, chosen_labels, class_names, self.path.parent)
 
     def _split_of(self, row: dict[str, str]) -> str:
         name = (row.get("split") or "train").strip().lower()
@@ -314,16 +318,8 @@ class TimmSource:
         dataset = self._open(split)
         is_stream = isinstance(dataset, IterableDataset)
         samples: Sequence[Any] = list(dataset) if is_stream else dataset
-        labels = _whole_numbers(_labels_of(samples), f"{self.name}, split {split}")
-        where = str(self.data_root.resolve()) if self.data_root else ""
-        return ImageSet(
-            split=split,
-            labels=labels,
-            class_names=_class_names_of(dataset, int(labels.max(initial=-1)) + 1),
-            open_image=lambda i: samples[i][0],
-            locate=lambda i: f"image {i} of {self.name}, split {split}",
-            fingerprint=digest_of(self.name, split, where, labels.tobytes()),
-        )
+        class_names = tuple(str(name) for name in getattr(dataset, "classes", ()))
+        return dataset_as_image_set(samples, class_names, self.name, split, self.data_root)
 
     def _has_folder(self, name: str) -> bool:
         return self.data_root is not None and any(self.data_root.glob(f"{name}*/"))
@@ -335,17 +331,36 @@ class TimmSource:
         return create_dataset(self.name, root=root, split=split, download=False)
 
 
+def dataset_as_image_set(
+    samples: Sequence[Any],
+    class_names: tuple[str, ...],
+    name: str,
+    split: str,
+    data_root: Path | None,
+) -> ImageSet:
+    """A dataset of (image, label) pairs as images of one split; numbers where names are missing."""
+    labels = _whole_numbers(_labels_of(samples), f"{name}, split {split}")
+    n_classes = int(labels.max(initial=-1)) + 1
+    if len(class_names) < n_classes:
+        class_names = tuple(str(i) for i in range(n_classes))
+    where = str(data_root.resolve()) if data_root else ""
+    return ImageSet(
+        split=split,
+        labels=labels,
+        class_names=class_names,
+        open_image=lambda i: samples[i][0],
+        locate=lambda i: f"image {i} of {name}, split {split}",
+        fingerprint=digest_of(name, split, where, labels.tobytes()),
+    )
+
+
 def _labels_of(samples: Sequence[Any]) -> Sequence[Any]:
     """Labels without decoding an image, where the dataset keeps them apart."""
-    targets = getattr(samples, "targets", None)
-    if targets is not None and len(targets) == len(samples):
-        return [int(target) for target in targets]
+    for attribute in ("targets", "_labels"):
+        labels = getattr(samples, attribute, None)
+        if labels is not None and len(labels) == len(samples):
+            return [int(label) for label in labels]
     return [samples[i][1] for i in range(len(samples))]
-
-
-def _class_names_of(dataset: Any, n_classes: int) -> tuple[str, ...]:
-    names = tuple(str(name) for name in getattr(dataset, "classes", ()))
-    return names if len(names) >= n_classes else tuple(str(i) for i in range(n_classes))
 
 
 def digest_of(*parts: str | bytes) -> str:
@@ -375,7 +390,7 @@ def _walk_images(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _files_as_image_set(
+def files_as_image_set(
     split: str, paths: list[Path], labels: list[int], class_names: tuple[str, ...], root: Path
 ) -> ImageSet:
     label_array = np.array(labels, dtype=np.int64)

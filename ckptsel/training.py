@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
@@ -122,7 +123,7 @@ class Training:
         """What the next step needs, as tensors and plain values."""
         state: dict[str, Any] = {"step": self.step, "n_chunks": self.n_chunks}
         for name in ("model", "optimizer", "scheduler", "average", "scaler"):
-            part = getattr(self, name)
+            part = self._part(name)
             state[name] = None if part is None else part.state_dict()
         return state
 
@@ -131,7 +132,13 @@ class Training:
         self.step, self.n_chunks = state["step"], state["n_chunks"]
         for name in ("model", "optimizer", "scheduler", "average", "scaler"):
             if state[name] is not None:
-                getattr(self, name).load_state_dict(state[name])
+                self._part(name).load_state_dict(state[name])
+
+    def _part(self, name: str) -> Any:
+        """A part of the state. The network without its wrapper, so that a training may go on with
+        another number of processes."""
+        part = getattr(self, name)
+        return part.module if isinstance(part, DistributedDataParallel) else part
 
 
 @torch.no_grad()
@@ -178,6 +185,8 @@ class TensorBatches:
     are used, all of them by default. `prepare` turns a batch of inputs into what the model takes
     (normalisation), `augment` changes it at random first. Without a generator the order is that of
     the samples; with one they are shuffled. drop_last: leave out a last partial batch.
+    share: (i, n) keeps every n-th sample of each batch, from the i-th on: the part of process i of n.
+    augment_generator: where the draws of `augment` come from, by default `generator`.
     """
 
     inputs: Tensor
@@ -188,6 +197,8 @@ class TensorBatches:
     generator: torch.Generator | None = None
     rows: Tensor | None = None
     drop_last: bool = False
+    share: tuple[int, int] = (0, 1)
+    augment_generator: torch.Generator | None = None
 
     def __len__(self) -> int:
         """Batches in one pass."""
@@ -199,10 +210,13 @@ class TensorBatches:
         if self.generator is not None:
             rows = rows[torch.randperm(len(rows), generator=self.generator)]
         device = self.labels.device
-        for indices in rows.split(self.batch_size)[: len(self)]:
+        draws = self.augment_generator or self.generator
+        first, step = self.share
+        for batch in rows.split(self.batch_size)[: len(self)]:
+            indices = batch[first::step]
             inputs = self.inputs[indices.to(self.inputs.device)].to(device, non_blocking=True)
-            if self.augment is not None and self.generator is not None:
-                inputs = self.augment(inputs, self.generator)
+            if self.augment is not None and draws is not None:
+                inputs = self.augment(inputs, draws)
             if self.prepare is not None:
                 inputs = self.prepare(inputs)
             yield inputs, self.labels[indices.to(device)]
@@ -213,9 +227,9 @@ def stream_state(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """The random stream of one epoch of one run, on the CPU."""
-    return torch.Generator().manual_seed(stream_state(seed, epoch))
+def epoch_generator(seed: int, epoch: int, *key: int) -> torch.Generator:
+    """The random stream of one epoch of one run, on the CPU; `key` names one of several."""
+    return torch.Generator().manual_seed(stream_state(seed, epoch, *key))
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:

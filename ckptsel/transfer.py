@@ -29,6 +29,7 @@ from ckptsel.cache import Cache
 from ckptsel.checkpoints import Checkpoint
 from ckptsel.confirmed import Point
 from ckptsel.devices import PRECISIONS, few_threads
+from ckptsel.features import extract_features
 from ckptsel.models import Backbone
 from ckptsel.pixels import normalise
 from ckptsel.protocols import Protocol
@@ -253,6 +254,33 @@ class Transfer:
     def forget_training(self) -> None:
         """Drop the weights, which the results no longer need."""
         self.task.cache.drop_record("training", self._key)
+
+    def features_after(self) -> NDArray[np.float32]:
+        """Features (N, D) of all images of the target by the fine-tuned network at the end of the
+        run, which is trained (again) where they are not kept.
+
+        Raises FloatingPointError where it diverges.
+        """
+        task, workspace = self.task, self.task.workspace
+        key = digest_of("features after", self._key)
+        features = task.cache.get_features(key)
+        if features is None:
+            self._train(task.protocol.n_steps, None)
+            if self.record.diverged_at is not None:
+                raise FloatingPointError(f"{self.checkpoint.name} diverged")
+            parts = [
+                extract_features(
+                    workspace.backbone,
+                    pixels,
+                    workspace.device,
+                    workspace.precision,
+                    workspace.settings.batch_size,
+                )
+                for pixels in workspace.pixels()
+            ]
+            features = np.concatenate(parts)
+            task.cache.put_features(key, features)
+        return features
 
     def _train(self, to_step: int, on_point: OnPoint | None) -> None:
         record, task = self.record, self.task

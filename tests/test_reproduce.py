@@ -1,30 +1,36 @@
-"""Recipes and pre-training: what a run folder holds, and that a killed run goes on as it was."""
+"""A reproduction in seconds: what the run folder holds, that it goes on, and that it can be verified."""
 
 import csv
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
 
-from ckptsel.errors import InputError
-from ckptsel.reproduce.pretrain import pretrain
-from ckptsel.reproduce.recipes import early_dense_epochs, find_recipe
-from ckptsel.reproduce.run import _write_parquet, run_recipe
+from ckptsel.errors import DataError, InputError, UsageError
+from ckptsel.reproduce.examine import neighbour_purity
+from ckptsel.reproduce.readings import _parts, main_component, read_components
+from ckptsel.reproduce.recipes import early_dense_epochs, find_recipe, list_recipes
+from ckptsel.reproduce.results import load_results
+from ckptsel.reproduce.run import _write_parquet, check_data, choose_targets
 from ckptsel.sources import ImageSet, open_source
+from ckptsel.splits import plan_validation
 
 SMOKE = find_recipe("cifar10-mnist", "smoke")
 
 
 def make_data(folder: Path, split: str, n: int, mode: str) -> None:
+    """Noise with a class's own grey level, so that there is something to learn."""
     random = np.random.default_rng(len(split))
     labels = np.arange(n) % 10
     shape = (8, 8, 3) if mode == "RGB" else (8, 8)
-    pixels = random.integers(0, 256, (n, *shape)).astype(np.uint8)
+    noise = 40 * random.standard_normal((n, *shape))
+    level = (25 * labels).reshape(n, *(1 for _ in shape))
+    pixels = np.clip(noise + level, 0, 255).astype(np.uint8)
     images = ImageSet(
         split=split,
         labels=labels,
@@ -47,28 +53,59 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke recipe, run at the command line's door."""
+    from ckptsel.reproduce.run import run_recipe
+
     folder = tmp_path_factory.mktemp("run")
-    run_recipe(SMOKE, folder, data_root, seed=0, quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CKPTSEL_CACHE", str(folder.parent / "cache"))
+        run_recipe(SMOKE, folder, data_root, seeds=(0,), device="cpu", quiet=True)
     return folder
 
 
-def test_a_run_folder_holds_checkpoints_target_log_and_manifest(finished: Path) -> None:
-    names = [path.name for path in sorted((finished / "checkpoints").iterdir())]
-    assert names == [f"checkpoint-00{epoch}.safetensors" for epoch in (1, 2, 3)]
-    with safe_open(finished / "checkpoints" / names[1], "pt") as file:
-        metadata = file.metadata()
-    log = list(csv.DictReader((finished / "log.csv").open()))
-    assert metadata["arch"] == "cifar_resnet18_w16_s2"
-    assert metadata["epoch"] == "2"
-    assert metadata["source_accuracy"] == log[1]["source_accuracy"]
-    assert [row["lr"] for row in log] == ["0.05", "0.05", "0.005"]
+def test_a_run_folder_holds_everything(finished: Path) -> None:
+    names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    figures = (
+        "fig1-transfer",
+        "fig3-tsne",
+        "fig4-components",
+        "fig5-logme",
+        "readings",
+        "spectrum",
+    )
+    expected = {
+        "manifest.json",
+        "claims.json",
+        "claims.md",
+        "seed0/log.csv",
+        "seed0/checkpoints/checkpoint-001.safetensors",
+        "seed0/other-checkpoints/checkpoint-002.safetensors",
+        "seed0/mnist-50/ranking.json",
+        "seed0/mnist-50/confirm.json",
+        "targets/mnist-50/train-00000-of-00001.parquet",
+        "raw/predictions.safetensors",
+        *(f"figures/{name}.{suffix}" for name in figures for suffix in ("svg", "png")),
+    }
+    assert expected <= names
     manifest = json.loads((finished / "manifest.json").read_text())
     assert manifest["recipe"]["preset"] == "smoke"
-    assert len(manifest["sha256"]) == 5
+    assert manifest["seeds"] == [0]
+    assert "seed0/checkpoints/checkpoint-001.safetensors" in manifest["sha256"]
+    assert not any("other-checkpoints" in name for name in manifest["sha256"])
+
+
+def test_checkpoints_carry_epoch_and_source_accuracy(finished: Path) -> None:
+    with safe_open(finished / "seed0/checkpoints/checkpoint-003.safetensors", "pt") as file:
+        metadata = file.metadata()
+    log = list(csv.DictReader((finished / "seed0/log.csv").open()))
+    assert metadata["arch"] == "cifar_resnet18_w16_s2"
+    assert metadata["epoch"] == "3"
+    assert metadata["source_accuracy"] == log[2]["source_accuracy"]
+    assert [row["lr"] for row in log] == ["0.05", "0.05", "0.005"]
 
 
 def test_the_target_is_balanced_and_its_splits_do_not_overlap(finished: Path) -> None:
-    source = open_source(str(finished / "target"))
+    source = open_source(str(finished / "targets/mnist-50"))
     train, validation = source.read("train"), source.read("validation")
     assert np.bincount(train.labels).tolist() == [5] * 10
     assert np.bincount(validation.labels).tolist() == [5] * 10
@@ -80,48 +117,184 @@ def test_the_target_is_balanced_and_its_splits_do_not_overlap(finished: Path) ->
     assert len(set(pixels)) == 100
 
 
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_run_goes_on_with_the_same_numbers(
-    data_root: Path, finished: Path, tmp_path: Path
-) -> None:
-    def kill(epoch: int) -> None:
-        if epoch == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        pretrain(SMOKE.pretraining, tmp_path, data_root, quiet=True, on_epoch=kill)
-    assert not (tmp_path / "checkpoints" / "checkpoint-003.safetensors").exists()
-    pretrain(SMOKE.pretraining, tmp_path, data_root, quiet=True)
-    resumed = load_file(tmp_path / "checkpoints" / "checkpoint-003.safetensors")
-    undisturbed = load_file(finished / "checkpoints" / "checkpoint-003.safetensors")
-    assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
-
-
-def test_a_folder_of_another_seed_is_not_continued(data_root: Path, finished: Path) -> None:
-    with pytest.raises(InputError, match=r"belongs to another recipe or seed \(seed 0\)"):
-        pretrain(SMOKE.pretraining, finished, data_root, seed=1, quiet=True)
-
-
-def test_half_precision_keeps_vectors_as_they_are(data_root: Path, tmp_path: Path) -> None:
-    import dataclasses
-
-    recipe = dataclasses.replace(
-        SMOKE.pretraining, epochs=1, checkpoint_epochs=(1,), weights_dtype="float16"
+def test_raw_numbers_have_a_row_for_every_checkpoint_and_seed(finished: Path) -> None:
+    results = load_results(finished)
+    runs = [(r["goal"], r["epoch"], r["transfer_seed"]) for r in results.tables["transfers"]]
+    assert runs == [(g, e, s) for g in ("fe", "ft") for e in (1, 3) for s in (0, 1)]
+    for row in results.tables["transfers"]:
+        correct = results.correct(f"mnist-50/seed0/{row['goal']}/{row['epoch']:03d}")
+        assert correct[row["transfer_seed"]].mean() == pytest.approx(row["accuracy"], abs=1e-6)
+    # Before: 2 checkpoints; after: 2 checkpoints and 2 seeds; each 2 probes of F and 3 readings of 2.
+    assert len(results.tables["components"]) == (2 + 4) * 2 * (1 + 3 * 2)
+    (tsne, *_) = results.rows("clusters", space="tsne", stage="before")
+    points = results.rows("embedding", stage="before", epoch=tsne["epoch"])
+    purity = neighbour_purity(
+        np.array([[row["x"], row["y"]] for row in points]),
+        np.array([row["label"] for row in points]),
     )
-    pretrain(recipe, tmp_path, data_root, quiet=True)
-    weights = load_file(tmp_path / "checkpoints" / "checkpoint-001.safetensors")
-    assert weights["conv1.weight"].dtype == torch.float16
-    assert weights["bn1.running_var"].dtype == torch.float32
+    assert purity.mean() == pytest.approx(tsne["knn_purity"], abs=0.02)
 
 
-def test_missing_data_says_where_it_is_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"no data at {tmp_path / 'cifar10'}"):
-        pretrain(SMOKE.pretraining, tmp_path / "run", tmp_path, quiet=True)
+def test_the_claims_are_beside_the_papers_and_say_why_not(finished: Path) -> None:
+    claims = {c["name"]: c for c in json.loads((finished / "claims.json").read_text())["claims"]}
+    assert claims["source-accuracy"]["verdict"] == "fails"
+    assert claims["fe-falls"]["paper"] == "96.47 %, 88.47 %: -8.00 points"
+    assert claims["fe-falls"]["ours"][0]["interval"]["low"] < 0.5
+    assert claims["ft-grows"]["verdict"] == "not tested"
+    table = (finished / "claims.md").read_text()
+    assert "| Table 1 | mnist-50 |" in table
+    assert "**not tested**" in table
+
+
+def test_verify_finds_a_whole_run_right(finished: Path, run, monkeypatch) -> None:
+    monkeypatch.setenv("CKPTSEL_CACHE", str(finished.parent / "cache"))
+    code, out, err = run("reproduce", "verify", finished, "--quiet")
+    assert (code, err) == (0, "")
+    assert "files are as the manifest names them" in out
+    assert "claims follow from the raw numbers" in out
+    assert "12 scores follow from 2 checkpoints" in out
+
+
+def test_verify_names_what_was_changed(finished: Path, tmp_path: Path, run, monkeypatch) -> None:
+    monkeypatch.setenv("CKPTSEL_CACHE", str(finished.parent / "cache"))
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    scores = (copy / "raw/scores.csv").read_text().splitlines()
+    fields = scores[1].split(",")
+    fields[5] = "0.987"
+    (copy / "raw/scores.csv").write_text("\n".join([scores[0], ",".join(fields), *scores[2:]]))
+    claims = (copy / "claims.json").read_text().replace('"fails"', '"holds"')
+    (copy / "claims.json").write_text(claims)
+    code, out, err = run("reproduce", "verify", copy, "--quiet")
+    assert (code, out) == (3, "")
+    assert "raw/scores.csv has changed since the manifest was written" in err
+    assert "claim source-accuracy (source): claims.json has source-accuracy: holds" in err
+    assert "linear_probe of epoch 1 on mnist-50: scores.csv has 0.987, the checkpoint gives" in err
+
+
+def test_verify_of_another_folder_says_so(tmp_path: Path, run) -> None:
+    code, _, err = run("reproduce", "verify", tmp_path)
+    assert code == 3
+    assert "is no run folder of `ckptsel reproduce`" in err
+    assert run("reproduce", "verify")[0] == 2
+
+
+def test_a_finished_run_is_not_trained_again(
+    data_root: Path, finished: Path, tmp_path: Path, run, monkeypatch
+) -> None:
+    """Trainings and scores are read back; what is computed from them is the same."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    monkeypatch.setenv("CKPTSEL_CACHE", str(finished.parent / "cache"))
+    monkeypatch.setattr("ckptsel.training.Training.run", None)
+    # The probes of components are trained too, and not kept.
+    monkeypatch.setattr("ckptsel.reproduce.readings.PROBES", ())
+    monkeypatch.setattr("ckptsel.reproduce.figures.FIGURES", {})
+    recipe = ("cifar10-mnist", "--preset", "smoke", "--data-root", data_root, "--out", copy)
+    code, out, _ = run("reproduce", *recipe, "--quiet")
+    assert code == 0
+    assert "| Fig. 1 | mnist-50 |" in out
+    for name in ("transfers", "scores", "spectra", "clusters"):
+        assert (copy / f"raw/{name}.csv").read_bytes() == (
+            finished / f"raw/{name}.csv"
+        ).read_bytes()
+
+
+def test_missing_data_is_named_before_anything_is_computed(tmp_path: Path, run) -> None:
+    code, _, err = run("reproduce", "imagenet", "--preset", "paper", "--data-root", tmp_path)
+    assert code == 3
+    assert "10 of 10 data sets of the recipe are not there" in err
+    assert "source imagenet: no data at" in err
+    assert "CUB_200_2011.tgz from www.vision.caltech.edu" in err
+    assert f"put it at {tmp_path / 'CUB_200_2011'}" in err
+    assert "leave targets out with --targets" in err
+
+
+def test_targets_can_be_left_out(data_root: Path) -> None:
+    recipe = find_recipe("cifar10-mnist", "small")
+    with pytest.raises(DataError, match=r"(?s)1 of 3 data sets .* target cifar100-2000"):
+        check_data(recipe, data_root)
+    check_data(choose_targets(recipe, ["mnist-1000"]), data_root)
+    with pytest.raises(UsageError, match=r"no target 'mnist'. Known: mnist-1000"):
+        choose_targets(recipe, ["mnist"])
+
+
+def test_recipes_are_listed_with_their_presets(run) -> None:
+    code, out, _ = run("reproduce", "--list")
+    assert code == 0
+    for name in ("cifar10-mnist", "imagenet"):
+        for preset in ("paper", "small", "smoke"):
+            assert f"{name} --preset {preset}: " in out
+    assert run("reproduce", "cifar10-mnist", "--seeds", "0")[0] == 2
+
+
+def test_the_paper_presets_are_the_papers() -> None:
+    recipes = {(r.name, r.preset): r for r in list_recipes()}
+    cifar = recipes["cifar10-mnist", "paper"].pretraining
+    assert (cifar.model, cifar.epochs, cifar.n_images) == ("cifar_resnet18", 200, None)
+    imagenet = recipes["imagenet", "paper"]
+    p = imagenet.pretraining
+    assert (p.model, p.epochs, p.lr, p.milestones, p.weight_decay) == (
+        "resnet50",
+        90,
+        0.1,
+        (30, 60),
+        1e-4,
+    )
+    assert len(imagenet.targets) == 9
+    assert len({target.name for target in imagenet.targets}) == 9
 
 
 def test_early_epochs_are_dense() -> None:
     assert early_dense_epochs(120) == (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 80, 100, 120)
     assert early_dense_epochs(12) == (1, 2, 3, 5, 7, 10, 12)
+
+
+def test_readings_take_each_part_in_its_own_basis() -> None:
+    import torch
+
+    random = np.random.default_rng(0)
+    features = torch.from_numpy(random.standard_normal((300, 6)) * [9, 5, 2, 1, 1, 1])
+    fitted, held = np.arange(200), np.arange(200, 300)
+
+    def by_svd(basis: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        _, s, v = torch.linalg.svd(basis, full_matrices=False)
+        k = int((s.cumsum(0) / s.sum() < 0.8).sum()) + 1
+        return rows @ v[:k].T @ v[:k]
+
+    expected = {
+        "train": by_svd(features[:200], features),
+        "own": torch.cat([by_svd(features[:200], features[:200]), by_svd(*[features[200:]] * 2)]),
+    }
+    for reading, main in expected.items():
+        assert torch.allclose(main_component(features, _parts(reading, fitted, held))[0], main)
+    batches = _parts("batch", fitted, held)
+    assert [len(basis) for basis, _ in batches] == [200, 100]
+    assert sorted(np.concatenate([rows for _, rows in batches])) == list(range(300))
+
+
+def test_readings_of_the_training_basis_are_the_scores_of_rank() -> None:
+    from ckptsel.scores import ScoreInputs
+
+    random = np.random.default_rng(1)
+    labels = np.arange(120) % 3
+    features = random.standard_normal((120, 8)).astype(np.float32)
+    features[:, 0] += 2 * labels
+    plan = plan_validation(80, 40)
+    rows = {
+        (row["reading"], row["probe"], row["component"]): row["accuracy"]
+        for row, _ in read_components(features, labels, plan)
+    }
+    inputs = ScoreInputs(features, labels, plan)
+    for component, view in (("main", "main"), ("residual", "residual")):
+        predicted = inputs.held_out(view).predictions[0]
+        assert rows["train", "logistic", component] == (predicted == labels[80:]).mean()
+    assert len(rows) == 2 * 7
+
+
+def test_a_run_folder_of_another_recipe_is_not_continued(data_root: Path, finished: Path) -> None:
+    from ckptsel.reproduce.pretrain import pretrain
+
+    other = dataclasses.replace(SMOKE.pretraining, lr=0.01)
+    with pytest.raises(InputError, match="belongs to another recipe or seed"):
+        pretrain(other, finished / "seed0", data_root, quiet=True)

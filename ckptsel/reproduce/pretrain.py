@@ -1,7 +1,10 @@
 """Pre-training: makes the checkpoints of a trajectory, and goes on where it was killed.
 
-A run folder holds `checkpoints/` (weights with epoch and source accuracy), `log.csv` (one row an
-epoch), and, until the last epoch is done, `training_state.pt` (weights, optimiser, log).
+A run folder holds `checkpoints/` (weights with epoch and source accuracy, of the epochs that are
+analysed), `other-checkpoints/` (those of all other epochs), `log.csv` (one row an epoch), and, until
+the last epoch is done, `training_state.pt` (weights, optimiser, log).
+
+One process trains on one device; several that `torchrun` started share the batches.
 """
 
 import dataclasses
@@ -11,29 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from timm.scheduler import create_scheduler_v2
+from torch import Tensor, nn
 
 from ckptsel import cifar_resnet  # noqa: F401  (registers the architectures)
-from ckptsel.errors import InputError
+from ckptsel.devices import PRECISIONS, default_precision
+from ckptsel.errors import InputError, UsageError
 from ckptsel.files import atomic_path, csv_text, write_text
-from ckptsel.pixels import Preprocessing, decode, normalise
 from ckptsel.progress import Progress
+from ckptsel.reproduce.distributed import World
 from ckptsel.reproduce.recipes import Pretraining
-from ckptsel.sources import ImageSet, open_source
-from ckptsel.training import TensorBatches, Training, compose, epoch_generator, evaluate
-
-EVALUATION_BATCH = 500
+from ckptsel.reproduce.source_data import SourceData, open_source_data
+from ckptsel.training import Training, evaluate
 
 
 @dataclass
 class TrainingState:
-    """Everything that the next epoch needs."""
+    """Everything that the next epoch needs. network: the weights, without what trains them."""
 
+    network: nn.Module
     training: Training
+    scheduler: Any
     epoch: int
     log: list[dict[str, Any]]
 
@@ -43,24 +47,35 @@ def pretrain(
     run: Path,
     data_root: Path,
     seed: int = 0,
-    device: str = "cpu",
+    world: World | None = None,
     quiet: bool = False,
     on_epoch: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train from the last saved epoch to the end; returns the log, one row an epoch.
 
     Seeded: on one device and thread count the weights are the same, killed in between or not.
+    world: this process among others; a single one on the CPU by default.
     on_epoch: called after an epoch is saved (tests kill the run there).
-    Raises InputError where the run folder belongs to another recipe or seed.
+    Raises InputError where the run folder belongs to another recipe or seed; UsageError where the
+    batch cannot be shared equally.
     """
-    preprocessing = _preprocessing_of(recipe.model)
-    train_batches, test_batches = _open_batches(recipe, data_root, preprocessing, seed, device)
-    state = _start_or_resume(recipe, run, seed, device)
+    world = world or World("cpu")
+    if recipe.batch_size % world.size:
+        raise UsageError(
+            f"batches of {recipe.batch_size} cannot be shared equally by {world.size} processes."
+        )
+    state = _start_or_resume(recipe, run, seed, world)
+    if state.epoch == recipe.epochs:
+        return state.log
+    quiet = quiet or not world.is_main
+    data = open_source_data(recipe, data_root, seed, world, quiet)
     title = f"pre-train {recipe.model}"
     with Progress(title, recipe.epochs, done=state.epoch, quiet=quiet) as progress:
         while state.epoch < recipe.epochs:
-            row = _train_one_epoch(recipe, state, train_batches, test_batches, seed)
-            _save(recipe, run, state, seed)
+            row = _train_one_epoch(state, data, world)
+            if world.is_main:
+                _save(recipe, run, state, seed)
+            world.wait()
             progress.advance(
                 f"loss {row['train_loss']:.3f}, source accuracy {row['source_accuracy']:.3f}"
             )
@@ -73,24 +88,16 @@ def checkpoint_name(epoch: int) -> str:
     return f"checkpoint-{epoch:03d}.safetensors"
 
 
-def _train_one_epoch(
-    recipe: Pretraining,
-    state: TrainingState,
-    train_batches: TensorBatches,
-    test_batches: TensorBatches,
-    seed: int,
-) -> dict[str, Any]:
+def _train_one_epoch(state: TrainingState, data: SourceData, world: World) -> dict[str, Any]:
     start = time.monotonic()
     epoch = state.epoch + 1
-    rate = recipe.learning_rate(epoch)
-    for group in state.training.optimizer.param_groups:
-        group["lr"] = rate
-    batches = dataclasses.replace(train_batches, generator=epoch_generator(seed, epoch))
-    trained = state.training.run(batches)
-    tested = evaluate(state.training.model, test_batches)
+    state.scheduler.step(epoch - 1)
+    trained = world.mean(state.training.run(data.train(epoch)))
+    # Not through the wrapper: processes may have different numbers of test batches.
+    tested = world.mean(evaluate(state.network, data.test, state.training.autocast_dtype))
     row = {
         "epoch": epoch,
-        "lr": float(f"{rate:.6g}"),
+        "lr": float(f"{state.training.optimizer.param_groups[0]['lr']:.6g}"),
         "train_loss": round(trained.loss, 6),
         "train_accuracy": round(trained.accuracy, 6),
         "source_loss": round(tested.loss, 6),
@@ -102,21 +109,26 @@ def _train_one_epoch(
     return row
 
 
-def _start_or_resume(recipe: Pretraining, run: Path, seed: int, device: str) -> TrainingState:
+def _start_or_resume(recipe: Pretraining, run: Path, seed: int, world: World) -> TrainingState:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = timm.create_model(recipe.model)
-    model = model.to(device, memory_format=torch.channels_last)
+        network = timm.create_model(recipe.model, num_classes=recipe.n_classes)
+    network = network.to(world.device, memory_format=torch.channels_last)
+    if world.device.startswith("cuda"):
+        # Fused kernels; on a CPU compiling takes longer than it saves.
+        network.compile()
     optimizer = torch.optim.SGD(
-        model.parameters(),
+        network.parameters(),
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    state = TrainingState(Training(model, optimizer), epoch=0, log=[])
+    dtype = PRECISIONS[default_precision(world.device)]
+    training = Training(world.wrap(network), optimizer, autocast_dtype=dtype)
+    state = TrainingState(network, training, _scheduler(recipe, optimizer), epoch=0, log=[])
     path = run / "training_state.pt"
     if path.exists():
-        saved = torch.load(path, map_location=device, weights_only=True)
+        saved = torch.load(path, map_location=world.device, weights_only=True)
         if saved["recipe"] != _as_plain(recipe) or saved["seed"] != seed:
             raise InputError(
                 f"{path} belongs to another recipe or seed (seed {saved['seed']}). "
@@ -127,10 +139,23 @@ def _start_or_resume(recipe: Pretraining, run: Path, seed: int, device: str) -> 
     return state
 
 
+def _scheduler(recipe: Pretraining, optimizer: torch.optim.Optimizer) -> Any:
+    """timm's, stepped by the epoch, counted from 0; it keeps no state of its own."""
+    options: dict[str, Any] = {"sched": "cosine", "min_lr": 0.0}
+    if recipe.schedule == "step":
+        # timm lowers the rate one epoch before its milestones.
+        milestones = [epoch + 1 for epoch in recipe.milestones]
+        options = {
+            "sched": "multistep",
+            "decay_milestones": milestones,
+            "decay_rate": recipe.gamma,
+        }
+    return create_scheduler_v2(optimizer, num_epochs=recipe.epochs, **options)[0]
+
+
 def _save(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> None:
     """Checkpoint and log first, the state last: a kill in between repeats the epoch."""
-    if state.epoch in recipe.checkpoint_epochs:
-        _save_checkpoint(recipe, run, state, seed)
+    _save_checkpoint(recipe, run, state, seed)
     write_text(run / "log.csv", csv_text(state.log))
     with atomic_path(run / "training_state.pt") as temporary:
         torch.save(
@@ -147,7 +172,7 @@ def _save(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> No
 
 def _save_checkpoint(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> None:
     dtype = getattr(torch, recipe.weights_dtype)
-    weights = {name: _stored(t, dtype) for name, t in state.training.model.state_dict().items()}
+    weights = {name: _stored(t, dtype) for name, t in state.network.state_dict().items()}
     metadata = {
         "format": "ckptsel",
         "arch": recipe.model,
@@ -155,7 +180,9 @@ def _save_checkpoint(recipe: Pretraining, run: Path, state: TrainingState, seed:
         "source_accuracy": str(state.log[-1]["source_accuracy"]),
         "seed": str(seed),
     }
-    with atomic_path(run / "checkpoints" / checkpoint_name(state.epoch)) as temporary:
+    analysed = state.epoch in recipe.checkpoint_epochs
+    folder = run / ("checkpoints" if analysed else "other-checkpoints")
+    with atomic_path(folder / checkpoint_name(state.epoch)) as temporary:
         save_file(weights, temporary, metadata)
 
 
@@ -167,38 +194,3 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _as_plain(recipe: Pretraining) -> dict[str, Any]:
     return dataclasses.asdict(recipe)
-
-
-def _preprocessing_of(model_name: str) -> Preprocessing:
-    config = timm.get_pretrained_cfg(model_name)
-    return Preprocessing(
-        input_size=config.input_size,
-        interpolation=config.interpolation,
-        mean=config.mean,
-        std=config.std,
-        crop_pct=config.crop_pct,
-    )
-
-
-def _open_batches(
-    recipe: Pretraining, data_root: Path, preprocessing: Preprocessing, seed: int, device: str
-) -> tuple[TensorBatches, TensorBatches]:
-    source = open_source(str(data_root / recipe.data))
-    train = source.read("train")
-    if recipe.n_images is not None:
-        order = np.random.default_rng(seed).permutation(len(train))
-        train = train.subset(order[: recipe.n_images])
-    test = source.read("test")
-
-    def prepare(pixels: Tensor) -> Tensor:
-        return normalise(pixels, preprocessing).contiguous(memory_format=torch.channels_last)
-
-    def batches(images: ImageSet, batch_size: int, augment: Any) -> TensorBatches:
-        pixels = torch.from_numpy(decode(images, preprocessing, cache=None, quiet=True))
-        labels = torch.from_numpy(images.labels)
-        return TensorBatches(pixels.to(device), labels.to(device), batch_size, prepare, augment)
-
-    return (
-        batches(train, recipe.batch_size, compose(recipe.augment)),
-        batches(test, EVALUATION_BATCH, None),
-    )

@@ -10,12 +10,16 @@ from ckptsel.errors import UsageError, did_you_mean
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How the checkpoints of a trajectory are made: SGD with a step schedule.
+    """How the checkpoints of a trajectory are made: SGD with momentum, one learning rate an epoch.
 
     model: timm name. data: folder below the data root. n_images: how many training images are
-    used, None for all. milestones: epochs after which the rate is multiplied by `gamma`.
-    augment: names of `ckptsel.training.AUGMENTATIONS`. checkpoint_epochs: epochs whose weights
-    are kept. weights_dtype: how matrices and convolutions are stored; vectors stay float32.
+    used, None for all. batch_size: over all processes. augment: names of
+    `ckptsel.training.AUGMENTATIONS`. checkpoint_epochs: epochs whose checkpoints are analysed; the
+    weights of the others are kept beside them. schedule: `step` multiplies the rate by `gamma` after
+    each epoch of `milestones`, `cosine` lets it fall to zero. n_classes: classes of the source.
+    image_size: pixels a side, None for the model's own. streamed: images are read from their files
+    in every epoch, for data that does not fit into memory. weights_dtype: how matrices and
+    convolutions are stored; vectors stay float32.
     """
 
     model: str
@@ -24,41 +28,58 @@ class Pretraining:
     epochs: int
     batch_size: int
     lr: float
-    momentum: float
     weight_decay: float
-    milestones: tuple[int, ...]
-    gamma: float
     augment: tuple[str, ...]
     checkpoint_epochs: tuple[int, ...]
+    momentum: float = 0.9
+    schedule: str = "step"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    n_classes: int = 10
+    image_size: int | None = None
+    streamed: bool = False
     weights_dtype: str = "float32"
-
-    def learning_rate(self, epoch: int) -> float:
-        """The rate during `epoch`, counted from 1."""
-        n_steps = sum(epoch > milestone for milestone in self.milestones)
-        return self.lr * self.gamma**n_steps
 
 
 @dataclass(frozen=True)
-class TargetSample:
-    """A target drawn from a data set's training split: the same number of images from each class.
+class RecipeTarget:
+    """A target that the checkpoints are transferred to.
 
-    n_train, n_validation: images in each split; both are drawn without overlap.
+    name: of its results. data: what `--data` takes, below the data root. n_train, n_validation:
+    images of two splits that are drawn from the training images without overlap, classes in their
+    proportions; None takes the training images and the test images as they are. epochs: passes of FE
+    and FT. preset: transfer settings of `ckptsel.protocols.PRESETS`. Without either the defaults of
+    `ckptsel confirm` hold.
     """
 
+    name: str
     data: str
-    n_train: int
-    n_validation: int
+    n_train: int | None = None
+    n_validation: int | None = None
+    epochs: float | None = None
+    preset: str | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One experiment at one size."""
+    """One experiment at one size.
+
+    n_seeds: pre-training seeds. n_transfer_seeds: FE and FT runs of each checkpoint. goals: which of
+    them are run. closer_targets: targets whose components are taken apart in all readings, before
+    and after fine-tuning. after_epochs: the checkpoints whose features are looked at after
+    fine-tuning; the first and the last of them stand for the paper's epochs 5 and 200.
+    """
 
     name: str
     preset: str
     about: str
     pretraining: Pretraining
-    target: TargetSample
+    targets: tuple[RecipeTarget, ...]
+    n_seeds: int = 1
+    n_transfer_seeds: int = 3
+    goals: tuple[str, ...] = ("fe", "ft")
+    closer_targets: tuple[str, ...] = ()
+    after_epochs: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -66,9 +87,9 @@ class Recipe:
 
 def list_recipes() -> list[Recipe]:
     """All recipes at all sizes."""
-    from ckptsel.reproduce import cifar10_mnist
+    from ckptsel.reproduce import cifar10_mnist, imagenet
 
-    return [*cifar10_mnist.PRESETS]
+    return [*cifar10_mnist.PRESETS, *imagenet.PRESETS]
 
 
 def find_recipe(name: str, preset: str) -> Recipe:

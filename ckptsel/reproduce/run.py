@@ -1,50 +1,222 @@
-"""One reproduction: pre-training, its target, and the manifest that says how they were made."""
+"""One reproduction, from nothing to claims, all in one run folder.
 
+recipe -> targets -> for each seed: pre-training -> for each target: what is measured (`examine`)
+       -> raw numbers -> figures, claims -> manifest
+
+    RUN/manifest.json            recipe, seeds, versions, hardware, time, digests of all files
+    RUN/claims.json, claims.md   the paper's claims beside ours
+    RUN/raw/, RUN/figures/       numbers and pictures
+    RUN/targets/<target>/        targets that were drawn
+    RUN/seed<n>/checkpoints/     one trajectory, and log.csv
+    RUN/seed<n>/<target>/        ranking.json and confirm.json of that trajectory
+"""
+
+import dataclasses
 import hashlib
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ckptsel.cache import default_cache_folder
 from ckptsel.environment import describe_environment, package_version, utc_now
-from ckptsel.files import atomic_path, write_json
+from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
+from ckptsel.files import atomic_path, write_json, write_text
 from ckptsel.progress import format_seconds
+from ckptsel.reproduce.claims import Claim
+from ckptsel.reproduce.distributed import open_world
+from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.pretrain import pretrain
-from ckptsel.reproduce.recipes import Recipe, TargetSample
-from ckptsel.sources import ImageSet, open_source
+from ckptsel.reproduce.recipes import Recipe, RecipeTarget
+from ckptsel.reproduce.results import Results, save_results
+from ckptsel.settings import RankSettings
+from ckptsel.sources import ImageSet, Source, open_source
 from ckptsel.splits import stratified_sample
 
-MANIFEST_SCHEMA = "ckptsel.run/1"
+MANIFEST_SCHEMA = "ckptsel.run/2"
+CLAIMS_SCHEMA = "ckptsel.claims/1"
+
+TARGET_SEED = 0
+"""Targets are drawn the same for every pre-training seed."""
+
+NOT_SHIPPED = ("other-checkpoints", "training_state.pt", "predictions.safetensors")
 
 
 def run_recipe(
     recipe: Recipe,
     folder: Path,
     data_root: Path,
-    seed: int = 0,
-    device: str = "cpu",
+    seeds: Sequence[int] = (0,),
+    device: str | None = None,
     quiet: bool = False,
-) -> None:
-    """Pre-train, draw the target, write the manifest, all into `folder`; resumes where it stopped."""
-    log = pretrain(recipe.pretraining, folder, data_root, seed, device, quiet)
-    write_target(recipe.target, folder / "target", data_root, seed)
-    write_json(folder / "manifest.json", _manifest(recipe, folder, seed, device, log))
+) -> list[Claim] | None:
+    """Everything that the recipe asks for, into `folder`; goes on where it was killed.
+
+    seeds: of the pre-training. Returns the claims; None in all processes of torchrun but the first.
+    Raises DataError naming the data that is missing, before anything is computed.
+    """
+    start = time.monotonic()
+    check_extras()
+    check_data(recipe, data_root)
+    with open_world(device) as world:
+        for seed in seeds:
+            run = folder / f"seed{seed}"
+            pretrain(recipe.pretraining, run, data_root, seed, world, quiet)
+    if not world.is_main:
+        return None
+    results = measure_run(recipe, folder, data_root, seeds, world.device, quiet)
+    save_results(results, folder)
+    from ckptsel.reproduce.figures import draw_figures
+
+    draw_figures(results, folder)
+    claims = check_claims(results, recipe.name)
+    write_claims(folder, claims)
+    write_json(
+        folder / "manifest.json",
+        _manifest(recipe, folder, seeds, world.device, results, time.monotonic() - start),
+    )
+    return claims
 
 
-def write_target(sample: TargetSample, folder: Path, data_root: Path, seed: int) -> None:
+def measure_run(
+    recipe: Recipe,
+    folder: Path,
+    data_root: Path,
+    seeds: Sequence[int],
+    device: str,
+    quiet: bool,
+) -> Results:
+    """The raw numbers of trajectories that are there."""
+    from ckptsel.reproduce.examine import Place, examine
+
+    results = Results()
+    for seed in seeds:
+        for row in read_log(folder / f"seed{seed}" / "log.csv"):
+            results.add("source", seed=seed, **row)
+    for target in recipe.targets:
+        settings = RankSettings(device=device, cache_dir=str(default_cache_folder()))
+        data = target.data
+        if target.n_train is not None:
+            data = str(folder / "targets" / target.name)
+            write_target(target, Path(data), data_root)
+        else:
+            settings = dataclasses.replace(settings, data_root=str(data_root), eval_split="test")
+        for seed in seeds:
+            run = folder / f"seed{seed}"
+            place = Place(
+                recipe,
+                target,
+                seed,
+                run / "checkpoints",
+                data,
+                dataclasses.replace(settings, model=recipe.pretraining.model),
+                run / target.name,
+                quiet,
+            )
+            examine(place, results)
+    return results
+
+
+def choose_targets(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    """The recipe with some of its targets. Raises UsageError for one that it does not have."""
+    known = {target.name: target for target in recipe.targets}
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"recipe {recipe.name} --preset {recipe.preset} has no target {name!r}. Known: "
+                f"{', '.join(known)}." + did_you_mean(name, known)
+            )
+    return dataclasses.replace(recipe, targets=tuple(known[name] for name in names))
+
+
+def check_extras() -> None:
+    """Raises UsageError where figures or embeddings could not be made in the end."""
+    missing = [name for name in ("matplotlib", "sklearn") if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{' and '.join(missing)} not installed, which `reproduce` draws its figures with. Install "
+            "them with: pip install 'ckptsel[reproduce]'."
+        )
+
+
+def check_data(recipe: Recipe, data_root: Path) -> None:
+    """Raises DataError naming everything that the recipe needs and that is not there."""
+    problems = []
+    try:
+        open_source(str(data_root / recipe.pretraining.data))
+    except InputError as error:
+        problems.append(f"source {recipe.pretraining.data}: {error}")
+    for target in recipe.targets:
+        try:
+            _open_target(target, data_root).read("train")
+        except InputError as error:
+            problems.append(f"target {target.name}: {error}")
+    if problems:
+        missing = "\n  ".join(problems)
+        raise DataError(
+            f"{len(problems)} of {1 + len(recipe.targets)} data sets of the recipe are not there, below "
+            f"{data_root}:\n  {missing}\nName another --data-root, or leave targets out with --targets."
+        )
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of `log.csv`, as numbers."""
+    import csv
+
+    with path.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    return [{k: int(v) if k == "epoch" else float(v) for k, v in row.items()} for row in rows]
+
+
+def write_target(target: RecipeTarget, folder: Path, data_root: Path) -> None:
     """A training and a validation split without overlap, both drawn from the training images.
 
-    The data's own test split stays untouched, for those who want to test what was chosen.
+    The data's own test split stays untouched, for those who want to test what was chosen. What is
+    there already is left: its files' times are part of what features are known by.
     """
-    source = open_source(str(data_root / sample.data))
-    images = source.read("train")
-    train = stratified_sample(images.labels, sample.n_train, (seed, 3))
+    names = {split: f"{split}-00000-of-00001.parquet" for split in ("train", "validation")}
+    if all((folder / name).is_file() for name in names.values()):
+        return
+    assert target.n_train is not None and target.n_validation is not None
+    images = _open_target(target, data_root).read("train")
+    train = stratified_sample(images.labels, target.n_train, (TARGET_SEED, 3))
     rest = np.setdiff1d(np.arange(len(images)), train)
-    held = stratified_sample(images.labels[rest], sample.n_validation, (seed, 4))
+    held = stratified_sample(images.labels[rest], target.n_validation, (TARGET_SEED, 4))
     for split, indices in (("train", train), ("validation", rest[held])):
-        order = np.random.default_rng((seed, 5)).permutation(len(indices))
-        path = folder / f"{split}-00000-of-00001.parquet"
-        _write_parquet(path, images.subset(indices[order]))
+        order = np.random.default_rng((TARGET_SEED, 5)).permutation(len(indices))
+        _write_parquet(folder / names[split], images.subset(indices[order]))
+
+
+def write_claims(folder: Path, claims: Sequence[Claim]) -> None:
+    """`claims.json`, and the same as a table for people."""
+    write_text(folder / "claims.md", claims_table(claims))
+    write_json(
+        folder / "claims.json",
+        {"schema": CLAIMS_SCHEMA, "claims": [claim.to_dict() for claim in claims]},
+    )
+
+
+def claims_table(claims: Sequence[Claim]) -> str:
+    """Markdown: one row a claim."""
+    lines = [
+        "| where | target | claim | the paper | ours | verdict |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for claim in claims:
+        ours = "<br>".join(f"seed {f.seed}: {f.text}" for f in claim.ours)
+        ours = "<br>".join(part for part in (ours, f"({claim.why})" if claim.why else "") if part)
+        cells = (claim.where, claim.target, claim.claim, claim.paper, ours, f"**{claim.verdict}**")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _open_target(target: RecipeTarget, data_root: Path) -> Source:
+    if target.data.startswith("paper/"):
+        return open_source(target.data, data_root)
+    return open_source(str(data_root / target.data))
 
 
 def _write_parquet(path: Path, images: ImageSet) -> None:
@@ -77,22 +249,43 @@ def _write_parquet(path: Path, images: ImageSet) -> None:
 
 
 def _manifest(
-    recipe: Recipe, folder: Path, seed: int, device: str, log: list[dict[str, Any]]
+    recipe: Recipe,
+    folder: Path,
+    seeds: Sequence[int],
+    device: str,
+    results: Results,
+    seconds: float,
 ) -> dict[str, Any]:
-    seconds = sum(row["time_s"] for row in log)
-    shipped = (*sorted(folder.glob("checkpoints/*.safetensors")), *sorted(folder.glob("target/*")))
+    pretraining = {
+        f"seed{seed}": round(sum(row["time_s"] for row in results.rows("source", seed=seed)), 1)
+        for seed in seeds
+    }
     return {
         "schema": MANIFEST_SCHEMA,
         "ckptsel": package_version("ckptsel"),
         "created": utc_now(),
         "recipe": recipe.to_dict(),
-        "seed": seed,
+        "seeds": list(seeds),
         "environment": describe_environment(device),
-        "pretraining_time_s": round(seconds, 1),
-        "pretraining_time": format_seconds(seconds),
-        "final": log[-1],
-        "sha256": {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in shipped
-        },
+        "pretraining_time_s": pretraining,
+        # Of the last call alone: what was finished before is read from the caches.
+        "time_s": round(seconds, 1),
+        "time": format_seconds(seconds),
+        "sha256": digests(folder),
     }
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a run that is kept, by its path in the folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not _is_left_out(path.relative_to(folder))
+    }
+
+
+def _is_left_out(path: Path) -> bool:
+    if path.parts[0] == "raw":
+        return False
+    left_out = path.name in ("manifest.json", "README.md", "confirm.safetensors")
+    return left_out or any(part in NOT_SHIPPED for part in path.parts)

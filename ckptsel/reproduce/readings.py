@@ -1,0 +1,98 @@
+"""Three readings of the paper's main and residual component, and two probes to read them with.
+
+Deng et al. (arXiv 2203.04668) take the singular value decomposition of a "batched feature matrix"
+(Eqs. 1-3) and probe F_m and F_r (Table 1, Figure 4). They do not say which images make up the matrix
+that a held-out image is projected with:
+
+    train   the basis of the training images, for all images (what the scores of `rank` use)
+    own     the training images in their own basis, the held-out images in theirs
+    batch   every batch of 128 images in its own basis
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ckptsel.probe import PAPER_BATCH
+from ckptsel.scores import ScoreInputs
+from ckptsel.spectrum import compute_spectrum
+from ckptsel.splits import Evaluation
+
+READINGS = ("train", "own", "batch")
+PROBES = ("paper", "logistic")
+
+CONVERGED_BELOW = 20_000
+"""Training images above which only the paper's probe is fitted: the other takes minutes a view."""
+
+
+def read_components(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    evaluation: Evaluation,
+    device: str = "cpu",
+    energy: float = 0.8,
+) -> Iterator[tuple[dict[str, Any], NDArray[np.int64]]]:
+    """Held-out accuracy of every component in every reading, with every probe.
+
+    features: (N, D), labels: (N,), of all images of a target; its evaluation has one fold.
+    Gives a row (reading, probe, component, n_main: mean k, accuracy) and the predicted classes of
+    the held-out images, (n_held,). The whole features have no reading ("").
+    """
+    ((fitted, held),) = evaluation.folds
+    probes = PROBES if len(fitted) <= CONVERGED_BELOW else PROBES[:1]
+    everything = torch.from_numpy(features).to(device, torch.float64)
+    views = [("", "all", everything, float("nan"))]
+    for reading in READINGS:
+        main, n_main = main_component(everything, _parts(reading, fitted, held), energy)
+        views.append((reading, "main", main, n_main))
+        views.append((reading, "residual", everything - main, n_main))
+    truth = labels[held]
+    for reading, component, view, n_main in views:
+        for probe in probes:
+            inputs = ScoreInputs(
+                view.float().cpu().numpy(), labels, evaluation, probe=probe, device=device
+            )
+            predicted = inputs.held_out("all").predictions[0]
+            row = {
+                "reading": reading,
+                "probe": probe,
+                "component": component,
+                "n_main": n_main,
+                "accuracy": float((predicted == truth).mean()),
+            }
+            yield row, predicted
+
+
+def main_component(
+    features: Tensor, parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]], energy: float = 0.8
+) -> tuple[Tensor, float]:
+    """F_m (Eq. 2) of features (N, D) float64, each part in the basis of its own, and the mean k.
+
+    parts: (rows that make the basis, rows that are projected).
+    """
+    main = torch.zeros_like(features)
+    counts = []
+    for basis_rows, rows in parts:
+        spectrum = compute_spectrum(features[torch.from_numpy(basis_rows)], energy)
+        main[torch.from_numpy(rows)] = spectrum.main_component(features[torch.from_numpy(rows)])
+        counts.append(spectrum.n_main)
+    return main, float(np.mean(counts))
+
+
+def _parts(
+    reading: str, fitted: NDArray[np.int64], held: NDArray[np.int64]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    if reading == "train":
+        return [(fitted, np.concatenate([fitted, held]))]
+    if reading == "own":
+        return [(fitted, fitted), (held, held)]
+    # A last partial batch would have a basis of few images: it joins the one before.
+    return [
+        (batch, batch)
+        for part in (fitted, held)
+        for batch in np.array_split(part, max(1, len(part) // PAPER_BATCH))
+    ]

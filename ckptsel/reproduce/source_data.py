@@ -1,0 +1,219 @@
+"""Batches of the source: from one tensor on the device, or streamed from JPEG files.
+
+CIFAR lies on the device as a whole. ImageNet is read in every epoch by worker processes that decode,
+crop and resize in one step: libjpeg decodes at a half, quarter or eighth of the size where the crop
+is that much larger than what is wanted, and only the crop is resized. Pixels travel as uint8.
+The draws of an image depend on (seed, epoch, image), not on workers or processes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import RandomResizedCrop
+
+from ckptsel.cache import default_cache_folder
+from ckptsel.errors import DataError
+from ckptsel.pixels import Preprocessing, auto_workers, decode, normalise, to_colour_mode
+from ckptsel.reproduce.distributed import World
+from ckptsel.reproduce.recipes import Pretraining
+from ckptsel.sources import ImageSet, open_source
+from ckptsel.training import Batch, TensorBatches, compose, epoch_generator, stream_state
+
+EVALUATION_BATCH = 500
+
+CROP_SCALE, CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+"""Of the PyTorch ImageNet example (torchvision's RandomResizedCrop)."""
+
+SOURCE_SPLITS = ("test", "validation")
+"""Where source accuracy is measured: on the first of these that is there."""
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """train: epoch -> this process's part of its batches. test: the same of the test images."""
+
+    train: Callable[[int], Iterable[Batch]]
+    test: TensorBatches
+
+
+def open_source_data(
+    recipe: Pretraining, data_root: Path, seed: int, world: World, quiet: bool = True
+) -> SourceData:
+    """The source of a recipe. Raises DataError where it is not there or too small."""
+    source = open_source(str(data_root / recipe.data))
+    test_split = next((name for name in SOURCE_SPLITS if name in source.splits()), None)
+    if test_split is None:
+        raise DataError(
+            f"{data_root / recipe.data} has no test images to measure source accuracy on: it has "
+            f"{', '.join(source.splits())}; there should be a split test or val."
+        )
+    train = _chosen(source.read("train"), recipe, seed)
+    test = _of_classes(source.read(test_split), recipe.n_classes)
+    preprocessing = preprocessing_of(recipe)
+
+    def prepare(pixels: Tensor) -> Tensor:
+        return normalise(pixels, preprocessing).contiguous(memory_format=torch.channels_last)
+
+    def in_memory(images: ImageSet, batch_size: int, augment: Any) -> TensorBatches:
+        pixels = torch.from_numpy(_decoded(images, preprocessing, recipe, quiet))
+        if not recipe.streamed:
+            pixels = pixels.to(world.device)
+        labels = torch.from_numpy(images.labels).to(world.device)
+        return TensorBatches(pixels, labels, batch_size, prepare, augment, share=world.share)
+
+    tested = in_memory(test, EVALUATION_BATCH, None)
+    if recipe.streamed:
+
+        def streamed(epoch: int) -> Iterable[Batch]:
+            return StreamedBatches(train, recipe, preprocessing, seed, epoch, world)
+
+        return SourceData(streamed, tested)
+    batches = in_memory(train, recipe.batch_size, compose(recipe.augment))
+
+    def shuffled(epoch: int) -> Iterable[Batch]:
+        return dataclasses.replace(
+            batches,
+            generator=epoch_generator(seed, epoch),
+            drop_last=world.size > 1,
+            augment_generator=None if world.size == 1 else epoch_generator(seed, epoch, world.rank),
+        )
+
+    return SourceData(shuffled, tested)
+
+
+def preprocessing_of(recipe: Pretraining) -> Preprocessing:
+    """How source images become inputs: the model's own configuration, at the recipe's size."""
+    config = timm.get_pretrained_cfg(recipe.model)
+    channels, height, width = config.input_size
+    size = recipe.image_size
+    return Preprocessing(
+        input_size=(channels, size or height, size or width),
+        interpolation=config.interpolation,
+        mean=config.mean,
+        std=config.std,
+        crop_pct=config.crop_pct,
+    )
+
+
+class StreamedBatches:
+    """One epoch of images read from their files: (pixels on the device, normalised; labels)."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        recipe: Pretraining,
+        preprocessing: Preprocessing,
+        seed: int,
+        epoch: int,
+        world: World,
+    ) -> None:
+        self._dataset = _Crops(images, preprocessing.input_size[1], recipe.augment, seed, epoch)
+        self._preprocessing, self._device = preprocessing, world.device
+        order = torch.randperm(len(images), generator=epoch_generator(seed, epoch))
+        # As the PyTorch example: a last partial batch is left out of every epoch.
+        whole = order[: len(order) // recipe.batch_size * recipe.batch_size]
+        first, step = world.share
+        self._indices = [b[first::step].tolist() for b in whole.split(recipe.batch_size)]
+        self._n_workers = auto_workers(None, len(images)) // world.local_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        on_gpu = self._device.startswith("cuda")
+        loader = DataLoader(
+            self._dataset,
+            batch_sampler=self._indices,
+            num_workers=self._n_workers,
+            pin_memory=on_gpu,
+            # A GPU's context does not survive a fork.
+            multiprocessing_context="forkserver" if on_gpu and self._n_workers else None,
+        )
+        for pixels, labels in loader:
+            inputs = normalise(pixels.to(self._device, non_blocking=True), self._preprocessing)
+            channels_last = inputs.contiguous(memory_format=torch.channels_last)
+            yield channels_last, labels.to(self._device, non_blocking=True)
+
+
+class _Crops(Dataset[tuple[Tensor, int]]):
+    """Random crops of images, (C, H, W) uint8, and their labels."""
+
+    def __init__(
+        self, images: ImageSet, size: int, augment: tuple[str, ...], seed: int, epoch: int
+    ) -> None:
+        self._images, self._size, self._augment = images, size, augment
+        self._seed, self._epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        try:
+            image = self._images.open_image(index)
+            # The decoder works at the size that is asked for before anything is read.
+            pixels = self._cropped(image, index)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{self._images.locate(index)} cannot be read: {error}") from error
+        return torch.from_numpy(pixels), int(self._images.labels[index])
+
+    def _cropped(self, image: Image.Image, index: int) -> NDArray[np.uint8]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_state(self._seed, self._epoch, index))
+            box = (0, 0, *image.size)
+            if "resized_crop" in self._augment:
+                # It asks for no more than the size.
+                blank = torch.empty(1, image.height, image.width, device="meta")
+                top, left, height, width = RandomResizedCrop.get_params(
+                    blank, list(CROP_SCALE), list(CROP_RATIO)
+                )
+                box = (left, top, left + width, top + height)
+            flip = "flip" in self._augment and bool(torch.rand(()) < 0.5)
+        resized = crop_and_resize(image, box, self._size)
+        pixels = np.asarray(resized).transpose(2, 0, 1)
+        return np.ascontiguousarray(pixels[:, :, ::-1] if flip else pixels)
+
+
+def crop_and_resize(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Image.Image:
+    """The part of an unread image in `box` (left, top, right, bottom; pixels), as (size, size) RGB."""
+    width, height = image.size
+    part = min(box[2] - box[0], box[3] - box[1])
+    if image.format == "JPEG" and part >= 2 * size:
+        scale = size / part
+        image.draft("RGB", (round(width * scale), round(height * scale)))
+    shrunk_x, shrunk_y = image.width / width, image.height / height
+    place = (box[0] * shrunk_x, box[1] * shrunk_y, box[2] * shrunk_x, box[3] * shrunk_y)
+    return to_colour_mode(image, 3).resize((size, size), Image.Resampling.BILINEAR, box=place)
+
+
+def _decoded(
+    images: ImageSet, preprocessing: Preprocessing, recipe: Pretraining, quiet: bool
+) -> NDArray[np.uint8]:
+    """Large sets are kept on disk between runs, and mapped from there."""
+    cache = default_cache_folder() / "pixels" if recipe.streamed else None
+    return decode(images, preprocessing, cache, auto_workers(None, len(images)), quiet)
+
+
+def _chosen(images: ImageSet, recipe: Pretraining, seed: int) -> ImageSet:
+    images = _of_classes(images, recipe.n_classes)
+    if recipe.n_images is None:
+        return images
+    if len(images) < recipe.n_images:
+        raise DataError(
+            f"the recipe wants {recipe.n_images} training images, and {recipe.data} has "
+            f"{len(images)} in its first {recipe.n_classes} classes."
+        )
+    order = np.random.default_rng(seed).permutation(len(images))
+    return images.subset(order[: recipe.n_images])
+
+
+def _of_classes(images: ImageSet, n_classes: int) -> ImageSet:
+    """The images of the first classes."""
+    inside = images.labels < n_classes
+    return images if inside.all() else images.subset(np.flatnonzero(inside))

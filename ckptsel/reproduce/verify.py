@@ -1,0 +1,143 @@
+"""`reproduce verify RUN`: is what a run folder says what its numbers say?
+
+Files against the manifest's digests; claims against the raw numbers; and, where the checkpoints and
+the drawn targets are there, scores against the checkpoints.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ckptsel.devices import default_device
+from ckptsel.errors import InputError
+from ckptsel.pipeline import rank
+from ckptsel.reproduce.paper_claims import check_claims
+from ckptsel.reproduce.results import Results, Row, load_results
+from ckptsel.reproduce.run import digests
+from ckptsel.settings import RankSettings
+
+SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01}
+"""How far scores may be from those of another machine: its last digits move an image in two hundred
+at most."""
+
+MAX_LISTED = 10
+
+
+def verify(folder: Path, quiet: bool = False) -> list[str]:
+    """What was checked and found right, a line each.
+
+    Raises InputError naming everything that does not agree.
+    """
+    manifest = _read_json(folder / "manifest.json")
+    checks = (_check_files, _check_claims, _check_scores)
+    right, wrong = [], []
+    for check in checks:
+        found, problems = check(folder, manifest, quiet)
+        right.append(found)
+        wrong += problems
+    if wrong:
+        listed = "\n  ".join(wrong[:MAX_LISTED])
+        more = f"\n  ... and {len(wrong) - MAX_LISTED} more" if len(wrong) > MAX_LISTED else ""
+        raise InputError(f"{len(wrong)} things in {folder} do not agree:\n  {listed}{more}")
+    return right
+
+
+def _check_files(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[str, list[str]]:
+    there = digests(folder)
+    problems = []
+    n_checkpoints = 0
+    for name, digest in manifest["sha256"].items():
+        if name in there and there[name] != digest:
+            problems.append(f"{name} has changed since the manifest was written")
+        if name not in there:
+            if not name.endswith(".safetensors"):
+                problems.append(f"{name} is missing")
+            n_checkpoints += 1
+    absent = f"; {n_checkpoints} checkpoints are not shipped" if n_checkpoints else ""
+    return f"{len(there)} files are as the manifest names them{absent}", problems
+
+
+def _check_claims(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[str, list[str]]:
+    written = _read_json(folder / "claims.json")["claims"]
+    results = load_results(folder)
+    computed = [claim.to_dict() for claim in check_claims(results, manifest["recipe"]["name"])]
+    # As they are read back: tuples become lists.
+    again = json.loads(json.dumps(computed))
+    problems = [
+        f"claim {new['name']} ({new['target']}): claims.json has {_said(old)}, the raw numbers "
+        f"give {_said(new)}"
+        for old, new in zip(written, again, strict=False)
+        if _said(old) != _said(new)
+    ]
+    if len(written) != len(again):
+        problems.append(f"claims.json has {len(written)} claims, the raw numbers give {len(again)}")
+    problems += _disagreeing_accuracies(results)
+    return f"{len(again)} claims follow from the raw numbers", problems
+
+
+def _said(claim: dict[str, Any]) -> str:
+    ours = "; ".join(f"seed {f['seed']}: {f['text']}" for f in claim["ours"])
+    return f"{claim['name']}: {claim['verdict']} ({ours})"
+
+
+def _disagreeing_accuracies(results: Results) -> Iterator[str]:
+    """Where `transfers.csv` and the predictions say different things."""
+    for row in results.tables["transfers"]:
+        where = f"{row['target']}/seed{row['seed']}/{row['goal']}/{row['epoch']:03d}"
+        correct = results.correct(where)
+        if row["accuracy"] == "" or correct is None:
+            continue
+        first = min(r["transfer_seed"] for r in results.tables["transfers"])
+        accuracy = correct[row["transfer_seed"] - first].mean()
+        if abs(accuracy - row["accuracy"]) > 1e-5:
+            yield (
+                f"transfers.csv has {row['accuracy']} for {where}, run {row['transfer_seed']}; the "
+                f"predictions give {accuracy:.6f}"
+            )
+
+
+def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[str, list[str]]:
+    results = load_results(folder)
+    problems = []
+    n_checkpoints = n_scores = 0
+    for run in sorted(folder.glob("seed*")):
+        if not (run / "checkpoints").is_dir():
+            continue
+        n_checkpoints += len(list((run / "checkpoints").iterdir()))
+        for data in sorted((folder / "targets").glob("*")):
+            settings = RankSettings(
+                model=manifest["recipe"]["pretraining"]["model"], device=default_device()
+            )
+            ranking = rank(run / "checkpoints", data, settings, quiet)
+            scored = {(row.epoch, k): s.value for row in ranking for k, s in row.scores.items()}
+            seed = int(run.name.removeprefix("seed"))
+            for row in results.rows("scores", target=data.name, seed=seed):
+                n_scores += 1
+                problems += _compare(row, scored.get((row["epoch"], row["score"])))
+    if not n_checkpoints:
+        return "scores were not computed again: no checkpoints are shipped", []
+    return f"{n_scores} scores follow from {n_checkpoints} checkpoints", problems
+
+
+def _compare(row: Row, value: float | None) -> list[str]:
+    nats = row["score"] in ("logme", "logme_thuml", "linear_probe_loglik")
+    tolerance = SCORE_TOLERANCE["nats" if nats else "accuracy"]
+    if value is not None and abs(value - row["value"]) <= tolerance:
+        return []
+    found = "none" if value is None else f"{value:.4f}"
+    return [
+        f"{row['score']} of epoch {row['epoch']} on {row['target']}: scores.csv has {row['value']}, "
+        f"the checkpoint gives {found}"
+    ]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} does not exist: {path.parent} is no run folder of `ckptsel reproduce`."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from error
