@@ -220,16 +220,21 @@ def test_streamed_images_depend_on_seed_epoch_and_image_alone(data_root: Path, m
     assert torch.equal(joined, first[0][0])
 
 
-def test_cropping_a_large_jpeg_decodes_less_and_shows_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize(
+    "box", [(200, 100, 1000, 700), (300, 200, 390, 280)], ids=["large", "small"]
+)
+def test_cropping_is_that_of_the_whole_decoded_image(suffix: str, box, tmp_path: Path) -> None:
+    """Whether it is decoded whole, or at a fraction of its size."""
     ramp = np.linspace(0, 255, 1200)[None, :, None] * np.ones((800, 1, 3))
-    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "large.jpg", quality=95)
-    with Image.open(tmp_path / "large.jpg") as image:
-        box = (200, 100, 1000, 700)
-        fast = np.asarray(crop_and_resize(image, box, 64), dtype=float)
-        assert image.size == (150, 100)
-    with Image.open(tmp_path / "large.jpg") as image:
+    path = tmp_path / f"large.{suffix}"
+    Image.fromarray(ramp.astype(np.uint8)).save(path, quality=95)
+    with Image.open(path) as image:
+        found = crop_and_resize(image, box, 64).numpy().astype(float)
+        assert image.size == ((150, 100) if (suffix, box[0]) == ("jpg", 200) else (1200, 800))
+    with Image.open(path) as image:
         exact = np.asarray(image.crop(box).resize((64, 64), Image.Resampling.BILINEAR), dtype=float)
-    assert np.abs(fast - exact).max() < 4
+    assert np.abs(found - exact.transpose(2, 0, 1)).max() < 4
 
 
 def test_an_unreadable_source_image_is_named(data_root: Path, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Batches of the source: from one tensor on the device, or streamed from JPEG files.
 
-CIFAR lies on the device as a whole. ImageNet is read in every epoch by worker processes that decode,
-crop and resize in one step: libjpeg decodes at a half, quarter or eighth of the size where the crop
-is that much larger than what is wanted, and only the crop is resized. Pixels travel as uint8.
-The draws of an image depend on (seed, epoch, image), not on workers or processes.
+CIFAR lies on the device as a whole. ImageNet is read in every epoch by worker processes: libjpeg
+(through Pillow) decodes at a half, quarter or eighth of the size where the crop is that much larger
+than what is wanted, and only the crop is resized. Pixels travel as uint8 and are normalised on the
+device. The draws of an image depend on (seed, epoch, image), not on workers or processes.
 """
 
 import dataclasses
@@ -156,14 +156,12 @@ class _Crops(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
-            image = self._images.open_image(index)
-            # The decoder works at the size that is asked for before anything is read.
-            pixels = self._cropped(image, index)
+            pixels = self._cropped(self._images.open_image(index), index)
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{self._images.locate(index)} cannot be read: {error}") from error
-        return torch.from_numpy(pixels), int(self._images.labels[index])
+        return pixels, int(self._images.labels[index])
 
-    def _cropped(self, image: Image.Image, index: int) -> NDArray[np.uint8]:
+    def _cropped(self, image: Image.Image, index: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_state(self._seed, self._epoch, index))
             box = (0, 0, *image.size)
@@ -175,21 +173,29 @@ class _Crops(Dataset[tuple[Tensor, int]]):
                 )
                 box = (left, top, left + width, top + height)
             flip = "flip" in self._augment and bool(torch.rand(()) < 0.5)
-        resized = crop_and_resize(image, box, self._size)
-        pixels = np.asarray(resized).transpose(2, 0, 1)
-        return np.ascontiguousarray(pixels[:, :, ::-1] if flip else pixels)
+        pixels = crop_and_resize(image, box, self._size)
+        return (pixels.flip(2) if flip else pixels).contiguous()
 
 
-def crop_and_resize(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Image.Image:
-    """The part of an unread image in `box` (left, top, right, bottom; pixels), as (size, size) RGB."""
+def crop_and_resize(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Tensor:
+    """The part of an unread image in `box` (left, top, right, bottom; pixels), (3, size, size) uint8.
+
+    As in the PyTorch ImageNet example, how a camera was held is not looked at.
+    """
+    left, top, right, bottom = box
     width, height = image.size
-    part = min(box[2] - box[0], box[3] - box[1])
-    if image.format == "JPEG" and part >= 2 * size:
-        scale = size / part
-        image.draft("RGB", (round(width * scale), round(height * scale)))
-    shrunk_x, shrunk_y = image.width / width, image.height / height
-    place = (box[0] * shrunk_x, box[1] * shrunk_y, box[2] * shrunk_x, box[3] * shrunk_y)
-    return to_colour_mode(image, 3).resize((size, size), Image.Resampling.BILINEAR, box=place)
+    part = min(right - left, bottom - top)
+    if image.format == "JPEG":
+        if part >= 2 * size:
+            # Decoding at a half, quarter or eighth of the size leaves out much of the work.
+            image.draft("RGB", (round(width * size / part), round(height * size / part)))
+        image = image.convert("RGB")
+    else:
+        image = to_colour_mode(image, 3)
+    x, y = image.width / width, image.height / height
+    place = (left * x, top * y, right * x, bottom * y)
+    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=place)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def _decoded(

@@ -3,17 +3,21 @@
 Each benchmark has its yardstick in the same group; the ratios belong into docs/benchmarks.md.
 """
 
+import io
 import time
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from torchvision.transforms import RandomResizedCrop
 
 from ckptsel.features import extract_features
 from ckptsel.models import build_backbone
 from ckptsel.pixels import normalise
+from ckptsel.reproduce.source_data import crop_and_resize
 from ckptsel.scores import ScoreInputs, find_scores
 from ckptsel.splits import plan_validation
 
@@ -142,3 +146,39 @@ def plain_logme(left, values, labels, d: int) -> float:
             - n * np.log(2 * np.pi)
         )
     return float(np.mean(evidence)) / (2 * n)
+
+
+@pytest.mark.parametrize("shape", [(500, 375), (1600, 1200)], ids=["500x375", "1600x1200"])
+def test_jpeg_crops_beside_decoding_whole(benchmark, shape: tuple[int, int]) -> None:
+    """Random crops of 224 pixels, as pre-training streams them; the yardstick decodes, crops and
+    resizes with Pillow as the PyTorch ImageNet example does, timed in turn."""
+    random = np.random.default_rng(0)
+    width, height = shape
+    files, boxes = [], []
+    for _ in range(8):
+        coarse = np.clip(50 * random.standard_normal((height // 8, width // 8, 3)) + 128, 0, 255)
+        photo = Image.fromarray(coarse.astype(np.uint8)).resize(shape, Image.Resampling.BICUBIC)
+        grainy = np.asarray(photo) + 6 * random.standard_normal((height, width, 3))
+        file = io.BytesIO()
+        Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+        files.append(file)
+        whole = torch.empty(1, height, width, device="meta")
+        top, left, h, w = RandomResizedCrop.get_params(whole, [0.08, 1.0], [3 / 4, 4 / 3])
+        boxes.append((left, top, left + w, top + h))
+    plain_s: list[float] = []
+
+    def plain() -> None:
+        start = time.perf_counter()
+        for file, box in zip(files, boxes, strict=True):
+            image = Image.open(file).convert("RGB").crop(box)
+            np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
+        plain_s.append(time.perf_counter() - start)
+
+    def ours() -> None:
+        for file, box in zip(files, boxes, strict=True):
+            crop_and_resize(Image.open(file), box, 224)
+
+    benchmark.pedantic(ours, setup=plain, rounds=15, warmup_rounds=1)
+    ratios = np.array(plain_s[1:]) / np.array(benchmark.stats.stats.data)
+    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    print(f"\n{width}x{height}: {median:.2f} times as fast [{low:.2f}, {high:.2f}]")
