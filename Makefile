@@ -20,7 +20,7 @@ types: .venv/installed-dev
 	$(BIN)/mypy
 
 benchmarks: .venv/installed-dev
-	$(BIN)/python -m pytest tests/benchmarks -o norecursedirs= --benchmark-only -s
+	$(BIN)/python -m pytest tests/benchmarks -o 'norecursedirs=.*' --benchmark-only -s
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -11,6 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ckptsel import cifar_resnet, cli  # noqa: F401
+from ckptsel.reproduce.run import write_parquet
+from ckptsel.sources import ImageSet
 
 # Small products are slower on several threads, and tests may share the cores.
 torch.set_num_threads(1)
@@ -80,3 +82,35 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
         return int(ended.value.code or 0), out, err
 
     return call
+
+
+def make_data(folder: Path, split: str, n: int, mode: str) -> None:
+    """A parquet split of ten classes: noise on a grey level of each class's own."""
+    random = np.random.default_rng(len(split))
+    labels = np.arange(n) % 10
+    shape = (8, 8, 3) if mode == "RGB" else (8, 8)
+    noise = 40 * random.standard_normal((n, *shape))
+    level = (25 * labels).reshape(n, *(1 for _ in shape))
+    pixels = np.clip(noise + level, 0, 255).astype(np.uint8)
+    images = ImageSet(
+        split=split,
+        labels=labels,
+        class_names=tuple("abcdefghij"),
+        open_image=lambda i: Image.fromarray(pixels[i]),
+        locate=str,
+        fingerprint="",
+    )
+    write_parquet(folder / f"{split}-00000-of-00001.parquet", images)
+
+
+def make_imagenet(folder: Path) -> None:
+    """JPEG files of several sizes in the layout of ImageNet: three classes, `train` and `val`."""
+    random = np.random.default_rng(0)
+    for split, n in (("train", 9), ("val", 4)):
+        for name in ("n01440764", "n01443537", "n01484850"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(n):
+                size = (int(random.integers(40, 160)), int(random.integers(40, 160)))
+                pixels = random.integers(0, 256, (*size, 3)).astype(np.uint8)
+                path = folder / split / name / f"{name}_{i}.JPEG"
+                Image.fromarray(pixels).save(path, quality=90)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors import safe_open
 
 from ckptsel.errors import DataError, InputError, UsageError
@@ -16,30 +15,12 @@ from ckptsel.reproduce.examine import neighbour_purity
 from ckptsel.reproduce.readings import _parts, main_component, read_components
 from ckptsel.reproduce.recipes import early_dense_epochs, find_recipe, list_recipes
 from ckptsel.reproduce.results import load_results
-from ckptsel.reproduce.run import _write_parquet, check_data, choose_targets
-from ckptsel.sources import ImageSet, open_source
+from ckptsel.reproduce.run import check_data, choose_targets
+from ckptsel.sources import open_source
 from ckptsel.splits import plan_validation
+from tests.conftest import make_data, make_imagenet
 
 SMOKE = find_recipe("cifar10-mnist", "smoke")
-
-
-def make_data(folder: Path, split: str, n: int, mode: str) -> None:
-    """Noise with a class's own grey level, so that there is something to learn."""
-    random = np.random.default_rng(len(split))
-    labels = np.arange(n) % 10
-    shape = (8, 8, 3) if mode == "RGB" else (8, 8)
-    noise = 40 * random.standard_normal((n, *shape))
-    level = (25 * labels).reshape(n, *(1 for _ in shape))
-    pixels = np.clip(noise + level, 0, 255).astype(np.uint8)
-    images = ImageSet(
-        split=split,
-        labels=labels,
-        class_names=tuple("abcdefghij"),
-        open_image=lambda i: Image.fromarray(pixels[i]),
-        locate=str,
-        fingerprint="",
-    )
-    _write_parquet(folder / f"{split}-00000-of-00001.parquet", images)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +29,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_data(root / "cifar10", "train", 220, "RGB")
     make_data(root / "cifar10", "test", 40, "RGB")
     make_data(root / "mnist", "train", 120, "L")
+    make_imagenet(root / "imagenet")
     return root
 
 
@@ -198,6 +180,20 @@ def test_a_finished_run_is_not_trained_again(
         assert (copy / f"raw/{name}.csv").read_bytes() == (
             finished / f"raw/{name}.csv"
         ).read_bytes()
+
+
+def test_the_imagenet_recipe_runs_on_a_folder_of_its_layout(
+    data_root: Path, tmp_path: Path, run
+) -> None:
+    recipe = ("imagenet", "--preset", "smoke", "--data-root", data_root, "--out", tmp_path / "run")
+    code, out, err = run("reproduce", *recipe)
+    assert code == 0
+    assert "pre-train resnet10t 2/2" in err
+    assert "| Fig. 2 | shenzhen | FE is best at a middle epoch" in out
+    results = load_results(tmp_path / "run")
+    assert {row["target"] for row in results.tables["transfers"]} == {"cifar10-50"}
+    ranking = json.loads((tmp_path / "run/seed0/cifar10-50/ranking.json").read_text())
+    assert ranking["model"]["preprocessing"]["input_size"] == [3, 32, 32]
 
 
 def test_missing_data_is_named_before_anything_is_computed(tmp_path: Path, run) -> None:

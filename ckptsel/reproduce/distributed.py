@@ -54,6 +54,12 @@ class World:
         loss, correct, total = sums.tolist()
         return Means(loss / total, correct / total, int(total))
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """The first process's buffers for all: batch norm's statistics are each process's own."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:

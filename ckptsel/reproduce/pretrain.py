@@ -68,7 +68,12 @@ def pretrain(
     if state.epoch == recipe.epochs:
         return state.log
     quiet = quiet or not world.is_main
+    if not world.is_main:
+        # The first process decodes what the others then read.
+        world.wait()
     data = open_source_data(recipe, data_root, seed, world, quiet)
+    if world.is_main:
+        world.wait()
     title = f"pre-train {recipe.model}"
     with Progress(title, recipe.epochs, done=state.epoch, quiet=quiet) as progress:
         while state.epoch < recipe.epochs:
@@ -93,6 +98,7 @@ def _train_one_epoch(state: TrainingState, data: SourceData, world: World) -> di
     epoch = state.epoch + 1
     state.scheduler.step(epoch - 1)
     trained = world.mean(state.training.run(data.train(epoch)))
+    world.share_buffers(state.network)
     # Not through the wrapper: processes may have different numbers of test batches.
     tested = world.mean(evaluate(state.network, data.test, state.training.autocast_dtype))
     row = {

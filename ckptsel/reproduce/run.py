@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from ckptsel.cache import default_cache_folder
 from ckptsel.environment import describe_environment, package_version, utc_now
 from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
 from ckptsel.files import atomic_path, write_json, write_text
@@ -97,7 +96,11 @@ def measure_run(
         for row in read_log(folder / f"seed{seed}" / "log.csv"):
             results.add("source", seed=seed, **row)
     for target in recipe.targets:
-        settings = RankSettings(device=device, cache_dir=str(default_cache_folder()))
+        settings = RankSettings(
+            model=recipe.pretraining.model,
+            image_size=recipe.pretraining.image_size,
+            device=device,
+        )
         data = target.data
         if target.n_train is not None:
             data = str(folder / "targets" / target.name)
@@ -112,7 +115,7 @@ def measure_run(
                 seed,
                 run / "checkpoints",
                 data,
-                dataclasses.replace(settings, model=recipe.pretraining.model),
+                settings,
                 run / target.name,
                 quiet,
             )
@@ -187,7 +190,7 @@ def write_target(target: RecipeTarget, folder: Path, data_root: Path) -> None:
     held = stratified_sample(images.labels[rest], target.n_validation, (TARGET_SEED, 4))
     for split, indices in (("train", train), ("validation", rest[held])):
         order = np.random.default_rng((TARGET_SEED, 5)).permutation(len(indices))
-        _write_parquet(folder / names[split], images.subset(indices[order]))
+        write_parquet(folder / names[split], images.subset(indices[order]))
 
 
 def write_claims(folder: Path, claims: Sequence[Claim]) -> None:
@@ -219,7 +222,7 @@ def _open_target(target: RecipeTarget, data_root: Path) -> Source:
     return open_source(str(data_root / target.data))
 
 
-def _write_parquet(path: Path, images: ImageSet) -> None:
+def write_parquet(path: Path, images: ImageSet) -> None:
     """Images as lossless PNG and integer labels, in the Hugging Face layout."""
     import io
     import json

@@ -1,0 +1,158 @@
+"""Claims from made-up raw numbers whose answer is known."""
+
+import numpy as np
+import pytest
+
+from ckptsel.errors import InputError
+from ckptsel.reproduce.claims import (
+    FAILS,
+    HOLDS,
+    NOT_TESTED,
+    UNDECIDED,
+    agrees,
+    check,
+    clusters_better,
+    early_and_last,
+    falls,
+    ft_peaks_later,
+    is_early,
+    is_middle,
+    peak,
+    rises,
+    stays,
+    trend,
+)
+from ckptsel.reproduce.paper_claims import check_claims
+from ckptsel.reproduce.results import Results, load_results, prediction_key, save_results
+from ckptsel.reproduce.run import claims_table
+
+N_IMAGES = 1000
+EPOCHS = (1, 5, 20, 50, 100)
+
+
+def make_results(**accuracies: tuple[float, ...]) -> Results:
+    """Two pre-training seeds, three transfer seeds; accuracy by epoch for `fe_0`, `ft_1`, ..."""
+    results = Results()
+    labels = np.arange(N_IMAGES) % 10
+    for seed in (0, 1):
+        results.predictions[f"digits/seed{seed}/labels"] = labels
+        for i, epoch in enumerate(EPOCHS):
+            results.add("source", seed=seed, epoch=epoch, source_accuracy=0.5 + 0.1 * i)
+            results.add(
+                "scores", target="digits", seed=seed, epoch=epoch, score="logme", value=float(i)
+            )
+        for kind, values in accuracies.items():
+            goal, number = kind.split("_")
+            if int(number) == seed:
+                for epoch, accuracy in zip(EPOCHS, values, strict=True):
+                    right = np.arange(N_IMAGES) < accuracy * N_IMAGES
+                    predicted = np.where(right, labels, (labels + 1) % 10)
+                    key = prediction_key("digits", seed, goal, epoch)
+                    results.predictions[key] = np.stack([predicted] * 3)
+    return results
+
+
+EARLY = (0.80, 0.90, 0.85, 0.80, 0.75)
+LATE = (0.90, 0.92, 0.94, 0.96, 0.98)
+FLAT = (0.90, 0.90, 0.90, 0.90, 0.90)
+
+
+def verdict(find, **accuracies: tuple[float, ...]) -> str:
+    return check(make_results(**accuracies), "", "", "digits", "", "", find).verdict
+
+
+def test_a_claim_holds_where_every_seed_is_on_the_papers_side() -> None:
+    both = {"fe_0": EARLY, "fe_1": EARLY}
+    assert verdict(falls("fe"), **both) == HOLDS
+    assert verdict(rises("fe"), **both) == FAILS
+    assert verdict(falls("fe"), fe_0=EARLY, fe_1=LATE) == UNDECIDED
+    assert verdict(falls("fe"), fe_0=FLAT, fe_1=FLAT) == UNDECIDED
+    assert verdict(falls("ft"), **both) == NOT_TESTED
+
+
+def test_no_change_is_a_claim_of_its_own() -> None:
+    assert verdict(stays("fe"), fe_0=FLAT, fe_1=FLAT) == HOLDS
+    assert verdict(stays("fe"), fe_0=EARLY, fe_1=EARLY) == FAILS
+
+
+def test_trends_are_taken_from_the_early_epoch_on() -> None:
+    assert verdict(trend("fe", -1), fe_0=EARLY, fe_1=EARLY) == HOLDS
+    assert verdict(trend("fe", 1), fe_0=LATE, fe_1=LATE) == HOLDS
+    claim = check(make_results(fe_0=EARLY), "", "", "digits", "", "", trend("fe", -1))
+    assert claim.ours[0].text.startswith("tau -1.00")
+    assert claim.ours[0].text.endswith("over 4 epochs")
+
+
+def test_a_peak_lies_where_all_that_is_tied_with_it_lies() -> None:
+    assert verdict(peak("fe", is_early), fe_0=EARLY, fe_1=EARLY) == HOLDS
+    assert verdict(peak("fe", is_early), fe_0=LATE, fe_1=LATE) == FAILS
+    assert verdict(peak("fe", is_early), fe_0=FLAT, fe_1=FLAT) == UNDECIDED
+    assert verdict(peak("fe", is_middle), fe_0=LATE, fe_1=LATE) == FAILS
+    claim = check(make_results(fe_0=EARLY), "", "", "digits", "", "", peak("fe", is_early))
+    assert claim.ours[0].text == "best at epoch 5 (90.00 %)"
+
+
+def test_the_best_ft_epoch_is_later() -> None:
+    assert verdict(ft_peaks_later, fe_0=EARLY, ft_0=LATE) == HOLDS
+    assert verdict(ft_peaks_later, fe_0=LATE, ft_0=EARLY) == FAILS
+    assert verdict(ft_peaks_later, fe_0=EARLY) == NOT_TESTED
+
+
+def test_a_score_agrees_or_is_upside_down() -> None:
+    assert verdict(agrees("logme", "ft", 1), ft_0=LATE) == HOLDS
+    assert verdict(agrees("logme", "ft", -1), ft_0=LATE) == FAILS
+    assert verdict(agrees("linear_probe", "ft", 1), ft_0=LATE) == NOT_TESTED
+
+
+def test_clusters_are_compared_by_their_neighbours() -> None:
+    results = make_results()
+    random = np.random.default_rng(0)
+    for epoch, noise in ((5, 0.1), (100, 3.0)):
+        for i in range(200):
+            x, y = 5 * (i % 4) + noise * random.standard_normal(2)
+            results.add(
+                "embedding",
+                target="digits",
+                seed=0,
+                epoch=epoch,
+                stage="before",
+                label=i % 4,
+                x=float(x),
+                y=float(y),
+            )
+    claim = check(results, "", "", "digits", "", "", clusters_better("before", later=False))
+    assert claim.verdict == HOLDS
+    assert "10-NN purity 100.0 and" in claim.ours[0].text
+    worse = check(results, "", "", "digits", "", "", clusters_better("before", later=True))
+    assert worse.verdict == FAILS
+
+
+def test_epochs_5_and_200_are_stood_for_by_the_nearest_and_the_last() -> None:
+    assert early_and_last(make_results(), "digits", 0) == (5, 100)
+
+
+def test_results_are_read_back_as_they_were_written(tmp_path) -> None:
+    results = make_results(fe_0=EARLY, fe_1=LATE)
+    save_results(results, tmp_path)
+    again = load_results(tmp_path)
+    assert again.tables["source"] == results.tables["source"]
+    assert again.tables["embedding"] == []
+    for key, array in results.predictions.items():
+        assert np.array_equal(again.predictions[key], array)
+    assert again.predictions["digits/seed0/fe/005"].dtype == np.uint8
+    with pytest.raises(InputError, match="holds no raw numbers of a reproduction"):
+        load_results(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("recipe", ["cifar10-mnist", "imagenet"])
+def test_every_claim_of_a_recipe_is_listed_though_nothing_was_run(recipe: str) -> None:
+    claims = check_claims(Results(), recipe)
+    assert {claim.verdict for claim in claims} == {NOT_TESTED}
+    assert len({(claim.name, claim.target) for claim in claims}) == len(claims)
+    table = claims_table(claims)
+    assert table.count("**not tested**") == len(claims)
+    if recipe == "imagenet":
+        assert {c.target for c in claims if c.where == "Fig. 2"} >= {"cub200", "shenzhen"}
+    else:
+        wheres = " ".join(claim.where for claim in claims)
+        assert all(w in wheres for w in ("Fig. 1", "Fig. 3", "Fig. 4", "Fig. 5", "Table 1", "4.3"))
