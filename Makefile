@@ -7,7 +7,7 @@ RUN = reference_runs/cifar10-mnist-small
 .PHONY: demo test lint types benchmarks clean
 
 demo: .venv/installed
-	$(BIN)/ckptsel rank $(RUN)/checkpoints --data $(RUN)/target
+	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

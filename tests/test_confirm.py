@@ -325,7 +325,9 @@ def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
     from ckptsel.pipeline import rank_with_predictions
     from ckptsel.tables import format_ranking
 
-    scored = rank_with_predictions(RUN / "checkpoints", RUN / "target", scores=("linear_probe",))
+    scored = rank_with_predictions(
+        RUN / "seed0/checkpoints", RUN / "targets/mnist-1000", scores=("linear_probe",)
+    )
     write_ranking(tmp_path, *scored)
     ranking = ckptsel.confirm(tmp_path, goal="fe", n_seeds=2, steps=600, lr=(0.1,), full=True)
     for row in ranking:

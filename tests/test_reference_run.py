@@ -1,36 +1,47 @@
 """The shipped trajectory, ranked on the shipped target: real checkpoints, real images."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 import ckptsel
+from ckptsel.reproduce.verify import verify
 
-RUN = Path(__file__).parents[1] / "reference_runs" / "cifar10-mnist-small"
+RUNS = Path(__file__).parents[1] / "reference_runs"
+RUN = RUNS / "cifar10-mnist-small"
 
 
-def test_the_manifest_names_the_files_as_they_are() -> None:
-    manifest = json.loads((RUN / "manifest.json").read_text())
-    assert len(manifest["sha256"]) == 14 + 2
-    for name, digest in manifest["sha256"].items():
-        assert hashlib.sha256((RUN / name).read_bytes()).hexdigest() == digest, name
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def test_the_run_is_what_it_says(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files, its claims from the raw numbers, its scores from the checkpoints."""
+    monkeypatch.setenv("CKPTSEL_CACHE", cache)
+    files, claims, scores = verify(RUN, quiet=True)
+    assert "files are as the manifest names them" in files
+    assert claims == "22 claims follow from the raw numbers"
+    assert scores == "84 scores follow from 14 checkpoints"
+
+
+@pytest.mark.parametrize("preset", ["small-decay", "small-wide", "small-full"])
+def test_the_variants_are_what_they_say(preset: str) -> None:
+    _, claims, scores = verify(RUNS / f"cifar10-mnist-{preset}", quiet=True)
+    assert claims == "22 claims follow from the raw numbers"
+    assert scores == "scores were not computed again: no checkpoints are shipped"
 
 
 def test_the_shipped_checkpoints_are_small() -> None:
-    sizes = [path.stat().st_size for path in (RUN / "checkpoints").iterdir()]
+    sizes = [path.stat().st_size for path in (RUN / "seed0/checkpoints").iterdir()]
+    assert len(sizes) == 14
     assert sum(sizes) < 25e6
 
 
 @pytest.fixture(scope="module")
-def ranking(tmp_path_factory: pytest.TempPathFactory) -> ckptsel.Ranking:
-    return ckptsel.rank(
-        RUN / "checkpoints",
-        RUN / "target",
-        scores=("linear_probe", "linear_probe_loglik", "main_component", "logme"),
-        cache_dir=str(tmp_path_factory.mktemp("cache")),
-    )
+def ranking(cache: str) -> ckptsel.Ranking:
+    return ckptsel.rank(RUN / "seed0/checkpoints", RUN / "targets/mnist-1000", cache_dir=cache)
 
 
 def test_an_early_checkpoint_is_the_best_feature_extractor(ranking: ckptsel.Ranking) -> None:
@@ -52,13 +63,10 @@ def test_nothing_is_flagged(ranking: ckptsel.Ranking) -> None:
     assert [s.flags for row in ranking for s in row.scores.values() if s.flags] == []
 
 
-CONFIRMED = Path(__file__).parents[1] / "reference_runs" / "confirm-small"
-
-
 def test_no_score_foretells_fine_tuning_better_than_the_epoch() -> None:
     """Why `--goal ft` is decided by the epoch, from the shipped runs; and `fe` by the probe."""
     taus: dict[str, dict[str, list[float]]] = {"fe": {}, "ft": {}}
-    for path in sorted(CONFIRMED.glob("*/ranking.json")):
+    for path in sorted(RUN.glob("seed*/*/ranking.json")):
         ranking = ckptsel.Ranking.from_dict(json.loads(path.read_text()))
         for goal, confirmation in ranking.confirmation.items():
             assert confirmation.n_steps == confirmation.n_steps_full

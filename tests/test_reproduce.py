@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from ckptsel.checkpoints import scan_checkpoints
 from ckptsel.errors import DataError, InputError, UsageError
-from ckptsel.reproduce.examine import neighbour_purity
+from ckptsel.reproduce.clusters import neighbour_purity
 from ckptsel.reproduce.readings import _parts, main_component, read_components
 from ckptsel.reproduce.recipes import early_dense_epochs, find_recipe, list_recipes
 from ckptsel.reproduce.results import load_results
-from ckptsel.reproduce.run import check_data, choose_targets
+from ckptsel.reproduce.run import _checkpoints_for, check_data, choose_targets, digests
 from ckptsel.sources import open_source
 from ckptsel.splits import plan_validation
 from tests.conftest import make_data, make_imagenet
@@ -194,6 +195,15 @@ def test_the_imagenet_recipe_runs_on_a_folder_of_its_layout(
     assert {row["target"] for row in results.tables["transfers"]} == {"cifar10-50"}
     ranking = json.loads((tmp_path / "run/seed0/cifar10-50/ranking.json").read_text())
     assert ranking["model"]["preprocessing"]["input_size"] == [3, 32, 32]
+
+
+def test_a_target_may_want_some_checkpoints_only(finished: Path, tmp_path: Path) -> None:
+    target = dataclasses.replace(SMOKE.targets[0], only_epochs=(3,))
+    shutil.copytree(finished / "seed0", tmp_path / "seed0")
+    folder = _checkpoints_for(target, tmp_path / "seed0")
+    assert [c.epoch for c in scan_checkpoints(folder)] == [3]
+    assert _checkpoints_for(SMOKE.targets[0], tmp_path / "seed0") == tmp_path / "seed0/checkpoints"
+    assert not any("chosen" in name for name in digests(tmp_path))
 
 
 def test_missing_data_is_named_before_anything_is_computed(tmp_path: Path, run) -> None:

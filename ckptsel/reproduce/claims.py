@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from ckptsel.agreement import measure_agreement
+from ckptsel.reproduce.clusters import neighbour_purity
 from ckptsel.reproduce.results import Results, prediction_key
 from ckptsel.uncertainty import Interval, Values, find_tie_set, interval, seed_and_image_means
 
@@ -83,7 +84,8 @@ def check(
     found = [find(results, target, seed) for seed in seeds]
     findings = tuple(finding for finding in found if finding is not None)
     if not findings:
-        return Claim(name, where, target, claim, paper, (), NOT_TESTED, why or "was not run")
+        absent = "; ".join(part for part in ("was not run", why) if part)
+        return Claim(name, where, target, claim, paper, (), NOT_TESTED, absent)
     verdicts = {finding.verdict for finding in findings}
     verdict = verdicts.pop() if len(verdicts) == 1 else UNDECIDED
     return Claim(name, where, target, claim, paper, findings, verdict, why)
@@ -185,8 +187,6 @@ def clusters_better(stage: str, later: bool) -> Find:
     at the early one."""
 
     def find(results: Results, target: str, seed: int) -> Finding | None:
-        from ckptsel.reproduce.examine import neighbour_purity
-
         purities = []
         rows = results.rows("embedding", target=target, seed=seed, stage=stage)
         epochs = sorted({row["epoch"] for row in rows})

@@ -21,6 +21,7 @@ from ckptsel.pipeline import rank_with_predictions
 from ckptsel.progress import Progress
 from ckptsel.protocols import Protocol
 from ckptsel.ranking import Ranking
+from ckptsel.reproduce.clusters import embed, neighbour_purity, silhouette
 from ckptsel.reproduce.readings import read_components
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, prediction_key
@@ -31,8 +32,6 @@ from ckptsel.workspace import Workspace, open_workspace
 
 N_EMBEDDED = 2000
 """Held-out images of a t-SNE picture."""
-
-N_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
@@ -208,38 +207,11 @@ def _add_clusters(
         spaces["tsne"] = embed(points)
         for (x, y), label in zip(spaces["tsne"].round(2).tolist(), labels.tolist(), strict=True):
             results.add("embedding", **about, label=label, x=x, y=y)
-    from sklearn.metrics import silhouette_score
-
     for space, coordinates in spaces.items():
         results.add(
             "clusters",
             **about,
             space=space,
             knn_purity=float(neighbour_purity(coordinates, labels).mean()),
-            silhouette=float(silhouette_score(coordinates, labels)),
+            silhouette=silhouette(coordinates, labels),
         )
-
-
-def embed(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The t-SNE embedding (N, 2) of features (N, D), as scikit-learn makes it by default."""
-    from sklearn.manifold import TSNE
-
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    embedding: NDArray[np.float32] = TSNE(
-        perplexity=perplexity, init="pca", random_state=0
-    ).fit_transform(features)
-    return embedding
-
-
-def neighbour_purity(
-    points: NDArray[Any], labels: NDArray[np.int64], n_neighbours: int = N_NEIGHBOURS
-) -> NDArray[np.float64]:
-    """For each of (N, D) points the share of its nearest others that have its label: (N,)."""
-    from sklearn.neighbors import NearestNeighbors
-
-    n_neighbours = min(n_neighbours, len(points) - 1)
-    nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(points)
-    # Without points to ask about, a point is not its own neighbour.
-    others = nearest.kneighbors(return_distance=False)
-    purity: NDArray[np.float64] = (labels[others] == labels[:, None]).mean(axis=1)
-    return purity

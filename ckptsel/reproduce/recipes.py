@@ -49,7 +49,7 @@ class RecipeTarget:
     images of two splits that are drawn from the training images without overlap, classes in their
     proportions; None takes the training images and the test images as they are. epochs: passes of FE
     and FT. preset: transfer settings of `ckptsel.protocols.PRESETS`. Without either the defaults of
-    `ckptsel confirm` hold.
+    `ckptsel confirm` hold. only_epochs: the checkpoints that are transferred, all by default.
     """
 
     name: str
@@ -58,6 +58,7 @@ class RecipeTarget:
     n_validation: int | None = None
     epochs: float | None = None
     preset: str | None = None
+    only_epochs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

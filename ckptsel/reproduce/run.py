@@ -28,7 +28,7 @@ from ckptsel.progress import format_seconds
 from ckptsel.reproduce.claims import Claim
 from ckptsel.reproduce.distributed import open_world
 from ckptsel.reproduce.paper_claims import check_claims
-from ckptsel.reproduce.pretrain import pretrain
+from ckptsel.reproduce.pretrain import checkpoint_name, pretrain
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, save_results
 from ckptsel.settings import RankSettings
@@ -41,7 +41,7 @@ CLAIMS_SCHEMA = "ckptsel.claims/1"
 TARGET_SEED = 0
 """Targets are drawn the same for every pre-training seed."""
 
-NOT_SHIPPED = ("other-checkpoints", "training_state.pt", "predictions.safetensors")
+NOT_SHIPPED = ("other-checkpoints", "chosen", "training_state.pt", "predictions.safetensors")
 
 
 def run_recipe(
@@ -113,7 +113,7 @@ def measure_run(
                 recipe,
                 target,
                 seed,
-                run / "checkpoints",
+                _checkpoints_for(target, run),
                 data,
                 settings,
                 run / target.name,
@@ -214,6 +214,19 @@ def claims_table(claims: Sequence[Claim]) -> str:
         cells = (claim.where, claim.target, claim.claim, claim.paper, ours, f"**{claim.verdict}**")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _checkpoints_for(target: RecipeTarget, run: Path) -> Path:
+    """The trajectory's folder; or one of links to the checkpoints that the target wants."""
+    if not target.only_epochs:
+        return run / "checkpoints"
+    chosen = run / target.name / "chosen"
+    chosen.mkdir(parents=True, exist_ok=True)
+    for epoch in target.only_epochs:
+        link = chosen / checkpoint_name(epoch)
+        if not link.exists():
+            link.symlink_to(Path("../..") / "checkpoints" / link.name)
+    return chosen
 
 
 def _open_target(target: RecipeTarget, data_root: Path) -> Source:

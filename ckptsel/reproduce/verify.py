@@ -88,12 +88,12 @@ def _said(claim: dict[str, Any]) -> str:
 
 def _disagreeing_accuracies(results: Results) -> Iterator[str]:
     """Where `transfers.csv` and the predictions say different things."""
+    first = min((row["transfer_seed"] for row in results.tables["transfers"]), default=0)
     for row in results.tables["transfers"]:
         where = f"{row['target']}/seed{row['seed']}/{row['goal']}/{row['epoch']:03d}"
         correct = results.correct(where)
         if row["accuracy"] == "" or correct is None:
             continue
-        first = min(r["transfer_seed"] for r in results.tables["transfers"])
         accuracy = correct[row["transfer_seed"] - first].mean()
         if abs(accuracy - row["accuracy"]) > 1e-5:
             yield (
