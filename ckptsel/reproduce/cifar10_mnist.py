@@ -60,7 +60,7 @@ _SMALL = Pretraining(
 
 _DECAY = dataclasses.replace(_SMALL, weight_decay=5e-4)
 
-# Rate times weight decay, summed over all steps, is 1.95 in `paper` and 0.035 in `small`; with this 1.75.
+# Rate times decay, summed over all steps, is 1.95 in `paper` and 0.035 in `small`; with this 1.75.
 _COLLAPSE = dataclasses.replace(_SMALL, weight_decay=5e-3)
 
 _WIDE = dataclasses.replace(
