@@ -105,6 +105,21 @@ def stratified_sample(labels: Indices, n: int, seed: int | tuple[int, ...]) -> I
             take[int(np.argmax(np.where(take < counts, gap, -np.inf)))] += 1
         else:
             take[int(np.argmin(np.where(take > 1, gap, np.inf)))] -= 1
+    return _draw(labels, classes, take, seed)
+
+
+def balanced_sample(labels: Indices, n: int, seed: int | tuple[int, ...]) -> Indices:
+    """Indices of `n` images, in rising order, as many of each class (one more of the first classes
+    where that does not come out even). Raises ValueError where a class has too few."""
+    classes, counts = np.unique(labels, return_counts=True)
+    take = np.full(len(classes), n // len(classes))
+    take[: n % len(classes)] += 1
+    if (counts < take).any():
+        raise ValueError(f"a class has {counts.min()} images, fewer than the {take.max()} wanted")
+    return _draw(labels, classes, take, seed)
+
+
+def _draw(labels: Indices, classes: Indices, take: Indices, seed: int | tuple[int, ...]) -> Indices:
     generator = np.random.default_rng(seed)
     chosen = [
         generator.permutation(np.flatnonzero(labels == c))[:t]

@@ -16,9 +16,15 @@ from ckptsel.reproduce.clusters import neighbour_purity
 from ckptsel.reproduce.readings import _parts, main_component, read_components
 from ckptsel.reproduce.recipes import early_dense_epochs, find_recipe, list_recipes
 from ckptsel.reproduce.results import load_results
-from ckptsel.reproduce.run import _checkpoints_for, check_data, choose_targets, digests
+from ckptsel.reproduce.run import (
+    _checkpoints_for,
+    check_data,
+    choose_targets,
+    digests,
+    write_target,
+)
 from ckptsel.sources import open_source
-from ckptsel.splits import plan_validation
+from ckptsel.splits import balanced_sample, plan_validation
 from tests.conftest import make_data, make_imagenet
 
 SMOKE = find_recipe("cifar10-mnist", "smoke")
@@ -195,6 +201,19 @@ def test_the_imagenet_recipe_runs_on_a_folder_of_its_layout(
     assert {row["target"] for row in results.tables["transfers"]} == {"cifar10-50"}
     ranking = json.loads((tmp_path / "run/seed0/cifar10-50/ranking.json").read_text())
     assert ranking["model"]["preprocessing"]["input_size"] == [3, 32, 32]
+
+
+def test_the_papers_target_has_as_many_images_of_each_class(
+    data_root: Path, tmp_path: Path
+) -> None:
+    target = dataclasses.replace(SMOKE.targets[0], n_train=31, n_validation=20, balanced=True)
+    write_target(target, tmp_path, data_root)
+    source = open_source(str(tmp_path))
+    assert np.bincount(source.read("train").labels).tolist() == [4] + [3] * 9
+    assert np.bincount(source.read("validation").labels).tolist() == [2] * 10
+    assert find_recipe("cifar10-mnist", "paper").targets[1].balanced
+    with pytest.raises(ValueError, match="a class has 3 images, fewer than the 4 wanted"):
+        balanced_sample(np.arange(30) % 10, 31, 0)
 
 
 def test_a_target_may_want_some_checkpoints_only(finished: Path, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def _logme(results: Results) -> Figure | None:
                     )
                 tau, r = (MEASURES[name](x, y) for name in ("kendall_tau", "pearson_r"))
                 notes.append(f"seed {seed}: tau {tau:.2f}, r {r:.2f}")
-            ax.set_title(f"{target}: {goal.upper()}\n" + "; ".join(notes))
+            ax.set_title("\n".join([f"{target}: {goal.upper()}", *notes]))
             ax.set_xlabel("LogME, nats")
     _label_left(axes, "accuracy, %")
     return figure

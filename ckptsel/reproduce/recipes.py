@@ -46,8 +46,9 @@ class RecipeTarget:
     """A target that the checkpoints are transferred to.
 
     name: of its results. data: what `--data` takes, below the data root. n_train, n_validation:
-    images of two splits that are drawn from the training images without overlap, classes in their
-    proportions; None takes the training images and the test images as they are. epochs: passes of FE
+    images of two splits that are drawn from the training images without overlap; None takes the
+    training images and the test images as they are. balanced: as many of each class are drawn, not
+    classes in their proportions. epochs: passes of FE
     and FT. preset: transfer settings of `ckptsel.protocols.PRESETS`. Without either the defaults of
     `ckptsel confirm` hold. only_epochs: the checkpoints that are transferred, all by default.
     """
@@ -56,6 +57,7 @@ class RecipeTarget:
     data: str
     n_train: int | None = None
     n_validation: int | None = None
+    balanced: bool = False
     epochs: float | None = None
     preset: str | None = None
     only_epochs: tuple[int, ...] = ()

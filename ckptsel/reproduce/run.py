@@ -33,7 +33,7 @@ from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, save_results
 from ckptsel.settings import RankSettings
 from ckptsel.sources import ImageSet, Source, open_source
-from ckptsel.splits import stratified_sample
+from ckptsel.splits import balanced_sample, stratified_sample
 
 MANIFEST_SCHEMA = "ckptsel.run/2"
 CLAIMS_SCHEMA = "ckptsel.claims/1"
@@ -185,9 +185,10 @@ def write_target(target: RecipeTarget, folder: Path, data_root: Path) -> None:
         return
     assert target.n_train is not None and target.n_validation is not None
     images = _open_target(target, data_root).read("train")
-    train = stratified_sample(images.labels, target.n_train, (TARGET_SEED, 3))
+    draw = balanced_sample if target.balanced else stratified_sample
+    train = draw(images.labels, target.n_train, (TARGET_SEED, 3))
     rest = np.setdiff1d(np.arange(len(images)), train)
-    held = stratified_sample(images.labels[rest], target.n_validation, (TARGET_SEED, 4))
+    held = draw(images.labels[rest], target.n_validation, (TARGET_SEED, 4))
     for split, indices in (("train", train), ("validation", rest[held])):
         order = np.random.default_rng((TARGET_SEED, 5)).permutation(len(indices))
         write_parquet(folder / names[split], images.subset(indices[order]))
