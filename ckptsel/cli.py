@@ -80,7 +80,8 @@ def rank(
             "--data",
             "-d",
             help="Labelled images: an image folder, a folder of parquet files, a CSV file of path "
-            "and label, or a timm dataset name (hfds/..., torch/..., wds/...).",
+            "and label, a timm dataset name (hfds/..., torch/..., wds/...), or a target of the paper "
+            "(paper/flowers102, ...).",
         ),
     ] = None,
     goal: Annotated[
