@@ -26,9 +26,18 @@ app = typer.Typer(
 
 EXIT_INTERRUPTED = 130
 FORMATS = ("table", "json", "csv", "md")
+PICK_FORMATS = ("path", "json")
 
 FormatOption = Annotated[
     str | None, typer.Option("--format", "-f", help="table, json, csv or md. [default: table]")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="TOML file of options. [default: ckptsel.toml, or [tool.ckptsel] of pyproject.toml]",
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
@@ -184,19 +193,24 @@ def rank(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for ranking.json and the rest.")
     ] = None,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate", help="Hold the ranking against the policy of the configuration file."
+        ),
+    ] = False,
     format: FormatOption = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", help="TOML file with any of these options."),
-    ] = None,
+    config: ConfigOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Rank checkpoints for a target.
 
     Example: ckptsel rank ckpts/ --data my_images/ --model resnet50 --out ranking/
     """
-    options = {k: v for k, v in locals().items() if v is not None and k not in ("config", "quiet")}
-    options = {**_read_config(config), **options}
+    options = _given(locals(), "config", "quiet", "gate")
+    options = {**_read_config(config, quiet), **options}
+    policy_options = options.pop("gate", {})
+    junit = policy_options.pop("junit", None)
     for name in ("mean", "std"):
         if isinstance(options.get(name), str):
             options[name] = _numbers(options[name], name)
@@ -212,9 +226,10 @@ def rank(
     if source is None:
         raise UsageError("no data given: ckptsel rank CHECKPOINTS --data DATA.")
 
-    from ckptsel.settings import make_confirm_settings, make_settings
+    from ckptsel.settings import make_confirm_settings, make_policy, make_settings
 
     settings = make_settings(options)
+    policy = make_policy(policy_options) if gate else None
     confirm_settings = None
     if n_confirm is not None:
         shared = ("device", "precision", "workers", "cache_dir", "cache", "seed")
@@ -222,12 +237,18 @@ def rank(
         confirm_settings = make_confirm_settings({"n_candidates": n_confirm, **same})
 
     from ckptsel.confirmation import confirm_ranking
-    from ckptsel.output import check_writable, write_confirmation, write_ranking
+    from ckptsel.output import (
+        check_writable,
+        read_with_arrays,
+        write_confirmation,
+        write_ranking,
+    )
     from ckptsel.pipeline import rank_with_predictions
-    from ckptsel.tables import format_ranking
 
     if out_folder is not None:
         check_writable(Path(out_folder))
+    if policy is not None and policy.baseline is not None:
+        read_with_arrays(Path(policy.baseline))  # what is missing is said before the work
     ranking, predictions = rank_with_predictions(folder, source, settings, quiet)
     if out_folder is not None:
         write_ranking(Path(out_folder), ranking, predictions)
@@ -236,7 +257,92 @@ def rank(
         ranking = confirmation.ranking
         if out_folder is not None:
             write_confirmation(Path(out_folder), confirmation)
-    sys.stdout.write(format_ranking(ranking, form))
+    run = None if out_folder is None else Path(out_folder)
+    _end(ranking, predictions, policy, run, form, junit)
+
+
+@command
+def gate(
+    run: Annotated[Path, typer.Argument(help="Folder that `ckptsel rank --out` wrote.")],
+    current: Annotated[
+        str | None, typer.Option(help="The checkpoint in use, by its name or path.")
+    ] = None,
+    max_regret: Annotated[
+        float | None,
+        typer.Option(help="How far it may be behind the best, a fraction. [default: 0.01]"),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="What the best must reach, a fraction.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="A stored ranking.json, or its folder.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="How far the best may be behind the baseline's. [default: 0.01]"),
+    ] = None,
+    strict: Annotated[
+        bool | None, typer.Option("--strict/--no-strict", help="No checkpoint may have failed.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    format: FormatOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Hold a ranking against a policy: exit 0 for pass, 4 for fail, 5 for cannot tell.
+
+    A policy can also lie below [gate] of the configuration file; options overrule it.
+
+    Example: ckptsel gate ranking/ --current checkpoint-120 --max-regret 0.01
+    """
+    given = _given(locals(), "run", "junit", "format", "config")
+    form = _check_format(format or "table")
+    options = {**_read_config(config, quiet=False).get("gate", {}), **given}
+    junit = junit or options.pop("junit", None)
+
+    from ckptsel.settings import make_policy
+
+    policy = make_policy(options)
+
+    from ckptsel.output import read_with_arrays
+
+    ranking, arrays = read_with_arrays(run)
+    folder = run if run.is_dir() else run.parent
+    _end(ranking, arrays, policy, folder, form, junit, show_ranking=False)
+
+
+@command
+def pick(
+    run: Annotated[Path, typer.Argument(help="Folder that `ckptsel rank --out` wrote.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Write its backbone to this safetensors file.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Another than the best, by its name or path.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="path, or json: all that is known of it.")
+    ] = "path",
+) -> None:
+    """Print the path of the best checkpoint, and with --to export its weights.
+
+    Example: ckptsel pick ranking/ --to best.safetensors
+    """
+    if format not in PICK_FORMATS:
+        raise UsageError(f"unknown format {format!r}; use one of {', '.join(PICK_FORMATS)}.")
+
+    import dataclasses
+    import json
+
+    from ckptsel.output import read_with_arrays
+    from ckptsel.pick import export
+    from ckptsel.ranking import find_row
+
+    ranking, _ = read_with_arrays(run)
+    row = find_row(ranking, checkpoint or ranking.best)
+    if to is not None:
+        export(ranking, row, to)
+        print(f"{row.name} written to {to}", file=sys.stderr)
+    print(row.path if format == "path" else json.dumps(dataclasses.asdict(row), indent=2))
 
 
 @command
@@ -357,13 +463,13 @@ def report(
 
     Example: ckptsel report ranking/ --figures pdf
     """
-    from ckptsel.output import read_for_report
+    from ckptsel.output import read_with_arrays
     from ckptsel.report.charts import draw
     from ckptsel.report.page import check_figure_format, write_figures, write_page
 
     if figures is not None:
         check_figure_format(figures)
-    ranking, arrays = read_for_report(run)
+    ranking, arrays = read_with_arrays(run)
     folder = out or run
     print(write_page(folder, ranking, arrays))
     if figures is not None:
@@ -460,12 +566,56 @@ def reproduce(
         print(f"written to {folder}", file=sys.stderr)
 
 
-def _read_config(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    from ckptsel.settings import read_config
+def _end(
+    ranking: Any,
+    arrays: Any,
+    policy: Any,
+    run: Path | None,
+    form: str,
+    junit: Path | str | None,
+    show_ranking: bool = True,
+) -> None:
+    """Print the ranking and the verdict, tell the CI system, and exit as the gate decides."""
+    from ckptsel.actions import tell_actions
+    from ckptsel.baseline import compare_with_stored
+    from ckptsel.gate import EXIT_CODES, hold_against
+    from ckptsel.gate_tables import format_verdict, with_verdict
+    from ckptsel.junit import write_junit
+    from ckptsel.report.page import PAGE_NAME
+    from ckptsel.tables import format_ranking
 
-    return read_config(path)
+    verdict = None
+    if policy is not None:
+        ahead = None
+        if policy.baseline is not None:
+            ahead = compare_with_stored(ranking, arrays, Path(policy.baseline))
+        verdict = hold_against(ranking, policy, ahead)
+        if junit is not None:
+            write_junit(Path(junit), verdict)
+    if show_ranking:
+        sys.stdout.write(with_verdict(format_ranking(ranking, form), verdict, form))
+    elif verdict is not None:
+        sys.stdout.write(format_verdict(verdict, form))
+    page = None if run is None else run / PAGE_NAME
+    tell_actions(ranking, verdict, page if page is not None and page.is_file() else None)
+    if verdict is not None:
+        sys.exit(EXIT_CODES[verdict.decision])
+
+
+def _read_config(path: Path | None, quiet: bool) -> dict[str, Any]:
+    from ckptsel.settings import find_config, read_config
+
+    found = path or find_config(Path.cwd())
+    if found is None:
+        return {}
+    if path is None and not quiet:
+        print(f"options from {found.name}", file=sys.stderr)
+    return read_config(found)
+
+
+def _given(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]:
+    """The options of a command that were given."""
+    return {k: v for k, v in arguments.items() if v is not None and k not in left_out}
 
 
 def _check_format(form: str) -> str:

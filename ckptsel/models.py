@@ -97,6 +97,18 @@ def build_backbone(
 def load_weights(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> str:
     """Put weights into the backbone, strictly; returns the prefix that their names had.
 
+    Raises CheckpointError as `backbone_weights` does.
+    """
+    weights, prefix = backbone_weights(backbone, state_dict)
+    backbone.module.load_state_dict(weights, strict=False)
+    return prefix
+
+
+def backbone_weights(
+    backbone: Backbone, state_dict: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """(weights of the backbone under its own names, the prefix that the names had), without heads.
+
     Raises CheckpointError naming tensors that are missing, of another shape, or left over.
     """
     expected = {
@@ -112,10 +124,7 @@ def load_weights(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> str:
         if name.startswith(prefix)
     }
     _check_fit(backbone, expected, weights, prefix)
-    backbone.module.load_state_dict(
-        {name: weights[name] for name in expected if name in weights}, strict=False
-    )
-    return prefix
+    return {name: weights[name] for name in expected if name in weights}, prefix
 
 
 def _is_head(name: str, head: tuple[str, ...]) -> bool:

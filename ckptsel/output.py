@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ckptsel.confirmation import Confirmation
 
 
+RANKING_NAME = "ranking.json"
 PREDICTIONS_NAME = "predictions.safetensors"
 
 
@@ -51,43 +52,44 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, NDArray[Any]]]:
 
     Raises InputError where there is none.
     """
-    ranking = _read_json(folder)
+    ranking = _read_json(folder / RANKING_NAME)
     try:
         return ranking, load_file(folder / PREDICTIONS_NAME)
     except FileNotFoundError as error:
-        raise _no_ranking(folder / PREDICTIONS_NAME, folder) from error
+        raise _no_ranking(folder / PREDICTIONS_NAME) from error
 
 
-def read_for_report(folder: Path) -> tuple[Ranking, dict[str, NDArray[Any]]]:
-    """As `read_ranking`; the arrays may be missing, as where only the JSON was kept."""
-    ranking = _read_json(folder)
-    path = folder / PREDICTIONS_NAME
-    return ranking, load_file(path) if path.is_file() else {}
+def read_with_arrays(run: Path) -> tuple[Ranking, dict[str, NDArray[Any]]]:
+    """A ranking, from the folder that holds it or its JSON file, and the arrays beside it; none where
+    only the JSON was kept. Raises InputError where there is no ranking."""
+    path = run / RANKING_NAME if run.is_dir() else run
+    ranking = _read_json(path)
+    beside = path.with_name(PREDICTIONS_NAME)
+    return ranking, load_file(beside) if path.name == RANKING_NAME and beside.is_file() else {}
 
 
-def _read_json(folder: Path) -> Ranking:
-    path = folder / "ranking.json"
+def _read_json(path: Path) -> Ranking:
     try:
         return Ranking.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise _no_ranking(path, folder) from error
+        raise _no_ranking(path) from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read as a ranking: {type(error).__name__}: {error}. Rank again."
         ) from error
 
 
-def _no_ranking(path: Path, folder: Path) -> InputError:
+def _no_ranking(path: Path) -> InputError:
     return InputError(
-        f"{path} does not exist: {folder} is no folder of a ranking. Make one with: "
-        f"ckptsel rank CHECKPOINTS --data DATA --out {folder}."
+        f"{path} does not exist: {path.parent} is no folder of a ranking. Make one with: "
+        f"ckptsel rank CHECKPOINTS --data DATA --out {path.parent}."
     )
 
 
 def _write_tables(folder: Path, ranking: Ranking, predictions: dict[str, NDArray[Any]]) -> None:
     write_page(folder, ranking, predictions)
     write_text(folder / "ranking.csv", csv_text(ranking.flat_rows()))
-    write_json(folder / "ranking.json", ranking.to_dict())
+    write_json(folder / RANKING_NAME, ranking.to_dict())
 
 
 def _confirm_json(confirmation: "Confirmation") -> dict[str, Any]:

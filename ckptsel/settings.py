@@ -146,10 +146,61 @@ class ConfirmSettings:
             raise UsageError(f"lr is {self.lr}; it must be one or more numbers above 0.")
 
 
+@dataclass(frozen=True)
+class Policy:
+    """What `ckptsel gate` holds a ranking against; accuracies and differences are fractions.
+
+    current: the checkpoint in use, which may be behind the best by `max_regret`. min_accuracy: what
+    the best must reach. baseline: a stored `ranking.json` (or its folder), whose best may be ahead by
+    `tolerance`. strict: no checkpoint may have failed to load.
+    """
+
+    current: str | None = None
+    max_regret: float | None = None
+    min_accuracy: float | None = None
+    baseline: str | None = None
+    tolerance: float | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_regret", "min_accuracy", "tolerance"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UsageError(
+                    f"{name} is {value}; it is a fraction between 0 and 1 (0.85 for 85 %)."
+                )
+        for name, of in (("max_regret", "current"), ("tolerance", "baseline")):
+            if getattr(self, name) is not None and getattr(self, of) is None:
+                raise UsageError(f"{name} is given without {of}, which it is about.")
+        if (self.current, self.min_accuracy, self.baseline, self.strict) == (
+            None,
+            None,
+            None,
+            False,
+        ):
+            raise UsageError(
+                "the gate has no policy: give one or more of current, min-accuracy, baseline and "
+                "strict, as options of `ckptsel gate` or below [gate] of the configuration file."
+            )
+
+    @property
+    def regret_limit(self) -> float:
+        return ALLOWED_BEHIND if self.max_regret is None else self.max_regret
+
+    @property
+    def baseline_limit(self) -> float:
+        return ALLOWED_BEHIND if self.tolerance is None else self.tolerance
+
+
+ALLOWED_BEHIND = 0.01
+"""One point: differences below it are seldom worth another checkpoint."""
+
 OPTION_NAMES = tuple(f.name for f in dataclasses.fields(RankSettings))
 
-FILE_ONLY_NAMES = ("checkpoints", "data", "out", "format")
+FILE_ONLY_NAMES = ("checkpoints", "data", "out", "format", "gate")
 """Options of the command itself, which a configuration file may hold as well."""
+
+CONFIG_NAME = "ckptsel.toml"
 
 
 def make_settings(options: dict[str, Any]) -> RankSettings:
@@ -165,6 +216,11 @@ def make_confirm_settings(options: dict[str, Any]) -> ConfirmSettings:
     return ConfirmSettings(**_known_options(options, ConfirmSettings))
 
 
+def make_policy(options: dict[str, Any]) -> Policy:
+    """A policy from its parts by name, as `make_settings`."""
+    return Policy(**_known_options(options, Policy))
+
+
 def _known_options(options: dict[str, Any], cls: Any) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(cls)]
     for name in options:
@@ -174,23 +230,48 @@ def _known_options(options: dict[str, Any], cls: Any) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
 
 
+def find_config(folder: Path) -> Path | None:
+    """The configuration file of a folder: `ckptsel.toml`, else a `pyproject.toml` that has a table
+    `[tool.ckptsel]`, else none."""
+    own, project = folder / CONFIG_NAME, folder / "pyproject.toml"
+    if own.is_file():
+        return own
+    if project.is_file() and "ckptsel" in _read_toml(project).get("tool", {}):
+        return project
+    return None
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """Options of a TOML file: its top level, or `[tool.ckptsel]` of a pyproject.toml.
+    """Options of a TOML file: its top level, or `[tool.ckptsel]` of a pyproject.toml. The policy lies
+    below `gate`.
 
     Names may be written with dashes or underscores. Raises UsageError naming what is wrong.
     """
+    values = _read_toml(path)
+    if path.name == "pyproject.toml":
+        values = values.get("tool", {}).get("ckptsel", {})
+    options = _named(values, (*OPTION_NAMES, *FILE_ONLY_NAMES), f"{path}: ")
+    if "gate" in options:
+        if not isinstance(options["gate"], dict):
+            raise UsageError(f"{path}: gate is {options['gate']!r}; it must be a table: [gate].")
+        names = (*(f.name for f in dataclasses.fields(Policy)), "junit")
+        options["gate"] = _named(options["gate"], names, f"{path}, below gate: ")
+    return options
+
+
+def _named(values: dict[str, Any], known: Sequence[str], where: str) -> dict[str, Any]:
+    options = {name.replace("-", "_"): value for name, value in values.items()}
+    for name in options:
+        if name not in known:
+            raise UsageError(f"{where}unknown option {name!r}." + did_you_mean(name, known))
+    return options
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            values = tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
         raise UsageError(f"cannot read --config {path}: {error.strerror}.") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}.") from error
-    if path.name == "pyproject.toml":
-        values = values.get("tool", {}).get("ckptsel", {})
-    options = {name.replace("-", "_"): value for name, value in values.items()}
-    known = (*OPTION_NAMES, *FILE_ONLY_NAMES)
-    for name in options:
-        if name not in known:
-            raise UsageError(f"{path}: unknown option {name!r}." + did_you_mean(name, known))
-    return options

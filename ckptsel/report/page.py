@@ -21,7 +21,7 @@ from ckptsel.errors import UsageError, did_you_mean
 from ckptsel.files import atomic_path, write_text
 from ckptsel.ranking import Ranking, Row
 from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
-from ckptsel.report.command import rank_command
+from ckptsel.rerun import rank_command
 from ckptsel.tables import against_baseline, closing_lines, summary, table_cells
 
 PAGE_NAME = "report.html"
