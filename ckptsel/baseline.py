@@ -63,7 +63,9 @@ def _check_comparable(ranking: Ranking, other: Ranking, stored: Path) -> None:
 
 def _target(ranking: Ranking) -> str:
     """The images by their fingerprint: the same images may lie elsewhere."""
-    return f"{ranking.target['n_classes']} classes, fingerprint {ranking.target['fingerprint'][:12]}"
+    return (
+        f"{ranking.target['n_classes']} classes, fingerprint {ranking.target['fingerprint'][:12]}"
+    )
 
 
 def _per_image(ranking: Ranking, arrays: Arrays, measured: Measured) -> NDArray[Any] | None:
