@@ -37,7 +37,7 @@ OnStanding = Callable[["Standing"], None]
 class Standing:
     """Where one candidate stands.
 
-    state: `racing`; `out` (behind, at 95 %, after its last rung); when the race is over `won`, `tied`
+    name: of the checkpoint. state: `racing`; `out` (behind, at 95 %, after its last rung); when the race is over `won`, `tied`
     (cannot be told from the winner) or `behind`; `diverged`.
     rung, step: the last that it ended, counted from 1; 0 before the first. accuracy, low, high: of
     the held-out images after that step, mean over seeds, with the 95 % interval over images and
