@@ -18,14 +18,19 @@ TAKEN_ALONG = ("CHANGELOG.md",)
 """Pages of the site that no page of docs/ need link to."""
 
 LINK = re.compile(r"(\]\()([^)#\s:]+)(?=[)#])")
-FETCHED = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)")
+FETCHED = re.compile(
+    r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)"
+)
 
 log = logging.getLogger("mkdocs.plugins.ckptsel")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the files outside of docs/ that its pages link to."""
-    wanted = [*TAKEN_ALONG, *(uri for file in files.documentation_pages() for uri in _outside(file))]
+    wanted = [
+        *TAKEN_ALONG,
+        *(uri for file in files.documentation_pages() for uri in _outside(file)),
+    ]
     while wanted:
         uri = wanted.pop()
         if files.get_file_from_path(uri) is None:

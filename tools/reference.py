@@ -72,12 +72,12 @@ def _argument_name(parameter: Any) -> str:
 def _option_row(parameter: Any) -> tuple[str, str, str]:
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     text, _, stated = (parameter.help or "").partition("[default: ")
-    default = stated.rstrip("] .") if stated else _default_text(parameter.default)
-    return names, _cell(default), _cell(text)
+    default = _cell(stated.rstrip("] .")) if stated else _default_text(parameter.default)
+    return names, default, _cell(text)
 
 
 def _default_text(default: Any) -> str:
-    return "" if default in (None, False) or callable(default) else f"`{default}`"
+    return "" if default is None or default is False else f"`{default}`"
 
 
 def _exit_codes() -> Iterator[tuple[str, str]]:
