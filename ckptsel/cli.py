@@ -279,7 +279,8 @@ def confirm(
         typer.Option(help="cosine (once a rung) or step (by ten each third). [default: cosine]"),
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(help="[default: 0 for fe, 0.0001 for ft]")
+        float | None,
+        typer.Option(help="Penalty on weights, not biases. [default: 0 for fe, 0.0001 for ft]"),
     ] = None,
     augment: Annotated[
         str | None,

@@ -36,12 +36,17 @@ def pages() -> dict[str, str]:
 
 def cli_page() -> str:
     """Every command with its arguments, options, defaults and example, and the exit codes."""
-    group = typer.main.get_command(cli.app)
-    parts = [GENERATED, "# Command line\n", f"{group.help}\n"]
-    for name, command in group.commands.items():
+    parts = [GENERATED, "# Command line\n", f"{cli.app.info.help}\n"]
+    for name, command in commands().items():
         parts += [f"## ckptsel {name}\n", _command_text(name, command)]
     parts += ["## Exit codes\n", _table(("code", "meaning"), _exit_codes())]
     return "\n".join(parts)
+
+
+def commands() -> dict[str, Any]:
+    """The commands of the command line, by name."""
+    group: Any = typer.main.get_command(cli.app)
+    return group.commands
 
 
 def _command_text(name: str, command: Any) -> str:
