@@ -153,7 +153,9 @@ def rank(
     n_resamples: Annotated[
         int | None, typer.Option(help="Bootstrap resamples. [default: 2000]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of folds and resamples.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of folds and resamples. [default: 0]")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cuda where there is one]")
     ] = None,

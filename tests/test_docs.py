@@ -37,7 +37,7 @@ REPLACED = {"resnet50": TINY_MODEL, "small": "smoke", "paper": "smoke"}
 NOT_OURS = {"python train.py": "timm's training script"}
 """Commands of other programs, by their first words, which are not run."""
 
-OTHERS_OPTIONS = {"--checkpoint-hist", "--saveckp_freq"}
+OTHERS_OPTIONS = {"--checkpoint-hist", "--output", "--saveckp_freq"}
 """Options of other programs that the text speaks of."""
 
 VERDICTS = (0, 4, 5)
@@ -181,7 +181,8 @@ def test_the_shown_ranking_is_what_comes_out(page: str, run) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     shown = text[text.index("<!-- demo -->") : text.index("<!-- /demo -->")]
     target = f"{RUN}/targets/mnist-1000"
-    _, out, _ = run("rank", f"{RUN}/seed0/checkpoints", "--data", target, "-q")
+    scores = ("--scores", "linear_probe") if "--scores linear_probe" in shown else ()
+    _, out, _ = run("rank", f"{RUN}/seed0/checkpoints", "--data", target, *scores, "-q")
     assert len(rows(shown)) == 14
     for name, numbers in rows(out).items():
         assert rows(shown)[name] == pytest.approx(numbers, rel=0.02, abs=0.1)
