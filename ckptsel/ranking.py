@@ -110,8 +110,8 @@ class Baseline:
 class Ranking:
     """A ranking; iterating over it gives the rows, the best first, the failed ones last.
 
-    schema: name and number of this layout. version: of the program; in JSON, `ckptsel`. created: when
-    (UTC). goal: `fe` or `ft`. score: what decided, a score or `epoch`. best: name of the first.
+    schema: name and number of this layout. version: of ckptsel, as which it stands in JSON.
+    created: when (UTC). goal: `fe` or `ft`. score: what decided, a score or `epoch`. best: name of the first.
     tie_set: names of those that cannot be told from the best at 95 %, without copies.
     checkpoints: one row each. target: the data and how they were split. model: name, layer and
     preprocessing. settings: every option, as it was used. environment: versions and machine.

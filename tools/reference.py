@@ -6,6 +6,7 @@ schema of `ranking.json` with a page that shows it.
 """
 
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -130,16 +131,19 @@ def schema_page(schema: dict[str, Any]) -> str:
         "[JSON Schema](ranking.schema.json). Within a schema number keys are only ever added.\n",
     ]
     for name, definition in {"Ranking": schema, **schema["$defs"]}.items():
-        rows = [
-            (f"`{key}`", _type_text(value), _cell(value.get("description", "")))
-            for key, value in definition["properties"].items()
-        ]
         parts += [
             f"## {name}\n",
             definition["description"] + "\n",
-            _table(("key", "type", "meaning"), rows),
+            _table(("key", "type", "meaning"), _key_rows(definition["properties"])),
         ]
     return "\n".join(parts)
+
+
+def _key_rows(properties: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Neighbours that are explained together share a row."""
+    about = {k: (_type_text(v), _cell(v.get("description", ""))) for k, v in properties.items()}
+    for explained, keys in itertools.groupby(about, about.__getitem__):
+        yield ", ".join(f"`{key}`" for key in keys), *explained
 
 
 def _type_text(value: dict[str, Any]) -> str:
