@@ -110,14 +110,14 @@ class Baseline:
 class Ranking:
     """A ranking; iterating over it gives the rows, the best first, the failed ones last.
 
-    schema: name and number of this layout. version: of ckptsel, as which it stands in JSON.
-    created: when (UTC). goal: `fe` or `ft`. score: what decided, a score or `epoch`. best: name of the first.
-    tie_set: names of those that cannot be told from the best at 95 %, without copies.
-    checkpoints: one row each. target: the data and how they were split. model: name, layer and
-    preprocessing. settings: every option, as it was used. environment: versions and machine.
-    baselines: `last` and, where the files record it, `source_accuracy`.
-    notes: what a reader should know about the trajectory. time_s: seconds by stage. confirmation: by
-    goal, what real training gave; its order then overrules that of the score.
+    schema: name and number of this layout. version: of ckptsel, as which it stands in JSON. created:
+    when (UTC). goal: `fe` or `ft`. score: what decided, a score or `epoch`. best: name of the first.
+    tie_set: names of those that cannot be told from the best at 95 %, without copies. checkpoints:
+    one row each. target: the data and how they were split. model: name, layer and preprocessing.
+    settings: every option, as it was used. environment: versions and machine. baselines: `last` and,
+    where the files record it, `source_accuracy`. notes: what a reader should know about the
+    trajectory. time_s: seconds by stage. confirmation: by goal, what real training gave; its order
+    then overrules that of the score.
     """
 
     goal: str
