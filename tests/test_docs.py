@@ -195,6 +195,13 @@ def rows(table: str) -> dict[str, list[float]]:
     return {name: [float(x) for x in re.findall(r"-?\d+\.?\d*", rest)] for name, rest in found}
 
 
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """Those of the other pages are checked by the site's build."""
+    text = PAGES[0].read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_the_generated_reference_is_current() -> None:
     assert reference.outdated() == [], "run: python -m tools.reference"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).parents[1]
 TAKEN_ALONG = ("CHANGELOG.md",)
@@ -34,7 +34,9 @@ def on_files(files: Files, config: Any) -> Files:
     while wanted:
         uri = wanted.pop()
         if files.get_file_from_path(uri) is None:
-            file = File.generated(config, uri, abs_src_path=str(ROOT / uri))
+            file = File.generated(
+                config, uri, abs_src_path=str(ROOT / uri), inclusion=InclusionLevel.NOT_IN_NAV
+            )
             files.append(file)
             wanted += _outside(file) if file.is_documentation_page() else []
     return files
