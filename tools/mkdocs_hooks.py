@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 TAKEN_ALONG = ("CHANGELOG.md",)
 """Pages of the site that no page of docs/ need link to."""
 
-LINK = re.compile(r"(\]\()([^)#\s:]+)(?=[)#])")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s:]+)(#[^)]*)?\)")
+"""[text](target#anchor), of a target that is no address."""
+
 FETCHED = re.compile(
     r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)"
 )
@@ -43,13 +45,19 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **kwargs: Any) -> str:
-    """Links between docs/ and the rest of the repository, as links within the site."""
+    """Links between docs/ and the rest of the repository, as links within the site.
+
+    A link to a folder, which has no page, becomes its text.
+    """
     folder = posixpath.dirname(page.file.src_uri)
 
     def follow(match: re.Match[str]) -> str:
-        uri = _site_uri(_in_repository(page.file, match.group(2)))
-        found = files.get_file_from_path(uri) is not None
-        return match.group(1) + (posixpath.relpath(uri, folder) if found else match.group(2))
+        text, target, anchor = match.groups(default="")
+        path = _in_repository(page.file, target)
+        uri = path.removeprefix("docs/")
+        if files.get_file_from_path(uri) is not None:
+            return f"[{text}]({posixpath.relpath(uri, folder)}{anchor})"
+        return text if (ROOT / path).is_dir() else match.group(0)
 
     return LINK.sub(follow, markdown)
 
@@ -63,7 +71,7 @@ def on_post_page(output: str, page: Any, **kwargs: Any) -> str:
 
 def _outside(file: File) -> Iterator[str]:
     """Files outside of docs/ that a page links to, by their path in the repository."""
-    for _, target in LINK.findall(file.content_string):
+    for _, target, _ in LINK.findall(file.content_string):
         path = _in_repository(file, target)
         if not path.startswith("docs/") and (ROOT / path).is_file():
             yield path
@@ -74,7 +82,3 @@ def _in_repository(file: File, target: str) -> str:
     is_docs = (ROOT / "docs" / file.src_uri).is_file()
     source = posixpath.join("docs", file.src_uri) if is_docs else file.src_uri
     return posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-
-
-def _site_uri(path: str) -> str:
-    return path.removeprefix("docs/")
