@@ -59,6 +59,7 @@ class Cache:
                 predictions=stored["predictions"] if "predictions" in stored else None,
                 flags=tuple(about["flags"]),
                 details=about["details"],
+                arrays={name: stored[f"array {name}"] for name in about["arrays"]},
             )
 
     def put_score(self, key: str, result: ScoreResult) -> None:
@@ -70,7 +71,10 @@ class Cache:
             arrays["per_image"] = result.per_image
         if result.predictions is not None:
             arrays["predictions"] = result.predictions
-        about = json.dumps({"flags": result.flags, "details": result.details})
+        arrays |= {f"array {name}": array for name, array in result.arrays.items()}
+        about = json.dumps(
+            {"flags": result.flags, "details": result.details, "arrays": list(result.arrays)}
+        )
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, about=np.array(about), **arrays)
 

@@ -346,6 +346,35 @@ def confirm(
 
 
 @command
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder that `ckptsel rank --out` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for report.html. [default: RUN]")
+    ] = None,
+    figures: Annotated[
+        str | None,
+        typer.Option(help="Also write every chart as a file: svg, png or pdf, in figures/."),
+    ] = None,
+) -> None:
+    """Write the report of a ranking: one HTML page that holds all it shows; prints its path.
+
+    Example: ckptsel report ranking/ --figures pdf
+    """
+    from ckptsel.output import read_for_report
+    from ckptsel.report.charts import draw
+    from ckptsel.report.page import check_figure_format, write_figures, write_page
+
+    if figures is not None:
+        check_figure_format(figures)
+    ranking, arrays = read_for_report(run)
+    folder = out or run
+    print(write_page(folder, ranking, arrays))
+    if figures is not None:
+        for path in write_figures(folder / "figures", draw(ranking, arrays), figures):
+            print(path)
+
+
+@command
 def inspect(
     checkpoints: Annotated[Path, typer.Argument(help="Folder of checkpoints, or one file.")],
     weights: Annotated[str, typer.Option(help="As for rank.")] = "auto",

@@ -1,4 +1,4 @@
-"""What `--out DIR` holds: the ranking as JSON and CSV, held-out predictions, and confirmed results."""
+"""What `--out DIR` holds: the ranking as JSON, CSV and a page, predictions, and confirmed results."""
 
 import dataclasses
 import json
@@ -13,9 +13,13 @@ from ckptsel.environment import package_version, utc_now
 from ckptsel.errors import InputError
 from ckptsel.files import atomic_path, csv_text, write_json, write_text
 from ckptsel.ranking import Ranking
+from ckptsel.report.page import write_page
 
 if TYPE_CHECKING:
     from ckptsel.confirmation import Confirmation
+
+
+PREDICTIONS_NAME = "predictions.safetensors"
 
 
 def write_ranking(folder: Path, ranking: Ranking, predictions: dict[str, NDArray[Any]]) -> None:
@@ -23,9 +27,9 @@ def write_ranking(folder: Path, ranking: Ranking, predictions: dict[str, NDArray
 
     Raises OutputError where the folder cannot be written.
     """
-    with atomic_path(folder / "predictions.safetensors") as temporary:
+    with atomic_path(folder / PREDICTIONS_NAME) as temporary:
         save_file(predictions, temporary)
-    _write_table(folder, ranking)
+    _write_tables(folder, ranking, predictions)
 
 
 def write_confirmation(folder: Path, confirmation: "Confirmation") -> None:
@@ -39,7 +43,7 @@ def write_confirmation(folder: Path, confirmation: "Confirmation") -> None:
     with atomic_path(folder / "confirm.safetensors") as temporary:
         save_file(predictions, temporary)
     write_json(folder / "confirm.json", _confirm_json(confirmation))
-    _write_table(folder, confirmation.ranking)
+    _write_tables(folder, confirmation.ranking, load_file(folder / PREDICTIONS_NAME))
 
 
 def read_ranking(folder: Path) -> tuple[Ranking, dict[str, NDArray[Any]]]:
@@ -47,23 +51,41 @@ def read_ranking(folder: Path) -> tuple[Ranking, dict[str, NDArray[Any]]]:
 
     Raises InputError where there is none.
     """
+    ranking = _read_json(folder)
+    try:
+        return ranking, load_file(folder / PREDICTIONS_NAME)
+    except FileNotFoundError as error:
+        raise _no_ranking(folder / PREDICTIONS_NAME, folder) from error
+
+
+def read_for_report(folder: Path) -> tuple[Ranking, dict[str, NDArray[Any]]]:
+    """As `read_ranking`; the arrays may be missing, as where only the JSON was kept."""
+    ranking = _read_json(folder)
+    path = folder / PREDICTIONS_NAME
+    return ranking, load_file(path) if path.is_file() else {}
+
+
+def _read_json(folder: Path) -> Ranking:
     path = folder / "ranking.json"
     try:
-        ranking = Ranking.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        return ranking, load_file(folder / "predictions.safetensors")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{error.filename or folder / 'predictions.safetensors'} does not exist: {folder} is no "
-            "folder of a ranking. Make one with: ckptsel rank CHECKPOINTS --data DATA --out "
-            f"{folder}."
-        ) from error
+        return Ranking.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _no_ranking(path, folder) from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} cannot be read as a ranking: {type(error).__name__}: {error}. Rank again."
         ) from error
 
 
-def _write_table(folder: Path, ranking: Ranking) -> None:
+def _no_ranking(path: Path, folder: Path) -> InputError:
+    return InputError(
+        f"{path} does not exist: {folder} is no folder of a ranking. Make one with: "
+        f"ckptsel rank CHECKPOINTS --data DATA --out {folder}."
+    )
+
+
+def _write_tables(folder: Path, ranking: Ranking, predictions: dict[str, NDArray[Any]]) -> None:
+    write_page(folder, ranking, predictions)
     write_text(folder / "ranking.csv", csv_text(ranking.flat_rows()))
     write_json(folder / "ranking.json", ranking.to_dict())
 

@@ -22,8 +22,8 @@ from ckptsel.settings import RankSettings, make_settings
 from ckptsel.sources import digest_of
 from ckptsel.workspace import Workspace, audit, fail_copies, open_workspace
 
-SCORES_VERSION = 1
-"""Part of the cache key; raised whenever the shared parts of scores change their numbers."""
+SCORES_VERSION = 2
+"""Part of the cache key; raised whenever the shared parts of scores change what is kept."""
 
 Results = dict[str, dict[str, ScoreResult]]
 
@@ -51,8 +51,9 @@ def rank_with_predictions(
     quiet: bool = True,
     **options: Any,
 ) -> tuple[Ranking, dict[str, NDArray[Any]]]:
-    """The ranking, and the held-out predictions that its intervals can be recomputed from:
-    arrays by `<checkpoint>/<score>/<predictions|per_image>`, and `labels`."""
+    """The ranking, and what its intervals can be recomputed from: held-out predictions by
+    `<checkpoint>/<score>/<predictions|per_image>`, what else scores keep by their own names
+    (`main_component/singular_values`), and `labels`."""
     settings = settings or make_settings(options)
     start = time.monotonic()
     scores = _scores_for(settings)
@@ -204,4 +205,6 @@ def _predictions(results: Results, workspace: Workspace) -> dict[str, NDArray[An
                 arrays[f"{name}/{score}/per_image"] = result.per_image
             if result.predictions is not None:
                 arrays[f"{name}/{score}/predictions"] = result.predictions
+            for key, array in result.arrays.items():
+                arrays[f"{name}/{score}/{key}"] = array
     return arrays

@@ -190,15 +190,9 @@ class Ranking:
         return [_flat_row(row, names, self.confirmation) for row in self]
 
     def _repr_html_(self) -> str:
-        from ckptsel.tables import markdown_table
+        from ckptsel.tables import html_table
 
-        rows = [line.strip("|").split("|") for line in markdown_table(self).splitlines()]
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{cell.strip()}</td>" for cell in row) + "</tr>"
-            for i, row in enumerate(rows)
-            if i != 1
-        )
-        return f"<table>{cells}</table>"
+        return html_table(self)
 
 
 def order_rows(

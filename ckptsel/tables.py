@@ -1,5 +1,6 @@
 """A ranking as text: a table for terminals, Markdown, CSV, JSON, and the sentence that sums it up."""
 
+import html
 import json
 from collections.abc import Sequence
 
@@ -43,7 +44,20 @@ def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str
 
 def markdown_table(ranking: Ranking) -> str:
     """The table in Markdown."""
-    return _markdown(*_cells(ranking))
+    return _markdown(*table_cells(ranking))
+
+
+def html_table(ranking: Ranking) -> str:
+    """What the ranking says and its table, as HTML for notebooks."""
+    header, rows = table_cells(ranking)
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return (
+        f"<p>{html.escape(summary(ranking))}</p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
 
 
 def closing_lines(ranking: Ranking) -> list[str]:
@@ -70,10 +84,10 @@ def summary(ranking: Ranking) -> str:
     if last.name == ranking.best:
         first = f"{ranking.best} is the best, and the last of the run"
     else:
-        first = f"{ranking.best} {_against(last, 'the last', ranking)}"
+        first = f"{ranking.best} {against_baseline(last, 'the last', ranking)}"
     source = ranking.baselines.get("source_accuracy")
     if source is not None and source.name not in (last.name, ranking.best):
-        first += f" and {_against(source, 'the best by source accuracy', ranking)}"
+        first += f" and {against_baseline(source, 'the best by source accuracy', ranking)}"
     n_tied = len(ranking.tie_set) - 1
     if n_tied == 0:
         tied = "no other can be the best at 95 %"
@@ -142,7 +156,8 @@ def _inspect_cells(c: Checkpoint) -> list[str]:
     ]
 
 
-def _against(baseline: Baseline, what: str, ranking: Ranking) -> str:
+def against_baseline(baseline: Baseline, what: str, ranking: Ranking) -> str:
+    """How far the best is ahead of a baseline, in words; what: what to call it."""
     if baseline.difference is None or baseline.low is None or baseline.high is None:
         return f"was not compared with {what}"
     confirmed = baseline.by == "confirmed"
@@ -179,7 +194,8 @@ def _flag_lines(ranking: Ranking) -> list[str]:
     ]
 
 
-def _cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
+def table_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table; the first column is the rank, the second the checkpoint."""
     scores = list(dict.fromkeys(name for row in ranking for name in row.scores))
     units = {name: score.unit for name, score in known_scores().items()}
     goals = list(ranking.confirmation)
@@ -246,7 +262,7 @@ def _ranking_text(ranking: Ranking, width: int | None) -> str:
 
 
 def _ranking_table(ranking: Ranking, compact: bool, hidden: Sequence[str] = ()) -> Table:
-    header, rows = _cells(ranking)
+    header, rows = table_cells(ranking)
     shown = [i for i, name in enumerate(header) if name not in hidden]
     header = [header[i] for i in shown]
     rows = [[row[i] for i in shown] for row in rows]

@@ -44,6 +44,7 @@ def test_out_holds_the_files_and_nothing_else(
         "predictions.safetensors",
         "ranking.csv",
         "ranking.json",
+        "report.html",
     ]
 
 

@@ -1,7 +1,11 @@
 """The shipped trajectory, ranked on the shipped target: real checkpoints, real images."""
 
+import csv
 import json
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +30,56 @@ def test_the_variants_are_what_they_say(preset: str) -> None:
     _, claims, scores = verify(RUNS / f"cifar10-mnist-{preset}", quiet=True)
     assert claims == "20 claims follow from the raw numbers"
     assert scores == "scores were not computed again: no checkpoints are shipped"
+
+
+def table(preset: str, name: str) -> list[dict[str, str]]:
+    with (RUNS / f"cifar10-mnist-{preset}/raw/{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def summed_decay(pretraining: dict[str, Any]) -> float:
+    """Learning rate times weight decay, over all steps of a schedule that falls in steps."""
+    n_steps = math.ceil((pretraining["n_images"] or 50_000) / pretraining["batch_size"])
+    rates = [
+        pretraining["lr"]
+        * pretraining["gamma"] ** sum(epoch >= m for m in pretraining["milestones"])
+        for epoch in range(pretraining["epochs"])
+    ]
+    return n_steps * sum(rates) * pretraining["weight_decay"]
+
+
+def row_of_why(preset: str, seed: str) -> str:
+    """A row of the table in docs/reproduce.md that asks why the residual component does not grow."""
+    rows = [r for r in table(preset, "components") if r["seed"] == seed and r["stage"] == "before"]
+    last = max(int(row["epoch"]) for row in rows)
+    manifest = json.loads((RUNS / f"cifar10-mnist-{preset}/manifest.json").read_text())
+
+    def change(component: str, reading: str, key: str = "accuracy") -> str:
+        wanted = {"probe": "paper", "component": component, "reading": reading}
+        values = {r["epoch"]: float(r[key]) for r in rows if wanted.items() <= r.items()}
+        if key == "n_main":
+            return f"{values['5']:.0f} → {values[str(last)]:.0f}"
+        return f"{100 * values['5']:.1f} → {100 * values[str(last)]:.1f}"
+
+    cells = [
+        f"`{preset}`, seed {seed}",
+        f"{summed_decay(manifest['recipe']['pretraining']):.2g}",
+        change("main", "train", "n_main"),
+        change("all", ""),
+        change("main", "train"),
+        *(change("residual", reading) for reading in ("train", "own", "batch")),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def test_the_documented_table_is_what_the_runs_hold() -> None:
+    text = (RUNS.parent / "docs/reproduce.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `small.*", text.split("<!-- why -->")[1], re.MULTILINE)
+    presets = [row.split("`")[1] for row in shown]
+    assert presets == ["small-wide", "small", "small", "small-decay", "small-full", "small-collapse"]
+    for row in shown:
+        preset, seed = re.match(r"\| `(.*)`, seed (\d)", row).groups()
+        assert row == row_of_why(preset, seed)
 
 
 def test_the_shipped_checkpoints_are_small() -> None:

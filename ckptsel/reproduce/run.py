@@ -41,7 +41,13 @@ CLAIMS_SCHEMA = "ckptsel.claims/1"
 TARGET_SEED = 0
 """Targets are drawn the same for every pre-training seed."""
 
-NOT_SHIPPED = ("other-checkpoints", "chosen", "training_state.pt", "predictions.safetensors")
+NOT_SHIPPED = (
+    "other-checkpoints",
+    "chosen",
+    "training_state.pt",
+    "predictions.safetensors",
+    "report.html",
+)
 
 
 def run_recipe(

@@ -30,7 +30,8 @@ class ScoreResult:
 
     value: the score. per_image: (n_eval,) numbers whose mean is the value, for scores that are
     means over held-out images; intervals come from them. predictions: (n_repeats, n_eval) class
-    numbers. flags: what to doubt. details: what else is worth recording.
+    numbers. flags: what to doubt. details: what else is worth recording. arrays: the same, of
+    numbers too many for a ranking's JSON; they are written beside it.
     """
 
     value: float
@@ -38,6 +39,7 @@ class ScoreResult:
     predictions: NDArray[np.int64] | None = None
     flags: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

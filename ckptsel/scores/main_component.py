@@ -5,12 +5,24 @@ Source: Deng et al., arXiv 2203.04668, Eq. 2. The basis comes from the fitting p
 held-out part. The probe is that of `linear_probe`.
 """
 
+import dataclasses
+
 from ckptsel.scores import Score
+from ckptsel.scores.inputs import ScoreInputs, ScoreResult
 from ckptsel.scores.linear_probe import score_view
+
+SINGULAR_VALUES = "singular_values"
+"""The array with those of the whole training part, in falling order (r,), float32."""
+
+
+def _score(inputs: ScoreInputs) -> ScoreResult:
+    values = inputs.spectrum().singular_values.float().cpu().numpy()
+    return dataclasses.replace(score_view(inputs, "main"), arrays={SINGULAR_VALUES: values})
+
 
 SCORE = Score(
     name="main_component",
     about="held-out accuracy of a linear probe on the main component",
     unit="accuracy",
-    compute=lambda inputs: score_view(inputs, "main"),
+    compute=_score,
 )

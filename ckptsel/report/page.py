@@ -1,0 +1,175 @@
+"""`report.html`: one self-contained page that opens from disk, and fetches nothing.
+
+The charts' library (Vega, Vega-Lite and Vega-Embed) lies inside the page, as vl-convert bundles it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import jinja2
+import vl_convert
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from ckptsel.confirm_tables import percent_interval
+from ckptsel.errors import UsageError, did_you_mean
+from ckptsel.files import atomic_path, write_text
+from ckptsel.ranking import Ranking, Row
+from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
+from ckptsel.report.command import rank_command
+from ckptsel.tables import against_baseline, closing_lines, summary, table_cells
+
+PAGE_NAME = "report.html"
+
+SECTIONS = {
+    "trajectory": "Along the trajectory",
+    "confirmed": "Scores and what training gave",
+    "agreement": "Do the scores agree?",
+    "spectrum": "The spectrum of the features",
+}
+
+FORMATS = ("svg", "png", "pdf")
+PNG_SCALE = 3.0
+"""About 200 dots an inch for a figure of a column's width."""
+
+
+def write_page(folder: Path, ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> Path:
+    """Write the report of a ranking into `folder`. arrays: what lies beside the ranking, by name."""
+    path = folder / PAGE_NAME
+    write_text(path, page(ranking, draw(ranking, arrays)))
+    return path
+
+
+def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
+    """The page as HTML."""
+    header, cells = table_cells(ranking)
+    sections = [
+        (name, title, [(i, d) for i, d in enumerate(drawings) if d.section == name])
+        for name, title in SECTIONS.items()
+    ]
+    plain = ranking.to_dict()
+    return _template().render(
+        ranking=ranking,
+        best=ranking[ranking.best],
+        answer=summary(ranking),
+        facts=_facts(ranking),
+        sections=[section for section in sections if section[2]],
+        header=["rank", *header[1:], "notes"],
+        rows=list(zip(ranking, cells, [_notes(row) for row in ranking], strict=True)),
+        closing=closing_lines(ranking)[1:],
+        command=rank_command(ranking),
+        again=[
+            (key, json.dumps(plain[key], indent=2))
+            for key in ("target", "model", "settings", "environment", "time_s")
+        ],
+        style=Markup(_part("page.css")),
+        library=Markup(_library()),
+        script=Markup(_part("page.js")),
+        specifications=Markup(_for_script([_specification(d) for d in drawings])),
+    )
+
+
+def check_figure_format(form: str) -> None:
+    """Raises UsageError for a format that is none of FORMATS."""
+    if form not in FORMATS:
+        raise UsageError(
+            f"figures cannot be written as {form!r}; use one of {', '.join(FORMATS)}."
+            + did_you_mean(form, FORMATS)
+        )
+
+
+def write_figures(folder: Path, drawings: Sequence[Drawing], form: str) -> list[Path]:
+    """Each chart as a file of its own, in one of FORMATS, in `folder`; for papers."""
+    paths = []
+    for drawing in drawings:
+        specification = _specification(drawing)
+        specification["width"] = FIGURE_WIDTH
+        specification["background"] = "white"
+        # A switch of the page would be drawn as nothing but its space.
+        for parameter in specification.get("params", []):
+            parameter.pop("bind", None)
+        path = folder / f"{drawing.name}.{form}"
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(_convert(specification, form))
+        paths.append(path)
+    return paths
+
+
+def _convert(specification: dict[str, Any], form: str) -> bytes:
+    version = _vegalite_version()
+    if form == "svg":
+        return vl_convert.vegalite_to_svg(specification, vl_version=version).encode()
+    if form == "png":
+        return vl_convert.vegalite_to_png(specification, vl_version=version, scale=PNG_SCALE)
+    return vl_convert.vegalite_to_pdf(specification, vl_version=version)
+
+
+def _specification(drawing: Drawing) -> dict[str, Any]:
+    specification = drawing.chart.to_dict()
+    specification["description"] = f"{drawing.title}. {drawing.about}"
+    specification["config"] = CONFIG
+    return specification
+
+
+def _facts(ranking: Ranking) -> list[tuple[str, str]]:
+    """How sure, and against what: label and text."""
+    best = ranking[ranking.best]
+    facts = []
+    standing = (best.confirmed or {}).get(ranking.goal)
+    measured = best.scores.get(ranking.score)
+    if standing is not None and standing.accuracy is not None:
+        shown = percent_interval(standing.accuracy, standing.low, standing.high)
+        facts.append((f"confirmed {ranking.goal.upper()} accuracy, %", shown))
+    if measured is not None:
+        shown = percent_interval(measured.value, measured.low, measured.high)
+        facts.append((f"{ranking.score}, %", shown))
+    if best.p_best is not None:
+        facts.append(("best in", f"{100 * best.p_best:.0f} % of resamples"))
+    for key, what in (("last", "the last"), ("source_accuracy", "the best by source accuracy")):
+        baseline = ranking.baselines.get(key)
+        if baseline is None:
+            facts.append((what, "not recorded in the files"))
+        elif baseline.name == ranking.best:
+            facts.append((what, "is this one"))
+        else:
+            facts.append((f"{what}: {baseline.name}", against_baseline(baseline, "it", ranking)))
+    return facts
+
+
+def _notes(row: Row) -> str:
+    """Flags of its scores, or why it failed."""
+    if row.reason:
+        return row.reason
+    return "; ".join(f"{name}: {flag}" for name, s in row.scores.items() for flag in s.flags)
+
+
+def _for_script(value: Any) -> str:
+    """JSON inside a <script>: no text in it may end the element."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+
+
+def _vegalite_version() -> str:
+    """Of the schema that this Altair writes, as vl-convert numbers it: 6.1."""
+    return ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+
+
+@cache
+def _library() -> str:
+    # Its stub asks for a snippet; without one the libraries themselves are bundled.
+    bundle = vl_convert.javascript_bundle(vl_version=_vegalite_version())  # type: ignore[call-arg]
+    return bundle.replace("</script", "<\\/script")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_part("page.html"))
+
+
+def _part(name: str) -> str:
+    return files("ckptsel.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,197 @@
+"""The numbers that the report draws, as rows: one a series and checkpoint, one a singular value, ...
+
+Nothing here knows a charting library. Accuracies are in percent, since people read them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from ckptsel.ranking import Ranking, Row
+from ckptsel.scores import known_scores
+from ckptsel.scores.main_component import SINGULAR_VALUES
+
+Record = dict[str, Any]
+
+MIN_FOR_TAU = 3
+"""Fewer checkpoints have no order to agree on."""
+
+
+MAX_INDICES = 200
+"""Points of one spectrum that are drawn."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is across: `epoch`, else `step`, else the `order` of training. is_log: the first epochs
+    lie denser than the last ones."""
+
+    name: str
+    is_log: bool
+
+    @property
+    def title(self) -> str:
+        title = {"epoch": "pre-training epoch", "step": "pre-training step"}
+        return title.get(self.name, "order of training")
+
+
+def scored_rows(ranking: Ranking) -> list[Row]:
+    """Checkpoints that were scored, each once, in the order of training."""
+    rows = [row for row in ranking if row.status == "ok" and row.copy_of is None]
+    return sorted(rows, key=lambda row: row.order)
+
+
+def choose_axis(ranking: Ranking) -> Axis:
+    """The first of epoch, step and order that all checkpoints have, each a value of its own."""
+    rows = scored_rows(ranking)
+    for name in ("epoch", "step"):
+        values = [getattr(row, name) for row in rows]
+        if None not in values and len(set(values)) == len(values):
+            break
+    else:
+        name, values = "order", [row.order for row in rows]
+    return Axis(name, is_log=min(values) > 0 and max(values) >= 20 * min(values))
+
+
+def trajectory_records(ranking: Ranking, axis: Axis) -> list[Record]:
+    """One record a series and checkpoint: series, unit, checkpoint, x, value, low, high (null where
+    there is no interval).
+
+    Series are the scores, `confirmed_<goal>` at the last step of its race, and `source_accuracy`.
+    """
+    units = {name: score.unit for name, score in known_scores().items()}
+    records = []
+    for row in scored_rows(ranking):
+        about = {"checkpoint": row.name, "x": getattr(row, axis.name)}
+        for name, score in row.scores.items():
+            records.append(_record(name, units.get(name, ""), about, score))
+        for goal, standing in (row.confirmed or {}).items():
+            ended = standing.step == max(ranking.confirmation[goal].rungs)
+            if standing.accuracy is not None and ended:
+                records.append(_record(f"confirmed_{goal}", "accuracy", about, standing))
+        if row.source_accuracy is not None:
+            records.append(_record("source_accuracy", "accuracy", about, row.source_accuracy))
+    return records
+
+
+def _record(series: str, unit: str, about: Record, of: Any) -> Record:
+    value = getattr(of, "value", getattr(of, "accuracy", of))
+    factor = 100 if unit == "accuracy" else 1
+    low, high = getattr(of, "low", None), getattr(of, "high", None)
+    return {
+        "series": series,
+        "unit": unit,
+        **about,
+        "value": _short(factor * value),
+        "low": None if low is None else _short(factor * low),
+        "high": None if high is None else _short(factor * high),
+    }
+
+
+def landmark_records(ranking: Ranking, axis: Axis) -> list[Record]:
+    """Where the best, the last and the best by source accuracy lie: x, label, checkpoint, and the line
+    to write in, 0 or 1, so that neighbours do not overlap. What falls together has one record."""
+    names = {"best": ranking.best, "last": ranking.baselines["last"].name}
+    if "source_accuracy" in ranking.baselines:
+        names["best source"] = ranking.baselines["source_accuracy"].name
+    labels: dict[str, list[str]] = {}
+    for label, name in names.items():
+        labels.setdefault(name, []).append(label)
+    records = [
+        {"x": getattr(ranking[name], axis.name), "label": " = ".join(parts), "checkpoint": name}
+        for name, parts in labels.items()
+    ]
+    records.sort(key=lambda record: record["x"])
+    return [{**record, "line": i % 2} for i, record in enumerate(records)]
+
+
+def tie_records(ranking: Ranking, axis: Axis) -> list[Record]:
+    """Where the tie set lies: x, checkpoint. Empty where the epoch decided, which ties all."""
+    if all(row.in_tie_set for row in scored_rows(ranking)):
+        return []
+    return [
+        {"x": getattr(ranking[name], axis.name), "checkpoint": name} for name in ranking.tie_set
+    ]
+
+
+def spectrum_records(ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> list[Record]:
+    """Singular values of the first checkpoint and of the landmarks: checkpoint, index (from 1),
+    share (of the sum, percent), cumulative (percent), is_cut (the last main one).
+
+    Empty where a ranking was made without the main component, or its arrays are not there.
+    """
+    first = scored_rows(ranking)[0].name
+    landmarks = [record["checkpoint"] for record in landmark_records(ranking, choose_axis(ranking))]
+    records = []
+    for name in dict.fromkeys([*landmarks, first]):
+        values = arrays.get(f"{name}/main_component/{SINGULAR_VALUES}")
+        if values is None:
+            continue
+        shares = 100 * values / values.sum()
+        cumulative = shares.cumsum()
+        # As in `spectrum.count_main`, a percent being a hundredth; float32 has seven digits.
+        n_main = int((cumulative < 100 * ranking.settings["energy"] - 1e-4).sum()) + 1
+        for i in _thinned(len(values), n_main):
+            records.append(
+                {
+                    "checkpoint": name,
+                    "index": i,
+                    "share": _short(shares[i - 1]),
+                    "cumulative": _short(cumulative[i - 1]),
+                    "is_cut": i == n_main,
+                }
+            )
+    return records
+
+
+def _thinned(n: int, keep: int) -> list[int]:
+    """Indices 1 to n, past MAX_INDICES ever wider apart, with `keep` among them."""
+    indices = np.arange(1, n + 1)
+    if n > MAX_INDICES:
+        indices = np.unique(np.geomspace(1, n, MAX_INDICES).round().astype(int))
+    return sorted({*indices.tolist(), keep})
+
+
+def _short(value: float) -> float:
+    """Six digits are more than a chart shows."""
+    return float(f"{value:.6g}")
+
+
+def agreement_records(ranking: Ranking) -> list[Record]:
+    """Kendall's tau-b of every pair of series over the checkpoints that have both: a, b, tau, n.
+
+    The epoch (the order of training) is a series of its own.
+    """
+    axis = choose_axis(ranking)
+    by_series: dict[str, dict[str, float]] = {}
+    for record in trajectory_records(ranking, axis):
+        by_series.setdefault(record["series"], {})[record["checkpoint"]] = record["value"]
+    by_series["epoch"] = {row.name: row.order for row in scored_rows(ranking)}
+    records = []
+    for a, of_a in by_series.items():
+        for b, of_b in by_series.items():
+            both = [name for name in of_a if name in of_b]
+            x, y = np.array([of_a[n] for n in both]), np.array([of_b[n] for n in both])
+            if len(both) < MIN_FOR_TAU or np.ptp(x) == 0 or np.ptp(y) == 0:
+                continue
+            tau = stats.kendalltau(x, y).statistic
+            records.append({"a": a, "b": b, "tau": float(tau), "n": len(both)})
+    return records
+
+
+def confirmed_records(ranking: Ranking, goal: str) -> list[Record]:
+    """Scores beside accuracy after training: series, checkpoint, x, value, accuracy, low, high."""
+    axis = choose_axis(ranking)
+    records = trajectory_records(ranking, axis)
+    trained = {r["checkpoint"]: r for r in records if r["series"] == f"confirmed_{goal}"}
+    merged = []
+    for record in records:
+        after = trained.get(record["checkpoint"])
+        if after is not None and not record["series"].startswith("confirmed_"):
+            result = {"accuracy": after["value"], "low": after["low"], "high": after["high"]}
+            merged.append({**record, **result})
+    return merged
