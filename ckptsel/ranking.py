@@ -7,6 +7,7 @@ are the fields of the classes below. Within a schema number keys are only ever a
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,14 @@ from ckptsel.confirmed import (
     from_known_keys,
     standing_from_dict,
 )
-from ckptsel.errors import InputError
+from ckptsel.errors import InputError, UsageError, did_you_mean, listed
 from ckptsel.race import Standing
 from ckptsel.scores.inputs import ScoreResult
 from ckptsel.uncertainty import bootstrap_means, find_tie_set, interval, probability_best
 
 SCHEMA = "ckptsel.ranking/1"
+
+MAX_LISTED = 10
 
 EPOCH = "epoch"
 """No score but the order of training, the last first."""
@@ -52,6 +55,21 @@ class ScoreValue:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """How far one checkpoint is ahead of another, with its paired 95 % interval, in the unit of what
+    was compared.
+
+    by: a score, or `confirmed`: accuracy after real training, at `step`, the last that both reached.
+    """
+
+    value: float
+    low: float
+    high: float
+    by: str
+    step: int | None = None
+
+
+@dataclass(frozen=True)
 class Row:
     """One checkpoint.
 
@@ -63,8 +81,9 @@ class Row:
     used. copy_of: the checkpoint with the same tensors whose scores these are. scores: by name.
     rank: from 1; null where it failed. in_tie_set: cannot be told from the best at 95 %.
     p_best: share of resamples in which it is the best. score_rank, score_tie: rank and tie set by
-    score alone, which real training does not change. confirmed: by goal, what real training gave;
-    null where it was not tried.
+    score alone, which real training does not change. behind_best: how far the best is ahead of it;
+    null where nothing measured both. confirmed: by goal, what real training gave; null where it was
+    not tried.
     """
 
     name: str
@@ -85,6 +104,7 @@ class Row:
     p_best: float | None = None
     score_rank: int | None = None
     score_tie: bool = False
+    behind_best: Difference | None = None
     scores: dict[str, ScoreValue] = field(default_factory=dict)
     confirmed: dict[str, Standing] | None = None
 
@@ -104,6 +124,24 @@ class Baseline:
     high: float | None
     by: str
     step: int | None = None
+
+
+def find_row(ranking: "Ranking", name: str) -> Row:
+    """A checkpoint by its name, its path, or the name of its file where that is unique.
+
+    Raises UsageError naming near names.
+    """
+    for row in ranking:
+        if name in (row.name, row.path):
+            return row
+    files = [row for row in ranking if Path(row.path).name == name]
+    if len(files) == 1:
+        return files[0]
+    known = [row.name for row in ranking]
+    raise UsageError(
+        f"no checkpoint {name!r} in the ranking; it has {listed(known, MAX_LISTED)}."
+        + did_you_mean(name, known)
+    )
 
 
 @dataclass(frozen=True)
@@ -224,9 +262,9 @@ def order_rows(
     if score == EPOCH:
         order = sorted(range(len(scored)), key=lambda i: -scored[i].order)
         ties, p_best = np.ones(len(scored), dtype=bool), [None] * len(scored)
+        behind: list[Difference | None] = [None] * len(scored)
         baselines = {
-            name: Baseline(row.name, None, None, None, by=score)
-            for name, row in baseline_rows(scored).items()
+            name: as_baseline(row.name, None, score) for name, row in baseline_rows(scored).items()
         }
     else:
         values, resampled = per_image[score].mean(axis=1), by_score[score]
@@ -236,7 +274,13 @@ def order_rows(
             range(len(scored)),
             key=lambda i: (not ties[i], -(tie_break[i] if ties[i] else values[i]), scored[i].order),
         )
-        baselines = _baselines(scored, values, resampled, order[0], score)
+        pairs = [[order[0], i] for i in range(len(scored))]
+        behind = [compare(values[pair], resampled[pair], score) for pair in pairs]
+        by_name = {row.name: d for row, d in zip(scored, behind, strict=True)}
+        baselines = {
+            name: as_baseline(row.name, by_name[row.name], score)
+            for name, row in baseline_rows(scored).items()
+        }
     ranks = {scored[i].name: place for place, i in enumerate(order, start=1)}
     ranked = {
         row.name: dataclasses.replace(
@@ -246,6 +290,7 @@ def order_rows(
             p_best=p_best[i],
             score_rank=ranks[row.name],
             score_tie=bool(ties[i]),
+            behind_best=behind[i],
             scores=intervals[row.name],
         )
         for i, row in enumerate(scored)
@@ -299,33 +344,22 @@ def _tie_break_value(results: dict[str, ScoreResult], score: str) -> float:
     return results[TIE_BREAK[score] if TIE_BREAK.get(score) in results else score].value
 
 
-def _baselines(
-    scored: Sequence[Row],
-    values: NDArray[np.float64],
-    resampled: NDArray[np.float64],
-    best: int,
-    score: str,
-) -> dict[str, Baseline]:
-    places = {row.name: i for i, row in enumerate(scored)}
-    baselines = {}
-    for name, row in baseline_rows(scored).items():
-        i = places[row.name]
-        pair = [best, i]
-        baselines[name] = compare_with_baseline(row.name, values[pair], resampled[pair], score)
-    return baselines
-
-
-def compare_with_baseline(
-    name: str,
+def compare(
     values: NDArray[np.float64],
     resampled: NDArray[np.float64],
     by: str,
     step: int | None = None,
-) -> Baseline:
-    """How far the best is ahead of a baseline: values (2,) and resampled (2, n_resamples) of both,
-    the best first."""
+) -> Difference:
+    """How far the first is ahead of the second: values (2,) and resampled (2, n_resamples)."""
     bounds = interval(values[0] - values[1], resampled[0] - resampled[1])
-    return Baseline(name, bounds.value, bounds.low, bounds.high, by, step)
+    return Difference(bounds.value, bounds.low, bounds.high, by, step)
+
+
+def as_baseline(name: str, ahead: Difference | None, score: str) -> Baseline:
+    """A baseline that the best is ahead of by this; nothing where only the order of training told."""
+    if ahead is None:
+        return Baseline(name, None, None, None, by=score)
+    return Baseline(name, ahead.value, ahead.low, ahead.high, ahead.by, ahead.step)
 
 
 def baseline_rows(scored: Sequence[Row]) -> dict[str, Row]:
@@ -350,6 +384,7 @@ def _as_copy(row: Row, ranked: dict[str, Row]) -> Row:
         p_best=original.p_best,
         score_rank=original.score_rank,
         score_tie=original.score_tie,
+        behind_best=original.behind_best,
         scores=original.scores,
         confirmed=original.confirmed,
     )
@@ -362,8 +397,12 @@ def _row_from_dict(value: dict[str, Any]) -> Row:
     confirmed = value.get("confirmed")
     if confirmed is not None:
         confirmed = {goal: standing_from_dict(s) for goal, s in confirmed.items()}
+    behind = value.get("behind_best")
+    if behind is not None:
+        behind = from_known_keys(Difference, behind)
     by_score = {"score_rank": value["rank"], "score_tie": value["in_tie_set"]}
-    return from_known_keys(Row, {**by_score, **value, "scores": scores, "confirmed": confirmed})
+    read = {"scores": scores, "confirmed": confirmed, "behind_best": behind}
+    return from_known_keys(Row, {**by_score, **value, **read})
 
 
 def _flat_row(row: Row, score_names: Sequence[str], goals: Iterable[str]) -> dict[str, Any]:
@@ -380,6 +419,9 @@ def _flat_row(row: Row, score_names: Sequence[str], goals: Iterable[str]) -> dic
         standing = (row.confirmed or {}).get(goal)
         for key in ("state", "accuracy", "low", "high", "step"):
             flat[f"{goal}_{key}"] = None if standing is None else getattr(standing, key)
+    for key in ("value", "low", "high", "by"):
+        column = "behind_best" if key == "value" else f"behind_best_{key}"
+        flat[column] = None if row.behind_best is None else getattr(row.behind_best, key)
     flags = [f"{name}: {flag}" for name, score in row.scores.items() for flag in score.flags]
     flat["flags"] = "; ".join(flags)
     for key in ("status", "reason", "copy_of", "weights_key", "digest", "path"):

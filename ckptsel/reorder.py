@@ -11,12 +11,13 @@ from ckptsel.confirmed import GoalConfirmation
 from ckptsel.race import Race, Standing
 from ckptsel.ranking import (
     EPOCH,
-    Baseline,
+    Difference,
     Ranking,
     Row,
     arrange,
+    as_baseline,
     baseline_rows,
-    compare_with_baseline,
+    compare,
 )
 from ckptsel.uncertainty import bootstrap_means, seed_and_image_means
 
@@ -43,6 +44,7 @@ def reorder(
     standings = {standing.name: standing for standing in race.standings}
     scored = [row for row in ranking if row.rank is not None and row.copy_of is None]
     scored.sort(key=lambda row: _place(row, standings.get(row.name)))
+    behind = {row.name: _behind_best(row.name, race, ranking, predictions) for row in scored}
     p_best = {s.name: s.p_best if s.state in ENDED else 0.0 for s in race.standings}
     placed = {
         row.name: dataclasses.replace(
@@ -50,6 +52,7 @@ def reorder(
             rank=place,
             in_tie_set=row.name in race.tie_set,
             p_best=p_best.get(row.name),
+            behind_best=behind[row.name],
         )
         for place, row in enumerate(scored, start=1)
     }
@@ -60,7 +63,7 @@ def reorder(
         best=race.winner,
         tie_set=tuple(row.name for row in scored if row.name in race.tie_set),
         baselines={
-            name: _baseline(row.name, race, ranking, predictions)
+            name: as_baseline(row.name, behind[row.name], ranking.score)
             for name, row in baseline_rows(scored).items()
         },
     )
@@ -100,21 +103,21 @@ def _place(row: Row, standing: Standing | None) -> tuple[int, int, float, int]:
     return (group, -standing.rung, -(standing.accuracy or 0.0), row.order)
 
 
-def _baseline(
+def _behind_best(
     name: str, race: Race, ranking: Ranking, predictions: Mapping[str, NDArray[Any]]
-) -> Baseline:
+) -> Difference | None:
     """How far the winner is ahead: in accuracy where both raced, at the last step that both reached;
-    else in the score."""
+    else in the score, or nothing where there is none."""
     best = race.winner or ""
     shared = [step for step, c in race.correct.items() if name in c and best in c]
     if shared:
         correct = race.correct[shared[-1]]
         trained = np.stack([correct[best], correct[name]]).astype(np.float64)
         resampled = seed_and_image_means(trained)
-        return compare_with_baseline(name, trained.mean((1, 2)), resampled, "confirmed", shared[-1])
+        return compare(trained.mean((1, 2)), resampled, "confirmed", shared[-1])
     if ranking.score == EPOCH:
-        return Baseline(name, None, None, None, by=EPOCH)
+        return None
     keys = [f"{checkpoint}/{ranking.score}/per_image" for checkpoint in (best, name)]
     scored = np.stack([predictions[key] for key in keys])
     resampled = bootstrap_means(scored, ranking.settings["n_resamples"], ranking.settings["seed"])
-    return compare_with_baseline(name, scored.mean(1), resampled, ranking.score)
+    return compare(scored.mean(1), resampled, ranking.score)
