@@ -56,10 +56,11 @@ class ScoreValue:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one checkpoint is ahead of another, with its paired 95 % interval, in the unit of what
-    was compared.
+    """How far one checkpoint is ahead of another.
 
-    by: a score, or `confirmed`: accuracy after real training, at `step`, the last that both reached.
+    value, low, high: with its paired 95 % interval, in the unit of what was compared. by: what was
+    compared, a score, or `confirmed`, which is accuracy after real training. step: of that training,
+    the last that both reached.
     """
 
     value: float

@@ -208,8 +208,11 @@ def test_the_generated_reference_is_current() -> None:
 
 def test_every_command_and_key_is_explained() -> None:
     schema = reference.ranking_schema()
-    for definition in (schema, *schema["$defs"].values()):
-        assert [k for k, v in definition["properties"].items() if not v.get("description")] == []
+    for name, definition in {"Ranking": schema, **schema["$defs"]}.items():
+        keys = definition["properties"].items()
+        assert [f"{name}.{k}" for k, v in keys if not v.get("description")] == [], (
+            "explain it in the class's docstring, as `key: text`"
+        )
     assert "|  |\n" not in reference.cli_page()
 
 
