@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = reference_runs/cifar10-mnist-small
 
-.PHONY: demo test lint types benchmarks clean
+.PHONY: demo test lint types docs benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
@@ -18,6 +18,10 @@ lint: .venv/installed-dev
 
 types: .venv/installed-dev
 	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	$(BIN)/python -m tools.reference --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 benchmarks: .venv/installed-dev
 	$(BIN)/python -m pytest tests/benchmarks -o 'norecursedirs=.*' --benchmark-only -s
@@ -33,4 +37,4 @@ benchmarks: .venv/installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -26,10 +26,10 @@ Pearson's r. All in [-1, 1]."""
 
 @dataclass(frozen=True)
 class Agreement:
-    """One score (or baseline) against accuracy after training, over n checkpoints.
+    """One score (or baseline) against accuracy after training.
 
-    Each measure with its 95 % interval, by a bootstrap over checkpoints; null where the score or
-    the accuracy is the same for all of them.
+    n: how many checkpoints. kendall_tau, weighted_tau, pearson_r: with its 95 % interval, by a
+    bootstrap over checkpoints; null where the score or the accuracy is the same for all of them.
     """
 
     n: int

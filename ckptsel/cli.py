@@ -162,7 +162,9 @@ def rank(
     n_resamples: Annotated[
         int | None, typer.Option(help="Bootstrap resamples. [default: 2000]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of folds and resamples.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of folds and resamples. [default: 0]")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, ... [default: cuda where there is one]")
     ] = None,
@@ -385,7 +387,8 @@ def confirm(
         typer.Option(help="cosine (once a rung) or step (by ten each third). [default: cosine]"),
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(help="[default: 0 for fe, 0.0001 for ft]")
+        float | None,
+        typer.Option(help="Penalty on weights, not biases. [default: 0 for fe, 0.0001 for ft]"),
     ] = None,
     augment: Annotated[
         str | None,

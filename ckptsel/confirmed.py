@@ -47,13 +47,15 @@ class Run:
 class GoalConfirmation:
     """The outcome for one goal.
 
-    winner: null where every candidate diverged. tie_set: the winner and those that cannot be told
-    from it at 95 %. lr: the learning rate of all candidates. sweep: mean held-out accuracy by
-    learning rate (as text), null where a run diverged; empty where one rate was given. lr_at_edge:
-    the chosen rate is the lowest or highest tried. n_fitted, n_held: images trained on and read on.
-    rungs: steps after which candidates may leave. n_steps: training steps of the race, n_steps_full:
-    of all candidates to the end, n_steps_sweep: of the sweep besides. agreement: by score or
-    baseline, over the candidates that ended the rung at `agreement_step`. flags: what to doubt.
+    goal: `fe` or `ft`. winner: null where every candidate diverged. tie_set: the winner and those
+    that cannot be told from it at 95 %. lr: the learning rate of all candidates. sweep: mean
+    held-out accuracy by learning rate (as text), null where a run diverged; empty where one rate was
+    given. lr_at_edge: the chosen rate is the lowest or highest tried. protocol: how they were
+    trained. split: what was held out. n_fitted, n_held: images trained on and read on. n_seeds: runs
+    of each candidate. rungs: steps after which candidates may leave. n_steps: training steps of the
+    race, n_steps_full: of all candidates to the end, n_steps_sweep: of the sweep besides. agreement:
+    by score or baseline, over the candidates that ended the rung at `agreement_step`.
+    agreement_step: null where no rung was ended by all. flags: what to doubt.
     """
 
     goal: str

@@ -1,15 +1,15 @@
 """The errors that a user can meet, each with the exit code of the command line.
 
-CkptselError (1)
-├── UsageError (2)        an option that is not known or does not fit
-├── InputError (3)        nothing can be ranked, or data cannot be read
-│   ├── CheckpointError   one checkpoint cannot be used
-│   ├── ModelError        the architecture cannot be built
-│   ├── DataError         the labelled images cannot be used
-│   ├── FeatureError      features cannot be scored
-│   └── OutputError       a result cannot be written
-├── GateFailed (4)        the gate says no
-└── GateUndecided (5)     the gate cannot tell
+    CkptselError (1)
+    ├── UsageError (2)        an option that is not known or does not fit
+    ├── InputError (3)        nothing can be ranked, or data cannot be read
+    │   ├── CheckpointError   one checkpoint cannot be used
+    │   ├── ModelError        the architecture cannot be built
+    │   ├── DataError         the labelled images cannot be used
+    │   ├── FeatureError      features cannot be scored
+    │   └── OutputError       a result cannot be written
+    ├── GateFailed (4)        the gate says no
+    └── GateUndecided (5)     the gate cannot tell
 
 A message says what is wrong, where, what was found, and what to do.
 """

@@ -37,11 +37,11 @@ OnStanding = Callable[["Standing"], None]
 class Standing:
     """Where one candidate stands.
 
-    state: `racing`; `out` (behind, at 95 %, after its last rung); when the race is over `won`, `tied`
-    (cannot be told from the winner) or `behind`; `diverged`.
-    rung, step: the last that it ended, counted from 1; 0 before the first. accuracy, low, high: of
-    the held-out images after that step, mean over seeds, with the 95 % interval over images and
-    seeds. by_seed: the accuracy of each seed. p_best: share of resamples in which it is the best.
+    name: of the checkpoint. state: `racing`; `out` (behind, at 95 %, after its last rung); when the
+    race is over `won`, `tied` (cannot be told from the winner) or `behind`; `diverged`. rung, step:
+    the last that it ended, counted from 1; 0 before the first. accuracy, low, high: of the held-out
+    images after that step, mean over seeds, with the 95 % interval over images and seeds. by_seed:
+    the accuracy of each seed. p_best: share of resamples in which it is the best.
     """
 
     name: str

@@ -56,10 +56,11 @@ class ScoreValue:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one checkpoint is ahead of another, with its paired 95 % interval, in the unit of what
-    was compared.
+    """How far one checkpoint is ahead of another.
 
-    by: a score, or `confirmed`: accuracy after real training, at `step`, the last that both reached.
+    value, low, high: with its paired 95 % interval, in the unit of what was compared. by: what was
+    compared, a score, or `confirmed`, which is accuracy after real training. step: of that training,
+    the last that both reached.
     """
 
     value: float
@@ -73,11 +74,12 @@ class Difference:
 class Row:
     """One checkpoint.
 
-    name: path below the scanned folder, without suffix. digest: SHA-256 of its tensors.
-    order: place in the order of training, from 0. epoch, step: as recorded (see `epoch_from`:
-    `file` or `name`), null where unknown. source_accuracy: recorded in the file, a fraction.
-    status: `ok` or `failed`, then with a `reason`. weights_key: which weights of the file were
-    used. copy_of: the checkpoint with the same tensors whose scores these are.
+    name: path below the scanned folder, without suffix. path: the file or folder. digest: SHA-256 of
+    its tensors, null where they cannot be read. order: place in the order of training, from 0.
+    epoch, step: as recorded, null where unknown. epoch_from: where they are recorded, `file` or
+    `name`. source_accuracy: recorded in the file, a fraction. format: what wrote it.
+    status: `ok` or `failed`. reason: why it failed. weights_key: which weights of the file were
+    used. copy_of: the checkpoint with the same tensors whose scores these are. scores: by name.
     rank: from 1; null where it failed. in_tie_set: cannot be told from the best at 95 %.
     p_best: share of resamples in which it is the best. score_rank, score_tie: rank and tie set by
     score alone, which real training does not change. behind_best: how far the best is ahead of it;
@@ -112,9 +114,9 @@ class Row:
 class Baseline:
     """A checkpoint that one would take without a ranking, and how far the best is ahead of it.
 
-    difference, low, high: best minus baseline, with its paired interval; null where the epoch
-    decided, which measures nothing. by: what decided, or `confirmed`: accuracy after real training,
-    at `step`, the last that both reached.
+    name: of the checkpoint. difference, low, high: best minus baseline, with its paired interval;
+    null where the epoch decided, which measures nothing. by: what decided, or `confirmed`, which is
+    accuracy after real training. step: of that training, the last that both reached.
     """
 
     name: str
@@ -147,10 +149,14 @@ def find_row(ranking: "Ranking", name: str) -> Row:
 class Ranking:
     """A ranking; iterating over it gives the rows, the best first, the failed ones last.
 
-    score: what decided, a score or `epoch`. target, model, settings, environment: all that is needed to
-    run it again. baselines: `last` and, where the files record it, `source_accuracy`.
-    notes: what a reader should know about the trajectory. time_s: seconds by stage. confirmation: by
-    goal, what real training gave; its order then overrules that of the score.
+    schema: name and number of this layout. version: of ckptsel, as which it stands in JSON. created:
+    when (UTC). goal: `fe` or `ft`. score: what decided, a score or `epoch`. best: name of the first.
+    tie_set: names of those that cannot be told from the best at 95 %, without copies. checkpoints:
+    one row each. target: the data and how they were split. model: name, layer and preprocessing.
+    settings: every option, as it was used. environment: versions and machine. baselines: `last` and,
+    where the files record it, `source_accuracy`. notes: what a reader should know about the
+    trajectory. time_s: seconds by stage. confirmation: by goal, what real training gave; its order
+    then overrules that of the score.
     """
 
     goal: str

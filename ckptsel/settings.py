@@ -97,8 +97,10 @@ class ConfirmSettings:
     n_candidates: the best so many; None takes the tie set, at least five, and the last checkpoint
     (see `ckptsel.confirmation.choose_candidates`).
     goal: fe, ft or both; None takes the ranking's. lr: learning rates to choose from (one of them
-    is simply taken). checkpoints, data: where they lie now, if they were moved. What None stands
-    for depends on the data, the preset or the machine; `confirm.json` records what was chosen.
+    is simply taken). checkpoints, data: where they lie now, if they were moved.
+
+    What None stands for depends on the data, the preset or the machine; `confirm.json` records what
+    was chosen.
     """
 
     n_candidates: int | None = None

@@ -20,7 +20,10 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its percentile interval at 95 %."""
+    """A value with its percentile interval at 95 %.
+
+    value: computed from all that was measured. low, high: ends of the interval.
+    """
 
     value: float
     low: float

@@ -28,6 +28,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def reference_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache that the tests of the shipped run share."""
+    return str(tmp_path_factory.mktemp("reference-cache"))
+
+
 def save_checkpoint(path: Path, seed: int, epoch: int, source_accuracy: float) -> None:
     """Random weights, with what a run records beside them."""
     torch.manual_seed(seed)

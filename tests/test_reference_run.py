@@ -16,14 +16,9 @@ RUNS = Path(__file__).parents[1] / "reference_runs"
 RUN = RUNS / "cifar10-mnist-small"
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-def test_the_run_is_what_it_says(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_is_what_it_says(reference_cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files, its claims from the raw numbers, its scores from the checkpoints."""
-    monkeypatch.setenv("CKPTSEL_CACHE", cache)
+    monkeypatch.setenv("CKPTSEL_CACHE", reference_cache)
     files, claims, scores = verify(RUN, quiet=True)
     assert "files are as the manifest names them" in files
     assert claims == "20 claims follow from the raw numbers"
@@ -101,8 +96,10 @@ def test_the_shipped_checkpoints_are_small() -> None:
 
 
 @pytest.fixture(scope="module")
-def ranking(cache: str) -> ckptsel.Ranking:
-    return ckptsel.rank(RUN / "seed0/checkpoints", RUN / "targets/mnist-1000", cache_dir=cache)
+def ranking(reference_cache: str) -> ckptsel.Ranking:
+    return ckptsel.rank(
+        RUN / "seed0/checkpoints", RUN / "targets/mnist-1000", cache_dir=reference_cache
+    )
 
 
 def test_an_early_checkpoint_is_the_best_feature_extractor(ranking: ckptsel.Ranking) -> None:

@@ -1,6 +1,6 @@
 """Speed, compared side by side in one run: `make benchmarks`. Not part of the tests.
 
-Each benchmark has its yardstick in the same group; the ratios belong into docs/benchmarks.md.
+Each benchmark has its yardstick in the same group; the ratios belong into docs/performance.md.
 """
 
 import io
