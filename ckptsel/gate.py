@@ -109,7 +109,7 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
         text = f"how far {row.name} is behind was not measured. {_unmeasured(ranking)}"
         return Check("regret", CANNOT_TELL, text, limit=limit)
     text = (
-        f"{row.name} is {_points(behind)} behind {best} (by {behind.by}), {100 * limit:g} allowed"
+        f"{row.name} is {_points(behind)} behind {best} (by {behind.by}), {_limit(limit)} allowed"
     )
     if ranking.confirmation and behind.by != "confirmed":
         text += f"; {row.name} was not trained for real, so scores are compared"
@@ -132,7 +132,7 @@ def _check_baseline(ranking: Ranking, ahead: Difference | None, tolerance: float
         return Check("baseline", CANNOT_TELL, _unmeasured(ranking), limit=-tolerance)
     text = (
         f"{ranking.best} is {_points(ahead)} ahead of the baseline's best (by {ahead.by}); "
-        f"{100 * tolerance:g} behind allowed"
+        f"{_limit(tolerance)} behind allowed"
     )
     margin = (ahead.value + tolerance, ahead.low + tolerance, ahead.high + tolerance)
     return _judge("baseline", text, ahead, -tolerance, margin, ranking)
@@ -165,7 +165,7 @@ def _judge(
         decision = CANNOT_TELL
         more = further_images(value, low, high, ranking.target["evaluation"]["n_eval"])
         if more is not None:
-            text += f"; about {more:,} more evaluation images would tell"
+            text += f"; about {_rounded(more):,} more evaluation images would tell"
     return Check(name, decision, text, measured.value, measured.low, measured.high, limit, more)
 
 
@@ -176,6 +176,16 @@ def further_images(value: float, low: float, high: float, n: int) -> int | None:
     if abs(value) <= ROUNDING:
         return None
     return max(1, math.ceil(n * (side / value) ** 2) - n)
+
+
+def _rounded(n: int) -> int:
+    """Two digits of a count, upwards: more would promise too much."""
+    step = 10 ** max(0, len(str(n)) - 2)
+    return -(-n // step) * step
+
+
+def _limit(part: float) -> str:
+    return f"{100 * part:g} point{'' if math.isclose(part, 0.01) else 's'}"
 
 
 def _points(d: Difference) -> str:

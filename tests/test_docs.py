@@ -8,13 +8,16 @@ import dataclasses
 import json
 import re
 import shlex
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
 import torch
+import yaml
 
 import ckptsel
 from ckptsel import protocols
@@ -84,11 +87,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_imagenet(world / "data/imagenet")
     (world / "reference_runs").symlink_to(ROOT / "reference_runs")
     for page in PAGES:
-        for _, text, _ in blocks(page, "python", "toml"):
-            if name := re.match(r"# (\w+\.(py|toml))\n", text):
-                (world / name.group(1)).write_text(text)
+        write_named(page, "python", world)
     save_own_checkpoints(world)
     return world
+
+
+def write_named(page: Path, language: str, world: Path) -> list[Path]:
+    """Write the snippets of a page that begin with the name of a file; the files."""
+    written = []
+    for _, text, _ in blocks(page, language):
+        if name := re.match(r"# (\w+\.\w+)\n", text):
+            written.append(world / name.group(1))
+            written[-1].write_text(text)
+    return written
 
 
 def save_own_checkpoints(world: Path) -> None:
@@ -115,6 +126,15 @@ def in_world(world: Path, reference_cache: str, monkeypatch: pytest.MonkeyPatch,
         assert run("rank", "ckpts/", "--data", "my_images/", "--out", "ranking/", "-q")[0] == 0
 
 
+@pytest.fixture
+def settings_of(world: Path) -> Iterator[Callable[[Path], None]]:
+    """Writes a page's configuration files, which count for its commands alone."""
+    written: list[Path] = []
+    yield lambda page: written.extend(write_named(page, "toml", world))
+    for path in written:
+        path.unlink()
+
+
 @pytest.fixture(scope="module")
 def recipes_run() -> set[str]:
     """Recipes that were run, with their options: a second run into another folder shows no more."""
@@ -122,8 +142,11 @@ def recipes_run() -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_every_command_runs(page: Path, run, recipes_run: set[str]) -> None:
+def test_every_command_runs(page: Path, run, recipes_run: set[str], settings_of) -> None:
+    settings_of(page)
     for words in commands(page):
+        if "||" in words:
+            words = words[: words.index("||")]
         if words[0] == "torchrun":
             words = words[words.index("-m") + 1 :]
         if words[0] == "ckptsel":
@@ -137,6 +160,8 @@ def test_every_command_runs(page: Path, run, recipes_run: set[str]) -> None:
             assert code in VERDICTS, f"{shlex.join(words)}: {err}"
         elif words[:2] == ["pip", "install"]:
             assert set(re.findall(r"\[(\w+)\]", words[2])) <= extras(), shlex.join(words)
+        elif words[0] == "cp":
+            subprocess.run(words, check=True)
         elif words[0] == "make":
             assert set(words[1:]) <= make_targets(), shlex.join(words)
         else:
@@ -171,8 +196,14 @@ def test_every_snippet_runs(page: Path) -> None:
         code = compile(text, str(page), "exec")
         if not comment.startswith("<!-- needs "):
             exec(code, {"__name__": "snippet"})
-    for language, text, _ in blocks(page, "toml", "json"):
-        {"toml": tomllib.loads, "json": json.loads}[language](text)
+    parsers = {
+        "toml": tomllib.loads,
+        "json": json.loads,
+        "yaml": yaml.safe_load,
+        "xml": ElementTree.fromstring,
+    }
+    for language, text, _ in blocks(page, *parsers):
+        parsers[language](text.encode() if language == "xml" else text)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
