@@ -294,7 +294,7 @@ def gate(
 
     A policy can also lie below [gate] of the configuration file; options overrule it.
 
-    Example: ckptsel gate ranking/ --current checkpoint-120 --max-regret 0.01
+    Example: ckptsel gate ranking/ --min-accuracy 0.85
     """
     given = _given(locals(), "run", "junit", "format", "config")
     form = _check_format(format or "table")
