@@ -581,7 +581,7 @@ def _end(
     """Print the ranking and the verdict, tell the CI system, and exit as the gate decides."""
     from ckptsel.actions import tell_actions
     from ckptsel.baseline import compare_with_stored
-    from ckptsel.gate import EXIT_CODES, hold_against
+    from ckptsel.gate import enforce, hold_against
     from ckptsel.gate_tables import format_verdict, with_verdict
     from ckptsel.junit import write_junit
     from ckptsel.report.page import PAGE_NAME
@@ -602,7 +602,7 @@ def _end(
     page = None if run is None else run / PAGE_NAME
     tell_actions(ranking, verdict, page if page is not None and page.is_file() else None)
     if verdict is not None:
-        sys.exit(EXIT_CODES[verdict.decision])
+        enforce(verdict)
 
 
 def _read_config(path: Path | None, quiet: bool) -> dict[str, Any]:

@@ -9,13 +9,12 @@ import math
 from dataclasses import dataclass
 
 from ckptsel.confirm_tables import percent_interval
+from ckptsel.errors import GateFailed, GateUndecided
 from ckptsel.ranking import EPOCH, Difference, Ranking, find_row
 from ckptsel.scores import known_scores
 from ckptsel.settings import Policy
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot-tell"
-
-EXIT_CODES = {PASS: 0, FAIL: 4, CANNOT_TELL: 5}
 
 ROUNDING = 1e-9
 """What lies on its limit passes, also where the last digit says otherwise."""
@@ -78,6 +77,15 @@ class Measured:
     low: float
     high: float
     by: str
+
+
+def enforce(verdict: Verdict) -> None:
+    """Raises GateFailed or GateUndecided, naming the checks, where the verdict is not to pass."""
+    wrong = [check.name for check in verdict.checks if check.decision == verdict.decision]
+    if verdict.decision == FAIL:
+        raise GateFailed(f"the gate says no: {', '.join(wrong)}.")
+    if verdict.decision == CANNOT_TELL:
+        raise GateUndecided(f"the gate cannot tell: {', '.join(wrong)}.")
 
 
 def best_accuracy(ranking: Ranking) -> Measured | None:

@@ -234,12 +234,13 @@ def test_exit_codes_tell_no_from_cannot_tell(run, tmp_path: Path) -> None:
     folder = stored(tmp_path / "run", make_ranking())
     assert run("gate", folder, "--min-accuracy", "0.88")[0] == 0
     code, out, err = run("gate", folder, "--min-accuracy", "0.93")
-    assert (code, err) == (4, "")
+    assert (code, err) == (4, "error: the gate says no: min-accuracy.\n")
     assert out == (
         "gate: fail\n"
         "  fail: min-accuracy: new reaches 90.0 % [88.0, 92.0] (linear_probe), at least 93 % asked for\n"
     )
-    assert run("gate", folder, "--min-accuracy", "0.89")[0] == 5
+    code, _, err = run("gate", folder, "--min-accuracy", "0.89")
+    assert (code, err) == (5, "error: the gate cannot tell: min-accuracy.\n")
     assert run("gate", folder)[0] == 2
     assert run("gate", tmp_path / "nothing", "--strict")[0] == 3
 
