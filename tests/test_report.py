@@ -1,5 +1,6 @@
 """The report: what it says, its figures, and the page itself in a real browser without a network."""
 
+import contextlib
 import json
 import os
 import re
@@ -192,17 +193,24 @@ def page_file(tmp_path_factory: pytest.TempPathFactory, confirmed: Ranking) -> P
 
 @pytest.fixture
 def page(chromium, page_file: Path) -> Iterator[object]:
-    """The page, drawn; afterwards nothing may have been fetched or said on the console."""
+    """The page, drawn."""
+    with opened(chromium, page_file) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def opened(chromium, page_file: Path) -> Iterator[object]:
+    """A page in the browser; in the end nothing may have been fetched or said on the console."""
     context = chromium.new_context(offline=True, viewport={"width": 1200, "height": 900})
-    opened = context.new_page()
+    page = context.new_page()
     requests: list[str] = []
     complaints: list[str] = []
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.goto(page_file.as_uri())
-    opened.wait_for_selector("body[data-drawn=yes]", timeout=60_000)
-    yield opened
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("body[data-drawn=yes]", timeout=60_000)
+    yield page
     fetched = [url for url in requests if not url.startswith(("data:", "blob:"))]
     context.close()
     assert set(fetched) == {page_file.as_uri()}
@@ -288,3 +296,25 @@ def test_it_fits_a_phone(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     widths = page.locator(".chart svg").evaluate_all("all => all.map(e => e.clientWidth)")
     assert max(widths) <= 375
+
+
+@browser_only
+@pytest.mark.parametrize("options", [("--goal", "ft"), ("--scores", "logme,linear_probe")])
+def test_rankings_that_lack_much(
+    run, chromium, trajectory: Path, images: Path, tmp_path: Path, options: tuple[str, str]
+) -> None:
+    """No tie set, no spectrum, one checkpoint that failed, one that is a copy: no complaint."""
+    (trajectory / "checkpoint-020.pt").write_bytes(b"nothing")
+    shutil.copy(trajectory / "checkpoint-010.safetensors", trajectory / "last.safetensors")
+    assert run("rank", trajectory, "-d", images, "-o", tmp_path / "out", "-q", *options)[0] == 0
+    with opened(chromium, tmp_path / "out" / PAGE_NAME) as page:
+        assert page.locator(".failed").count() == 1
+        assert page.locator("tbody tr").count() == 5
+
+
+@browser_only
+def test_a_single_checkpoint(run, chromium, trajectory: Path, images, tmp_path: Path) -> None:
+    only = trajectory / "checkpoint-005.safetensors"
+    assert run("rank", only, "-d", images, "-o", tmp_path / "out", "-q")[0] == 0
+    with opened(chromium, tmp_path / "out" / PAGE_NAME) as page:
+        assert page.text_content("h1") == "Use checkpoint-005"

@@ -164,21 +164,27 @@ def _across(axis: Axis) -> alt.X:
 
 def _landmarks(ranking: Ranking, axis: Axis) -> list[alt.Chart]:
     """The tie set shaded; best, last and best by source accuracy as labelled lines."""
-    ties = alt.Chart(alt.Data(values=tie_records(ranking, axis)))
-    marks = alt.Chart(alt.Data(values=landmark_records(ranking, axis)))
-    x = _across(axis)
-    return [
-        ties.mark_rule(strokeWidth=16, opacity=0.18, color=TIE_COLOUR).encode(
-            x=x, tooltip=[alt.Tooltip("checkpoint:N", title="in the tie set")]
-        ),
-        marks.mark_rule(strokeDash=[4, 3], opacity=0.6, color="currentColor").encode(x=x),
-        *(
-            marks.transform_filter(f"datum.line == {line}")
-            .mark_text(dy=-4 - 13 * line, baseline="bottom", color="currentColor")
-            .encode(x=x, y=alt.value(0), text="label:N")
-            for line in (0, 1)
-        ),
-    ]
+    ties, marks = tie_records(ranking, axis), landmark_records(ranking, axis)
+    x, layers = _across(axis), []
+    if ties:
+        shade = alt.Chart(alt.Data(values=ties)).mark_rule(
+            strokeWidth=16, opacity=0.18, color=TIE_COLOUR
+        )
+        layers.append(shade.encode(x=x, tooltip=[alt.Tooltip("checkpoint:N", title="tied")]))
+    rules = alt.Chart(alt.Data(values=marks)).mark_rule(
+        strokeDash=[4, 3], opacity=0.6, color="currentColor"
+    )
+    layers.append(rules.encode(x=x))
+    for i, mark in enumerate(marks):
+        # Neighbours stand in two lines, and the last ends where the chart does.
+        text = alt.Chart(alt.Data(values=[mark])).mark_text(
+            align="right" if mark is marks[-1] else "center",
+            dy=-4 - 13 * (i % 2),
+            baseline="bottom",
+            color="currentColor",
+        )
+        layers.append(text.encode(x=x, y=alt.value(0), text="label:N"))
+    return layers
 
 
 def _about_panel(axis: Axis, series: Sequence[str], records: list[Record]) -> str:

@@ -93,8 +93,8 @@ def _record(series: str, unit: str, about: Record, of: Any) -> Record:
 
 
 def landmark_records(ranking: Ranking, axis: Axis) -> list[Record]:
-    """Where the best, the last and the best by source accuracy lie: x, label, checkpoint, and the line
-    to write in, 0 or 1, so that neighbours do not overlap. What falls together has one record."""
+    """Where the best, the last and the best by source accuracy lie, from left to right: x, label,
+    checkpoint. What falls together has one record."""
     names = {"best": ranking.best, "last": ranking.baselines["last"].name}
     if "source_accuracy" in ranking.baselines:
         names["best source"] = ranking.baselines["source_accuracy"].name
@@ -105,8 +105,7 @@ def landmark_records(ranking: Ranking, axis: Axis) -> list[Record]:
         {"x": getattr(ranking[name], axis.name), "label": " = ".join(parts), "checkpoint": name}
         for name, parts in labels.items()
     ]
-    records.sort(key=lambda record: record["x"])
-    return [{**record, "line": i % 2} for i, record in enumerate(records)]
+    return sorted(records, key=lambda record: record["x"])
 
 
 def tie_records(ranking: Ranking, axis: Axis) -> list[Record]:
