@@ -48,6 +48,16 @@ class Verdict:
     checks: tuple[Check, ...]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """An accuracy with its 95 % interval. by: `confirmed`, or the score that it is."""
+
+    value: float
+    low: float
+    high: float
+    by: str
+
+
 def hold_against(ranking: Ranking, policy: Policy, ahead: Difference | None = None) -> Verdict:
     """The verdict of a policy on a ranking.
 
@@ -67,16 +77,6 @@ def hold_against(ranking: Ranking, policy: Policy, ahead: Difference | None = No
     decisions = {check.decision for check in checks}
     worst = next(d for d in (FAIL, CANNOT_TELL, PASS) if d in decisions)
     return Verdict(worst, tuple(checks))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """An accuracy with its 95 % interval. by: `confirmed`, or the score that it is."""
-
-    value: float
-    low: float
-    high: float
-    by: str
 
 
 def enforce(verdict: Verdict) -> None:

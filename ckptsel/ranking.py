@@ -149,7 +149,7 @@ def find_row(ranking: "Ranking", name: str) -> Row:
 class Ranking:
     """A ranking; iterating over it gives the rows, the best first, the failed ones last.
 
-    schema: name and number of this layout. version: of ckptsel, as which it stands in JSON. created:
+    schema: name and number of this layout. version: of ckptsel; its key in JSON is `ckptsel`. created:
     when (UTC). goal: `fe` or `ft`. score: what decided, a score or `epoch`. best: name of the first.
     tie_set: names of those that cannot be told from the best at 95 %, without copies. checkpoints:
     one row each. target: the data and how they were split. model: name, layer and preprocessing.

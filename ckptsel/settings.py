@@ -174,12 +174,8 @@ class Policy:
         for name, of in (("max_regret", "current"), ("tolerance", "baseline")):
             if getattr(self, name) is not None and getattr(self, of) is None:
                 raise UsageError(f"{name} is given without {of}, which it is about.")
-        if (self.current, self.min_accuracy, self.baseline, self.strict) == (
-            None,
-            None,
-            None,
-            False,
-        ):
+        has_policy = self.current or self.baseline or self.strict or self.min_accuracy is not None
+        if not has_policy:
             raise UsageError(
                 "the gate has no policy: give one or more of current, min-accuracy, baseline and "
                 "strict, as options of `ckptsel gate` or below [gate] of the configuration file."
