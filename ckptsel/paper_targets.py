@@ -131,7 +131,6 @@ def _read_cub(root: Path, split: str) -> ImageSet:
         [folder / "images" / paths[i].strip() for i in chosen],
         [int(labels[i]) - 1 for i in chosen],
         names,
-        folder,
     )
 
 
@@ -147,7 +146,7 @@ def _read_indoor67(root: Path, split: str) -> ImageSet:
     paths = paths_of(split)
     labels = [names.index(path.split("/")[0]) for path in paths]
     files = [folder / "Images" / path for path in paths]
-    return files_as_image_set(split, files, labels, tuple(names), folder)
+    return files_as_image_set(split, files, labels, tuple(names))
 
 
 def _read_shenzhen(root: Path, split: str) -> ImageSet:
@@ -163,7 +162,6 @@ def _read_shenzhen(root: Path, split: str) -> ImageSet:
         [paths[i] for i in chosen],
         [int(labels[i]) for i in chosen],
         ("normal", "tuberculosis"),
-        folder,
     )
 
 

@@ -8,10 +8,11 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,9 @@ SPLIT_NAMES = {
 
 IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
 
+DIGEST_BLOCK = 64
+"""Images that one thread reads and digests at a time."""
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -40,19 +44,37 @@ class ImageSet:
 
     labels: (N,) int64, each an index into `class_names`.
     open_image: index -> PIL image as stored (any mode).
+    image_bytes: index -> what tells the image from any other: its file as stored.
     locate: index -> where the image lies, for messages.
-    fingerprint: digest that changes when an image or a label may have changed.
     """
 
     split: str
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     open_image: Callable[[int], Image.Image]
+    image_bytes: Callable[[int], bytes]
     locate: Callable[[int], str]
-    fingerprint: str
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of labels and images in their order: the same wherever they lie and whenever they
+        were copied there, another when one of them changes. Reads every image's file."""
+        with ThreadPoolExecutor() as pool:
+            blocks = pool.map(self._digest_block, range(0, len(self), DIGEST_BLOCK))
+            return digest_of(self.labels.tobytes(), *blocks)
+
+    def _digest_block(self, start: int) -> str:
+        block = range(start, min(start + DIGEST_BLOCK, len(self)))
+        return digest_of(*(digest_of(self._known_bytes(i)) for i in block))
+
+    def _known_bytes(self, index: int) -> bytes:
+        try:
+            return self.image_bytes(index)
+        except OSError:
+            return b""  # what cannot be read is named when it is decoded
 
     def subset(self, indices: NDArray[np.int64]) -> "ImageSet":
         """The images at `indices`, in that order."""
@@ -61,8 +83,8 @@ class ImageSet:
             labels=self.labels[indices],
             class_names=self.class_names,
             open_image=lambda i: self.open_image(int(indices[i])),
+            image_bytes=lambda i: self.image_bytes(int(indices[i])),
             locate=lambda i: self.locate(int(indices[i])),
-            fingerprint=digest_of(self.fingerprint, np.ascontiguousarray(indices).tobytes()),
         )
 
 
@@ -151,7 +173,7 @@ class FolderSource:
             found = sorted(_walk_images(folder / name))
             paths += found
             labels += [label] * len(found)
-        return files_as_image_set(split, paths, labels, self._class_names, self.root)
+        return files_as_image_set(split, paths, labels, self._class_names)
 
 
 class CsvSource:
@@ -188,7 +210,7 @@ class CsvSource:
                 f"for example {missing[0]}. Paths are taken relative to the CSV file."
             )
         chosen_labels = [int(labels[i]) for i in chosen]
-        return files_as_image_set(split, paths, chosen_labels, class_names, self.path.parent)
+        return files_as_image_set(split, paths, chosen_labels, class_names)
 
     def _split_of(self, row: dict[str, str]) -> str:
         name = (row.get("split") or "train").strip().lower()
@@ -253,20 +275,20 @@ class ParquetSource:
         if len(names) < n_classes:
             names = tuple(str(i) for i in range(n_classes))
 
-        def open_image(index: int) -> Image.Image:
+        def image_bytes(index: int) -> bytes:
             value = images[index].as_py()
             data = value if isinstance(value, bytes) else (value or {}).get("bytes")
             if data is None:
                 raise OSError("no image bytes in this row (only a path?)")
-            return Image.open(io.BytesIO(data))
+            return data
 
         return ImageSet(
             split=split,
             labels=labels,
             class_names=names,
-            open_image=open_image,
+            open_image=lambda i: Image.open(io.BytesIO(image_bytes(i))),
+            image_bytes=image_bytes,
             locate=lambda i: f"row {i} of split {split} of {self.root}",
-            fingerprint=digest_of(*(_stat_of(file, self.root) for file in files), labels.tobytes()),
         )
 
     def _choose_image_column(self, schema: Any) -> str:
@@ -338,7 +360,10 @@ def dataset_as_image_set(
     split: str,
     data_root: Path | None,
 ) -> ImageSet:
-    """A dataset of (image, label) pairs as images of one split; numbers where names are missing."""
+    """A dataset of (image, label) pairs as images of one split; numbers where names are missing.
+
+    Its images are known by name, split, folder and index, since their files are the dataset's own.
+    """
     labels = _whole_numbers(_labels_of(samples), f"{name}, split {split}")
     n_classes = int(labels.max(initial=-1)) + 1
     if len(class_names) < n_classes:
@@ -349,8 +374,8 @@ def dataset_as_image_set(
         labels=labels,
         class_names=class_names,
         open_image=lambda i: samples[i][0],
+        image_bytes=lambda i: f"{name}:{split}:{where}:{i}".encode(),
         locate=lambda i: f"image {i} of {name}, split {split}",
-        fingerprint=digest_of(name, split, where, labels.tobytes()),
     )
 
 
@@ -391,24 +416,16 @@ def _walk_images(folder: Path) -> Iterator[Path]:
 
 
 def files_as_image_set(
-    split: str, paths: list[Path], labels: list[int], class_names: tuple[str, ...], root: Path
+    split: str, paths: list[Path], labels: list[int], class_names: tuple[str, ...]
 ) -> ImageSet:
-    label_array = np.array(labels, dtype=np.int64)
     return ImageSet(
         split=split,
-        labels=label_array,
+        labels=np.array(labels, dtype=np.int64),
         class_names=class_names,
         open_image=lambda i: Image.open(paths[i]),
+        image_bytes=lambda i: paths[i].read_bytes(),
         locate=lambda i: str(paths[i]),
-        fingerprint=digest_of(*(_stat_of(path, root) for path in paths), label_array.tobytes()),
     )
-
-
-def _stat_of(path: Path, root: Path) -> str:
-    """Name, size and time of change: different whenever the file may have changed."""
-    stat = path.stat()
-    name = path.name if path == root else os.path.relpath(path, root)
-    return f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def _split_of_file(file: Path, root: Path) -> str:

@@ -103,8 +103,8 @@ def make_data(folder: Path, split: str, n: int, mode: str) -> None:
         labels=labels,
         class_names=tuple("abcdefghij"),
         open_image=lambda i: Image.fromarray(pixels[i]),
+        image_bytes=lambda i: pixels[i].tobytes(),
         locate=str,
-        fingerprint="",
     )
     write_parquet(folder / f"{split}-00000-of-00001.parquet", images)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -328,6 +330,27 @@ def test_pyproject_holds_options_too(run, images, trajectory, tmp_path, monkeypa
     code, _, err = run("rank", "--gate")
     assert code == 2
     assert "ckptsel.toml, below gate: unknown option 'stric'. Did you mean strict?" in err
+
+
+def test_another_checkout_has_the_same_images(
+    run, images, trajectory, tmp_path, monkeypatch
+) -> None:
+    """A clone gives its files new times: a stored baseline must hold, and features must be found."""
+    monkeypatch.chdir(tmp_path)
+    one_line = ("rank", "ckpts", "--data", "images", "--scores", "linear_probe", "-q")
+    assert run(*one_line, "--out", "baseline")[0] == 0
+    features = sorted(tmp_path.glob("cache/features/*"))
+    assert features
+    clone = tmp_path / "clone"
+    for part in ("ckpts", "images"):
+        shutil.copytree(part, clone / part, copy_function=shutil.copyfile)
+        for file in (clone / part).rglob("*.*"):
+            os.utime(file, (0, 0))
+    monkeypatch.chdir(clone)
+    assert run(*one_line, "--out", "ranking")[0] == 0
+    assert sorted(tmp_path.glob("cache/features/*")) == features
+    code, out, _ = run("gate", "ranking", "--baseline", tmp_path / "baseline")
+    assert (code, "by the same weights" in out) == (0, True)
 
 
 @pytest.mark.parametrize(

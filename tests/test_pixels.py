@@ -1,5 +1,6 @@
 """Decoding: modes, rotation, the store, and images that cannot be read."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def image_set(images: list[Image.Image | Callable[[], Image.Image]]) -> ImageSet
         labels=np.arange(len(images)),
         class_names=tuple(map(str, range(len(images)))),
         open_image=open_image,
+        image_bytes=lambda i: str(len(images)).encode(),
         locate=lambda i: f"image-{i}",
-        fingerprint=str(len(images)),
     )
 
 
@@ -78,9 +79,7 @@ def test_decoded_once_and_the_same_with_two_workers(images: Path, tmp_path: Path
     first = decode(train, SETTINGS, tmp_path / "store", quiet=True)
     forked = decode(train, SETTINGS, None, n_workers=2, quiet=True)
     assert np.array_equal(first, forked)
-    closed = ImageSet(
-        train.split, train.labels, train.class_names, None, train.locate, train.fingerprint
-    )
+    closed = dataclasses.replace(train, open_image=None)
     assert np.array_equal(decode(closed, SETTINGS, tmp_path / "store", quiet=True), first)
 
 

@@ -1,7 +1,10 @@
 """Where images come from: folders, parquet, CSV, timm's datasets, and what is wrong with them."""
 
+import dataclasses
 import io
 import json
+import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -53,11 +56,37 @@ def test_a_subset_keeps_images_and_labels_together(images: Path) -> None:
     assert part.fingerprint != train.fingerprint
 
 
-def test_the_fingerprint_changes_with_a_file(images: Path) -> None:
+def test_the_fingerprint_is_of_what_the_images_hold(images: Path, tmp_path: Path) -> None:
     before = open_source(str(images)).read("train").fingerprint
-    assert open_source(str(images)).read("train").fingerprint == before
-    Image.new("RGB", (9, 9)).save(images / "train" / "class0" / "0.png")
-    assert open_source(str(images)).read("train").fingerprint != before
+    copied = tmp_path / "copied"
+    shutil.copytree(images, copied, copy_function=shutil.copyfile)
+    first = copied / "train" / "class0" / "0.png"
+    os.utime(first, (0, 0))
+    assert open_source(str(copied)).read("train").fingerprint == before
+
+    times, data = first.stat(), first.read_bytes()
+    first.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert open_source(str(copied)).read("train").fingerprint != before
+
+
+def test_the_fingerprint_is_of_labels_and_order_too(images: Path) -> None:
+    train = open_source(str(images)).read("train")
+    swapped = np.arange(len(train))
+    swapped[[0, 1]] = 1, 0
+    relabelled = dataclasses.replace(train, labels=np.roll(train.labels, 1))
+    sets = (train, train.subset(swapped), relabelled)
+    assert len({images.fingerprint for images in sets}) == 3
+
+
+def test_the_same_images_in_parquet_and_in_a_folder_have_one_fingerprint(
+    images: Path, tmp_path: Path
+) -> None:
+    train = open_source(str(images)).read("train")
+    column = [{"bytes": train.image_bytes(i), "path": None} for i in range(len(train))]
+    table = pa.table({"image": column, "label": train.labels})
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert open_source(str(tmp_path)).read("train").fingerprint == train.fingerprint
 
 
 def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
