@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ckptsel.devices import PRECISIONS, is_out_of_memory
 from ckptsel.errors import FeatureError
+from ckptsel.images import digest_of
 from ckptsel.models import Backbone
 from ckptsel.pixels import normalise
-from ckptsel.sources import digest_of
 
 FEATURES_VERSION = 1
 """Part of the cache key; raised whenever the same inputs would give other features."""

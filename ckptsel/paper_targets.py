@@ -20,13 +20,8 @@ import numpy as np
 from torch.utils.data import ConcatDataset
 
 from ckptsel.errors import DataError, UsageError, did_you_mean
-from ckptsel.sources import (
-    ImageSet,
-    Source,
-    dataset_as_image_set,
-    files_as_image_set,
-    open_source,
-)
+from ckptsel.images import ImageSet, dataset_as_image_set, files_as_image_set
+from ckptsel.sources import Source, open_source
 from ckptsel.splits import stratified_sample
 
 SHENZHEN_TRAIN = 0.3

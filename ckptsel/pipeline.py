@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ckptsel.checkpoints import Checkpoint, scan_checkpoints, trajectory_notes
 from ckptsel.environment import describe_environment, package_version, utc_now
 from ckptsel.errors import FeatureError
+from ckptsel.images import digest_of
 from ckptsel.progress import Progress
 from ckptsel.ranking import EPOCH, GOALS, Ranking, Row, order_rows
 from ckptsel.scores import Score, ScoreInputs, ScoreResult, find_scores
 from ckptsel.settings import RankSettings, make_settings
-from ckptsel.sources import digest_of
 from ckptsel.workspace import Workspace, audit, fail_copies, open_workspace
 
 SCORES_VERSION = 2

@@ -23,8 +23,8 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
 from ckptsel.errors import DataError
+from ckptsel.images import ImageSet, digest_of
 from ckptsel.progress import Progress
-from ckptsel.sources import ImageSet, digest_of
 
 PIXELS_VERSION = 1
 """Part of the cache key; raised whenever the same settings would give other pixels."""

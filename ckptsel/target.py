@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptsel.errors import DataError, UsageError, listed
+from ckptsel.images import ImageSet, digest_of
 from ckptsel.pixels import MAX_LISTED
-from ckptsel.sources import ImageSet, Source, digest_of, open_source
+from ckptsel.sources import Source, open_source
 from ckptsel.splits import (
     HOLDOUT_ABOVE,
     Evaluation,

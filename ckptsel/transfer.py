@@ -30,10 +30,10 @@ from ckptsel.checkpoints import Checkpoint
 from ckptsel.confirmed import Point
 from ckptsel.devices import PRECISIONS, few_threads
 from ckptsel.features import extract_features
+from ckptsel.images import digest_of
 from ckptsel.models import Backbone
 from ckptsel.pixels import normalise
 from ckptsel.protocols import Protocol
-from ckptsel.sources import digest_of
 from ckptsel.training import TensorBatches, Training, compose, epoch_generator, measure, predict
 from ckptsel.workspace import Workspace
 

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ckptsel import cifar_resnet, cli  # noqa: F401
+from ckptsel.images import ImageSet
 from ckptsel.reproduce.run import write_parquet
-from ckptsel.sources import ImageSet
 
 # Small products are slower on several threads, and tests may share the cores.
 torch.set_num_threads(1)

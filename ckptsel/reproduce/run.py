@@ -24,6 +24,7 @@ import numpy as np
 from ckptsel.environment import describe_environment, package_version, utc_now
 from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
 from ckptsel.files import atomic_path, write_json, write_text
+from ckptsel.images import ImageSet
 from ckptsel.progress import format_seconds
 from ckptsel.reproduce.claims import Claim
 from ckptsel.reproduce.distributed import open_world
@@ -32,7 +33,7 @@ from ckptsel.reproduce.pretrain import checkpoint_name, pretrain
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, save_results
 from ckptsel.settings import RankSettings
-from ckptsel.sources import ImageSet, Source, open_source
+from ckptsel.sources import Source, open_source
 from ckptsel.splits import balanced_sample, stratified_sample
 
 MANIFEST_SCHEMA = "ckptsel.run/2"
