@@ -89,6 +89,39 @@ def test_the_documented_table_is_what_the_runs_hold() -> None:
         assert row == row_of_why(preset, seed)
 
 
+def agreement_cells(preset: str, goal: str, targets: tuple[str, ...]) -> dict[str, list[str]]:
+    """By score: Kendall's tau with its interval, a cell for each target and pre-training seed."""
+    cells: dict[str, list[str]] = {}
+    for target in targets:
+        for seed in (0, 1):
+            path = RUNS / f"cifar10-mnist-{preset}/seed{seed}/{target}/ranking.json"
+            ranking = ckptsel.Ranking.from_dict(json.loads(path.read_text()))
+            for score, agreement in ranking.confirmation[goal].agreement.items():
+                tau = agreement.kendall_tau
+                cell = f"{tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
+                cells.setdefault(score, []).append(cell)
+    return cells
+
+
+def test_what_each_score_was_worth_is_what_the_runs_hold() -> None:
+    text = (RUNS.parent / "docs/scores.md").read_text(encoding="utf-8")
+    shown = [
+        (name.strip("`").replace(" ", "_"), cells.split(" | "))
+        for name, cells in re.findall(r"^\| ([^|]+) \| (-?\d\.\d\d \[.*) \|$", text, re.MULTILINE)
+    ]
+    fe, ft, collapsed = shown[:7], shown[7:14], shown[14:]
+    both = ("mnist-1000", "cifar100-2000")
+    for rows, goal in ((fe, "fe"), (ft, "ft")):
+        expected = agreement_cells("small", goal, both)
+        for score, cells in rows:
+            assert cells[:4] == expected[score], (goal, score)
+    before = agreement_cells("small-collapse", "fe", both[:1])
+    after = agreement_cells("small-collapse", "ft", both[:1])
+    assert len(collapsed) == 7
+    for score, cells in collapsed:
+        assert cells == before[score] + after[score], score
+
+
 def test_the_shipped_checkpoints_are_small() -> None:
     sizes = [path.stat().st_size for path in (RUN / "seed0/checkpoints").iterdir()]
     assert len(sizes) == 14
