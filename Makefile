@@ -4,13 +4,21 @@ PYTHON ?= python3
 BIN = .venv/bin
 RUN = reference_runs/cifar10-mnist-small
 
-.PHONY: demo test lint types docs benchmarks clean
+.PHONY: demo test test-all test-oldest lint types docs benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+# What is slow and statistical besides; half an hour.
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+# With the oldest versions that are supported, in an environment of its own.
+test-oldest: .venv-oldest/installed-dev
+	.venv-oldest/bin/python -m pytest
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -36,5 +44,10 @@ benchmarks: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+.venv-oldest/installed-dev: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable '.[dev]'
+	touch $@
+
 clean:
-	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -12,7 +12,7 @@ from pathlib import Path
 from ckptsel.gate import CANNOT_TELL, FAIL, PASS, Verdict, best_accuracy
 from ckptsel.gate_tables import markdown_verdict
 from ckptsel.ranking import Ranking
-from ckptsel.tables import closing_lines, markdown_table, summary
+from ckptsel.tables import closing_lines, doubt_lines, markdown_table, summary
 
 MAX_ANNOTATIONS = 10
 MAX_SUMMARY_BYTES = 1_000_000
@@ -59,6 +59,7 @@ def step_summary(ranking: Ranking, verdict: Verdict | None) -> str:
     parts = [f"## ckptsel: {ranking.best}\n"]
     if verdict is not None:
         parts.append(markdown_verdict(verdict))
+    parts += [f"**{line}**\n" for line in doubt_lines(ranking)]
     parts.append(summary(ranking) + "\n")
     parts.append(markdown_table(ranking))
     parts.append("\n".join(f"- {line}" for line in closing_lines(ranking)[1:]) + "\n")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ckptsel.errors import CheckpointError, InputError
+from ckptsel.errors import CheckpointError, InputError, reason_of
 from ckptsel.formats import (
     HUGGING_FACE_FILES,
     choose_weights,
@@ -94,6 +94,20 @@ def read_weights(checkpoint: Checkpoint, weights: str = "auto") -> dict[str, Ten
     return state_dict
 
 
+def read_same_weights(checkpoint: Checkpoint, weights: str = "auto") -> dict[str, Tensor]:
+    """As `read_weights`, for what is computed under the checkpoint's digest.
+
+    Raises CheckpointError where the file no longer holds the tensors that were scanned.
+    """
+    state_dict = read_weights(checkpoint, weights)
+    if digest_weights(state_dict) != checkpoint.digest:
+        raise CheckpointError(
+            "the file was replaced after it was scanned: its tensors are no longer the same. Rank "
+            "again, when nothing writes to it any more."
+        )
+    return state_dict
+
+
 def in_training_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     """The checkpoints sorted by the module's one rule; those without epoch or step come last."""
     usable = [c for c in checkpoints if c.problem is None]
@@ -141,7 +155,7 @@ def trajectory_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
 def natural_key(name: str) -> list[tuple[int, Any]]:
     """Sort key in which numbers count as numbers: checkpoint-9 comes before checkpoint-10."""
     parts = re.split(r"(\d+)", name.lower())
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
 def digest_weights(state_dict: Mapping[str, Tensor]) -> str:
@@ -175,13 +189,13 @@ def _inspect(root: Path, path: Path, weights: str) -> Checkpoint:
     try:
         checkpoint, state_dict = _read(path, name, weights)
         _check_finite(state_dict)
-    except CheckpointError as error:
-        return dataclasses.replace(bare, problem=str(error))
-    return dataclasses.replace(
-        checkpoint,
-        digest=digest_weights(state_dict),
-        n_parameters=sum(t.numel() for key, t in state_dict.items() if _is_parameter(key, t)),
-    )
+        return dataclasses.replace(
+            checkpoint,
+            digest=digest_weights(state_dict),
+            n_parameters=sum(t.numel() for key, t in state_dict.items() if _is_parameter(key, t)),
+        )
+    except Exception as error:  # one file's surprise must not end the run
+        return dataclasses.replace(bare, problem=reason_of(error))
 
 
 def _read(path: Path, name: str, weights: str) -> tuple[Checkpoint, dict[str, Tensor]]:
@@ -215,8 +229,17 @@ def _check_finite(state_dict: Mapping[str, Tensor]) -> None:
     for name, tensor in state_dict.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(f"{name} is sparse, quantised or without values: save it dense.")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            n_bad = int((~torch.isfinite(tensor)).sum())
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{name} asks for {tensor.numel():,} values and the file stores fewer: it is an "
+                "expanded view. Save it with .contiguous()."
+            )
+        if not tensor.is_floating_point():
+            continue
+        # The small types (float8) have no comparisons of their own.
+        finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
+        if not bool(finite.all()):
+            n_bad = int((~finite).sum())
             raise CheckpointError(
                 f"{n_bad} of {tensor.numel()} values of {name} are NaN or infinite: "
                 "training had diverged when it was saved."

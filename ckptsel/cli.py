@@ -234,7 +234,7 @@ def rank(
     policy = make_policy(policy_options) if gate else None
     confirm_settings = None
     if n_confirm is not None:
-        shared = ("device", "precision", "workers", "cache_dir", "cache", "seed")
+        shared = ("model", "device", "precision", "workers", "cache_dir", "cache", "seed")
         same = {name: getattr(settings, name) for name in shared}
         confirm_settings = make_confirm_settings({"n_candidates": n_confirm, **same})
 
@@ -321,6 +321,12 @@ def pick(
     checkpoint: Annotated[
         str | None, typer.Option(help="Another than the best, by its name or path.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="package.module:function, where it was ranked with one."
+        ),
+    ] = None,
     format: Annotated[
         str, typer.Option("--format", "-f", help="path, or json: all that is known of it.")
     ] = "path",
@@ -342,8 +348,10 @@ def pick(
     ranking, _ = read_with_arrays(run)
     row = find_row(ranking, checkpoint or ranking.best)
     if to is not None:
-        export(ranking, row, to)
+        export(ranking, row, to, model)
         print(f"{row.name} written to {to}", file=sys.stderr)
+    if not ranking.recommended:
+        print(f"warning: {ranking.doubts[0]}", file=sys.stderr)
     print(row.path if format == "path" else json.dumps(dataclasses.asdict(row), indent=2))
 
 
@@ -412,6 +420,12 @@ def confirm(
     ] = None,
     tensorboard: Annotated[
         bool | None, typer.Option("--tensorboard", help="Write learning curves as event files.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="package.module:function, where it was ranked with one."
+        ),
     ] = None,
     checkpoints: Annotated[
         str | None, typer.Option(help="Where the checkpoints are now. [default: as ranked]")

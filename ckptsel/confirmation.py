@@ -24,6 +24,7 @@ from ckptsel.curves import EventFiles
 from ckptsel.devices import default_device
 from ckptsel.environment import describe_environment
 from ckptsel.errors import CheckpointError, DataError, InputError
+from ckptsel.models import typed_or_recorded
 from ckptsel.output import check_writable, read_ranking, write_confirmation
 from ckptsel.protocols import Protocol, make_protocol
 from ckptsel.race import Race, race
@@ -169,7 +170,8 @@ def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) ->
     if str(changes["device"])[:4] != str(recorded["device"])[:4]:
         # What suits one kind of device does not suit another.
         changes.setdefault("precision", None)
-    rank_settings = dataclasses.replace(rank_settings, model=ranking.model["name"], **changes)
+    name = typed_or_recorded(settings.model, ranking.model["name"])
+    rank_settings = dataclasses.replace(rank_settings, model=name, **changes)
     data = settings.data or ranking.target["data"]
     workspace = open_workspace(rank_settings, [], data, quiet)
     if workspace.target.describe()["fingerprint"] != ranking.target["fingerprint"]:

@@ -68,6 +68,19 @@ class GateUndecided(CkptselError):
     exit_code = 5
 
 
+def reason_of(error: Exception) -> str:
+    """Why one checkpoint cannot be used: the message of an error of this package; of any other its
+    type besides, since nobody wrote that message for this place."""
+    if isinstance(error, CkptselError):
+        return str(error)
+    first_line = str(error).strip().split("\n")[0][:160]
+    return (
+        f"unexpected {type(error).__name__}: {first_line}"
+        if first_line
+        else (f"unexpected {type(error).__name__}")
+    )
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Near names for a message: ' Did you mean a, b?', or '' where none is near."""
     near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)

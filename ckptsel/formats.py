@@ -254,7 +254,7 @@ def _first_number(*values: Any) -> float | None:
             value = value.item()
         try:
             number = float(value)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             continue
         if math.isfinite(number):
             return int(number) if number.is_integer() else number

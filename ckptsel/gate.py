@@ -111,6 +111,10 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
     if row.status == "failed":
         text = f"{row.name} cannot be used: {row.reason}"
         return Check("regret", CANNOT_TELL, text, limit=limit)
+    if not ranking.recommended:
+        return Check(
+            "regret", CANNOT_TELL, f"the best is at chance. {ranking.doubts[0]}", limit=limit
+        )
     if best in (row.name, row.copy_of):
         return Check("regret", PASS, f"{row.name} is the best", 0.0, 0.0, 0.0, limit)
     if behind is None:

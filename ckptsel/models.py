@@ -65,18 +65,47 @@ class Backbone:
         return features
 
 
+def is_registered(name: str) -> bool:
+    """Whether a name is one of timm's registry, or of this package's networks in it.
+
+    Only such a name may come out of a file: `package.module:function` is imported and called, so it
+    must be what the user typed.
+    """
+    return ":" not in name and timm.is_model(name)
+
+
+def typed_or_recorded(typed: str | None, recorded: str) -> str:
+    """The architecture that the user typed, else the one that a ranking records.
+
+    Raises ModelError where the recorded one is no registered name: then the user must type it.
+    """
+    if typed is None and not is_registered(recorded):
+        raise ModelError(
+            f"the ranking was made with the network {recorded!r}, which is no name that timm knows. "
+            f"Nothing that a file names is run: if it is yours, say so with --model {recorded}."
+        )
+    return typed or recorded
+
+
 def build_backbone(
     name: str,
     pool: str | None = None,
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    typed: bool = False,
 ) -> Backbone:
     """The architecture `name`, on the CPU, in evaluation mode, with random weights.
 
+    typed: the user named it, so that `package.module:function` is imported and called.
     pool: timm's `global_pool` (avg, token, map, ...). image_size, mean, std: instead of those of
     the model's own data configuration. Raises ModelError naming near names.
     """
+    if ":" in name and not typed:
+        raise ModelError(
+            f"{name!r} comes out of a file, and nothing that a file names is run. If it is yours, "
+            f"say so with --model {name}."
+        )
     module = _call_factory(name) if ":" in name else _create_timm_model(name, pool, image_size)
     module.eval()
     preprocessing = _preprocessing_of(module, image_size, mean, std)

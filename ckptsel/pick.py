@@ -8,17 +8,18 @@ from ckptsel.checkpoints import Checkpoint, digest_weights, read_weights
 from ckptsel.environment import package_version
 from ckptsel.errors import CheckpointError, InputError
 from ckptsel.files import atomic_path
-from ckptsel.models import backbone_weights, build_backbone
+from ckptsel.models import backbone_weights, build_backbone, typed_or_recorded
 from ckptsel.ranking import Ranking, Row
 from ckptsel.rerun import rank_command
 
 
-def export(ranking: Ranking, row: Row, path: Path) -> None:
+def export(ranking: Ranking, row: Row, path: Path, model: str | None = None) -> None:
     """Write the backbone's weights, under the names that its architecture has and in the types that
     they were saved in, to `path`.
 
     The metadata (text) names architecture, epoch, checkpoint, digest, goal, score, its interval and the
     command of the ranking. timm loads it: `create_model(arch, num_classes=0, checkpoint_path=path)`.
+    model: a network of one's own, which a ranking may only name.
     Raises InputError where the checkpoint is gone, failed, or is not the one that was ranked.
     """
     if row.status == "failed":
@@ -38,8 +39,9 @@ def export(ranking: Ranking, row: Row, path: Path) -> None:
             f"{source} has changed since it was ranked: the digest of its tensors is not "
             f"{(row.digest or '')[:12]}. Rank again."
         )
-    name, image_size = ranking.model["name"], ranking.settings["image_size"]
-    backbone = build_backbone(name, ranking.settings["pool"], image_size)
+    name = typed_or_recorded(model, ranking.model["name"])
+    pool, image_size = ranking.settings["pool"], ranking.settings["image_size"]
+    backbone = build_backbone(name, pool, image_size, typed=model is not None)
     weights, _ = backbone_weights(backbone, state_dict)
     with atomic_path(path) as temporary:
         tensors = {key: tensor.contiguous().clone() for key, tensor in weights.items()}

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from ckptsel.checkpoints import Checkpoint, scan_checkpoints, trajectory_notes
 from ckptsel.environment import describe_environment, package_version, utc_now
-from ckptsel.errors import FeatureError
+from ckptsel.errors import DataError, OutputError, reason_of
 from ckptsel.images import digest_of
 from ckptsel.progress import Progress
-from ckptsel.ranking import EPOCH, GOALS, Ranking, Row, order_rows
+from ckptsel.ranking import EPOCH, GOALS, Ranking, Row, find_doubts, order_rows
 from ckptsel.scores import Score, ScoreInputs, ScoreResult, find_scores
 from ckptsel.settings import RankSettings, make_settings
 from ckptsel.workspace import Workspace, audit, fail_copies, open_workspace
 
-SCORES_VERSION = 2
+SCORES_VERSION = 3
 """Part of the cache key; raised whenever the shared parts of scores change what is kept."""
 
 Results = dict[str, dict[str, ScoreResult]]
@@ -89,8 +89,10 @@ def _score_all(
                 try:
                     results[checkpoint.name] = _score_one(checkpoint, scores, workspace)
                     progress.advance(checkpoint.name)
-                except FeatureError as error:
-                    checkpoint = dataclasses.replace(checkpoint, problem=str(error))
+                except (DataError, OutputError):
+                    raise  # the images and the cache are every checkpoint's
+                except Exception as error:  # one checkpoint's surprise must not end the run
+                    checkpoint = dataclasses.replace(checkpoint, problem=reason_of(error))
                     progress.advance(f"{checkpoint.name} failed")
             checkpoints.append(checkpoint)
     return results, fail_copies(checkpoints, workspace.settings.strict)
@@ -156,6 +158,7 @@ def _make_ranking(
         tie_set=tuple(row.name for row in tied),
         baselines=baselines,
         notes=tuple(trajectory_notes(audited)),
+        doubts=tuple(find_doubts(rows)),
         target=workspace.target.describe(),
         model={
             "name": workspace.backbone.name,

@@ -5,9 +5,10 @@ Converged probe (the default): L2-regularised multinomial logistic regression,
     minimise over W, b:   1/2 |W|^2 + C sum_i -log softmax(W^T z_i + b)[y_i]
 
 scikit-learn's objective and its `C`, the intercept b not penalised. z are the features' coordinates
-in the basis of their spectrum, centred and scaled by one number: since the penalty does not change
-under rotation, this is the probe of the features themselves, and the columns are uncorrelated, so a
-diagonal change of variables makes L-BFGS converge in a few dozen steps.
+in the basis of their spectrum, centred by the mean of the fitting part and then divided by one
+number, their root mean square: since the penalty does not change under rotation, this is the probe
+of the features themselves, and a shift or a scale of the features changes nothing. The columns are
+nearly uncorrelated, so a diagonal change of variables makes L-BFGS converge in a few dozen steps.
 
 Paper's probe (Deng et al., arXiv 2203.04668, Table 1): a linear layer with Gaussian initial weights,
 Adam, learning rate 0.01, batches of 128, 50 epochs. It is not run to convergence.
@@ -24,18 +25,27 @@ from torch import Tensor, nn
 
 from ckptsel.training import TensorBatches, Training, epoch_generator
 
-STRENGTHS = tuple(float(f"1e{exponent}") for exponent in range(-6, 4))
-"""The grid of C, a decade apart. On features scaled to root mean square 1 the best is near 1; a
-residual component with little signal wants far less."""
+COARSE = tuple(range(-6, 7, 2))
+"""Exponents of C that are always tried. On features scaled to root mean square 1 the best C is near
+1; it lies far from it where few directions hold the signal and others the spread."""
 
-N_WORSE = 2
-"""Weaker regularisation is not tried after this many values in a row without improvement: the
-log-likelihood has one peak in C, and fits far beyond it take longest."""
+DEFAULT_STRENGTH = 1.0
+"""C where no class has two images, so that none can be held out to choose it."""
+
+WIDEST = 12
+"""The search goes out to 1e-12 and 1e12 where the peak lies beyond the coarse grid."""
+
+FINE_STEPS = (1.0, 0.5)
+"""Then a decade, then half a decade, to both sides of the best."""
+
+SAME = 1e-6
+"""Mean log-likelihoods, in nats, that are called equal: of equals the most regularised counts."""
 
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-7
 """Largest gradient entry, in the scaled variables, at which a fit has converged."""
 
+SELECTION_ITERATIONS = 200
 SELECTION_TOLERANCE = 1e-3
 """The same for the fits that only choose C: the log-likelihood is settled to three digits."""
 
@@ -44,6 +54,33 @@ PAPER_BATCH = 128
 PAPER_LR = 0.01
 PAPER_INIT_STD = 0.01
 """The paper says "Gaussian" without a width; 0.01 is the usual one for a linear classifier."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one fit sees and what it is read on: inputs (n, r) float64 and labels (n,) int64, and the
+    same of the images held out. Everything that the inputs are made with (basis, mean, scale) must
+    come from the images that are fitted on."""
+
+    fit_inputs: Tensor
+    fit_labels: Tensor
+    held_inputs: Tensor
+    held_labels: Tensor
+
+    def of_fitted_classes(self) -> "Part":
+        """Without the held-out images of classes that are not fitted on."""
+        known = torch.isin(self.held_labels, self.fit_labels)
+        return Part(
+            self.fit_inputs, self.fit_labels, self.held_inputs[known], self.held_labels[known]
+        )
+
+
+@dataclass(frozen=True)
+class Strength:
+    """A chosen C. bracketed: weaker and stronger regularisation were both seen to be worse."""
+
+    value: float
+    bracketed: bool
 
 
 @dataclass(frozen=True)
@@ -71,11 +108,13 @@ def fit_logistic(
     strength: float,
     start: LinearProbe | None = None,
     tolerance: float = TOLERANCE,
+    max_iterations: int | None = None,
 ) -> LinearProbe:
     """The minimiser of the module's formula for inputs (N, r) float64 and labels (N,) int64.
 
     start: a fit at another strength to begin from; the minimum is the same from anywhere.
     """
+    max_iterations = max_iterations or MAX_ITERATIONS
     n, r = inputs.shape
     penalty = 1 / (strength * n)
     variance = inputs.var(dim=0, correction=0)
@@ -112,8 +151,8 @@ def fit_logistic(
         jac=True,
         method="L-BFGS-B",
         options={
-            "maxiter": MAX_ITERATIONS,
-            "maxfun": 2 * MAX_ITERATIONS,
+            "maxiter": max_iterations,
+            "maxfun": 2 * max_iterations,
             "maxcor": 20,
             "gtol": tolerance,
             "ftol": 0.0,
@@ -129,43 +168,69 @@ def fit_logistic(
     )
 
 
-def choose_strength(
-    inputs: Tensor,
-    labels: Tensor,
-    n_classes: int,
-    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    strengths: Sequence[float] = STRENGTHS,
-) -> float:
-    """The C of the grid with the highest mean held-out log-likelihood over `folds`.
+def choose_strength(parts: Sequence[Part], n_classes: int) -> Strength:
+    """The C with the highest mean held-out log-likelihood over `parts`, to half a decade.
 
-    Of equals the smallest, which is the most regularised.
+    A coarse grid is tried as a whole, since the likelihood may be flat or fall before it rises: it
+    is flat where the penalty leaves nothing, and falls where directions without signal have the
+    largest spread. Then it is widened until the best lies inside, and refined around the best.
     """
-    parts = []
-    for fit_part, held_out in folds:
-        fit_rows = torch.from_numpy(fit_part).to(inputs.device)
-        held_rows = torch.from_numpy(held_out).to(inputs.device)
-        mean = inputs[fit_rows].mean(0)
-        parts.append(
-            (inputs[fit_rows] - mean, labels[fit_rows], inputs[held_rows] - mean, labels[held_rows])
-        )
-    probes: list[LinearProbe | None] = [None] * len(parts)
-    best, best_total, n_worse = strengths[0], -np.inf, 0
-    for strength in strengths:
-        total = 0.0
-        for i, (fit_inputs, fit_labels, held_inputs, held_labels) in enumerate(parts):
-            probe = fit_logistic(
-                fit_inputs, fit_labels, n_classes, strength, probes[i], SELECTION_TOLERANCE
-            )
-            log_p = probe.log_probabilities(held_inputs)
-            total += float(log_p.gather(1, held_labels[:, None]).sum())
-            probes[i] = probe
-        if total > best_total:
-            best, best_total, n_worse = strength, total, 0
+    likelihood = _HeldOutLikelihood(parts, n_classes)
+    if likelihood.n_held == 0:
+        return Strength(DEFAULT_STRENGTH, bracketed=False)
+    exponents = [float(exponent) for exponent in COARSE]
+    while True:
+        best = likelihood.best(exponents)
+        step = COARSE[1] - COARSE[0]
+        if best == max(exponents) < WIDEST:
+            exponents.append(best + step)
+        elif best == min(exponents) > -WIDEST:
+            exponents.append(best - step)
         else:
-            n_worse += 1
-        if n_worse == N_WORSE:
             break
-    return best
+    if abs(best) >= WIDEST:
+        return Strength(10.0**best, bracketed=False)
+    for fine in FINE_STEPS:
+        best = likelihood.best([best - fine, best, best + fine])
+    return Strength(10.0**best, bracketed=True)
+
+
+class _HeldOutLikelihood:
+    """Mean held-out log-likelihood, nats, as a function of the exponent of C; each is fitted once."""
+
+    def __init__(self, parts: Sequence[Part], n_classes: int) -> None:
+        # A class that no image is fitted on is as unlikely at any strength: it tells nothing.
+        self.parts = [part.of_fitted_classes() for part in parts]
+        self.n_classes = n_classes
+        self.n_held = sum(len(part.held_labels) for part in self.parts)
+        self.probes: list[dict[float, LinearProbe]] = [{} for _ in self.parts]
+        self.values: dict[float, float] = {}
+
+    def best(self, exponents: Sequence[float]) -> float:
+        """The exponent of the highest value; of equals the most regularised."""
+        values = {exponent: self(exponent) for exponent in sorted(exponents)}
+        highest = max(values.values())
+        return next(exponent for exponent, value in values.items() if value >= highest - SAME)
+
+    def __call__(self, exponent: float) -> float:
+        if exponent not in self.values:
+            total = 0.0
+            for part, probes in zip(self.parts, self.probes, strict=True):
+                # From the nearest fit, of two the stronger: its weights are smaller.
+                start = min(probes, key=lambda e: (abs(e - exponent), e), default=None)
+                probes[exponent] = fit_logistic(
+                    part.fit_inputs,
+                    part.fit_labels,
+                    self.n_classes,
+                    10.0**exponent,
+                    None if start is None else probes[start],
+                    SELECTION_TOLERANCE,
+                    SELECTION_ITERATIONS,
+                )
+                log_p = probes[exponent].log_probabilities(part.held_inputs)
+                total += float(log_p.gather(1, part.held_labels[:, None]).sum())
+            self.values[exponent] = total / self.n_held
+        return self.values[exponent]
 
 
 def fit_paper_probe(inputs: Tensor, labels: Tensor, n_classes: int, seed: int) -> LinearProbe:

@@ -156,7 +156,8 @@ class Ranking:
     settings: every option, as it was used. environment: versions and machine. baselines: `last` and,
     where the files record it, `source_accuracy`. notes: what a reader should know about the
     trajectory. time_s: seconds by stage. confirmation: by goal, what real training gave; its order
-    then overrules that of the score.
+    then overrules that of the score. doubts: why the scores should not be believed, to be read
+    before anything else.
     """
 
     goal: str
@@ -174,6 +175,7 @@ class Ranking:
     created: str
     version: str | None
     confirmation: dict[str, GoalConfirmation] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
     schema: str = SCHEMA
 
     def __iter__(self) -> Iterator[Row]:
@@ -188,6 +190,13 @@ class Ranking:
             if row.name == name:
                 return row
         raise KeyError(name)
+
+    @property
+    def recommended(self) -> bool:
+        """Whether the best may be recommended: not where its probe is at chance and nothing else was
+        measured."""
+        trained = self.goal in self.confirmation
+        return trained or not is_at_chance(self[self.best], "linear_probe")
 
     def to_dict(self) -> dict[str, Any]:
         """The ranking as plain data, ready for JSON."""
@@ -214,7 +223,8 @@ class Ranking:
         value["confirmation"] = {
             goal: confirmation_from_dict(c) for goal, c in value.get("confirmation", {}).items()
         }
-        value["tie_set"], value["notes"] = tuple(value["tie_set"]), tuple(value["notes"])
+        for key in ("tie_set", "notes", "doubts"):
+            value[key] = tuple(value.get(key, ()))
         return from_known_keys(cls, value)
 
     def to_pandas(self) -> Any:
@@ -232,6 +242,45 @@ class Ranking:
         from ckptsel.tables import html_table
 
         return html_table(self)
+
+
+def is_at_chance(row: Row, score: str) -> bool:
+    """Whether an accuracy could not be told to be better than that of always naming the largest
+    class. False where the score is not there."""
+    return score in row.scores and bool(row.scores[score].details.get("at_chance"))
+
+
+def find_doubts(rows: Sequence[Row]) -> list[str]:
+    """Why the scores of ranked rows, the best first, should not be believed; a sentence each."""
+    scored = [row for row in rows if row.rank is not None and row.copy_of is None]
+    at_chance = [row for row in scored if is_at_chance(row, "linear_probe")]
+    doubts = []
+    believable = [row for row in at_chance if _tells_more(row) is None]
+    if scored and scored[0] in believable:
+        probe = scored[0].scores["linear_probe"]
+        which = "" if len(scored) == 1 else ", the best of them,"
+        doubts.append(
+            f"these features tell nothing about these classes: linear_probe of {scored[0].name}{which} "
+            f"is {100 * probe.value:.1f} %, no better than always naming the largest class "
+            f"({100 * probe.details['largest_class']:.1f} %). Is it the right network, input size and "
+            "normalisation?"
+        )
+    for row in at_chance[:MAX_LISTED]:
+        other = _tells_more(row)
+        if other is not None:
+            doubts.append(
+                f"linear_probe of {row.name} is at chance ({100 * row.scores['linear_probe'].value:.1f} "
+                f"%) while {other} is not ({100 * row.scores[other].value:.1f} %): do not trust it."
+            )
+    return doubts
+
+
+def _tells_more(row: Row) -> str | None:
+    """A component that is above chance where the whole features, which hold it, are not."""
+    for name in ("residual_component", "main_component"):
+        if name in row.scores and not is_at_chance(row, name):
+            return name
+    return None
 
 
 def order_rows(

@@ -97,7 +97,8 @@ class ConfirmSettings:
     n_candidates: the best so many; None takes the tie set, at least five, and the last checkpoint
     (see `ckptsel.confirmation.choose_candidates`).
     goal: fe, ft or both; None takes the ranking's. lr: learning rates to choose from (one of them
-    is simply taken). checkpoints, data: where they lie now, if they were moved.
+    is simply taken). model: a network of one's own, which a ranking may only name. checkpoints, data:
+    where they lie now, if they were moved.
 
     What None stands for depends on the data, the preset or the machine; `confirm.json` records what
     was chosen.
@@ -119,6 +120,7 @@ class ConfirmSettings:
     full: bool = False
     tolerance: float = 0.01
     tensorboard: bool = False
+    model: str | None = None
     checkpoints: str | None = None
     data: str | None = None
     data_root: str | None = None

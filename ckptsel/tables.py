@@ -31,8 +31,10 @@ def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str
         return csv_text(ranking.flat_rows())
     if form == "md":
         text = markdown_table(ranking) + "\n" + "\n".join(closing_lines(ranking)) + "\n"
+        text = "".join(f"**{line}**\n\n" for line in doubt_lines(ranking)) + text
     else:
         text = _ranking_text(ranking, width) + "\n".join(closing_lines(ranking)) + "\n"
+        text = "".join(f"{line}\n" for line in doubt_lines(ranking)) + text
     return text + "".join(
         f"\n{agreement_title(c)}\n"
         + ("\n" if form == "md" else "")
@@ -70,9 +72,16 @@ def closing_lines(ranking: Ranking) -> list[str]:
     return lines
 
 
+def doubt_lines(ranking: Ranking) -> list[str]:
+    """What is to be read before the table."""
+    return [f"doubt: {doubt}" for doubt in ranking.doubts]
+
+
 def summary(ranking: Ranking) -> str:
     """Which checkpoint to use, how far ahead of the last it is, and how many are tied with it."""
     n_scored = sum(row.status == "ok" and row.copy_of is None for row in ranking)
+    if not ranking.recommended:
+        return f"no checkpoint is recommended: {ranking.doubts[0]}"
     if n_scored == 1:
         return f"{ranking.best} is the only checkpoint that could be scored."
     if ranking.score == EPOCH and not ranking.confirmation:

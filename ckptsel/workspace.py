@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptsel.cache import Cache, default_cache_folder
-from ckptsel.checkpoints import Checkpoint, read_weights
+from ckptsel.checkpoints import Checkpoint, read_same_weights, read_weights
 from ckptsel.devices import default_device, default_precision
-from ckptsel.errors import CheckpointError, InputError, ModelError
+from ckptsel.errors import InputError, ModelError, reason_of
 from ckptsel.features import extract_features, feature_key
-from ckptsel.models import Backbone, build_backbone, load_weights
+from ckptsel.models import Backbone, build_backbone, is_registered, load_weights
 from ckptsel.pixels import auto_workers, decode
 from ckptsel.settings import RankSettings
 from ckptsel.target import Target, load_target
@@ -56,8 +56,11 @@ class Workspace:
         return self._pixels
 
     def load(self, checkpoint: Checkpoint) -> str:
-        """Put a checkpoint's weights into the backbone; returns the prefix that its names had."""
-        return load_weights(self.backbone, read_weights(checkpoint, self.settings.weights))
+        """Put a checkpoint's weights into the backbone; returns the prefix that its names had.
+
+        Raises CheckpointError where they do not fit, or are not those that were scanned.
+        """
+        return load_weights(self.backbone, read_same_weights(checkpoint, self.settings.weights))
 
     def feature_keys(self, checkpoint: Checkpoint) -> list[str]:
         """The cache key of a checkpoint's features on each image set."""
@@ -109,7 +112,14 @@ def open_workspace(
     Raises InputError where the architecture or the target cannot be had.
     """
     name = settings.model or _recorded_model(found)
-    backbone = build_backbone(name, settings.pool, settings.image_size, settings.mean, settings.std)
+    backbone = build_backbone(
+        name,
+        settings.pool,
+        settings.image_size,
+        settings.mean,
+        settings.std,
+        typed=settings.model is not None,
+    )
     device = settings.device or default_device()
     folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_folder()
     return Workspace(
@@ -132,11 +142,12 @@ def audit(found: Sequence[Checkpoint], workspace: Workspace) -> list[Checkpoint]
     for checkpoint in found:
         if checkpoint.problem is None and checkpoint.copy_of is None:
             try:
-                prefix = workspace.load(checkpoint)
+                weights = read_weights(checkpoint, workspace.settings.weights)
+                prefix = load_weights(workspace.backbone, weights)
                 key = f"{checkpoint.weights_key}:{prefix}" if prefix else checkpoint.weights_key
                 checkpoint = dataclasses.replace(checkpoint, weights_key=key)
-            except CheckpointError as error:
-                checkpoint = dataclasses.replace(checkpoint, problem=str(error))
+            except Exception as error:  # one file's surprise must not end the run
+                checkpoint = dataclasses.replace(checkpoint, problem=reason_of(error))
         audited.append(checkpoint)
     return fail_copies(audited, workspace.settings.strict)
 
@@ -165,7 +176,14 @@ def _recorded_model(found: Sequence[Checkpoint]) -> str:
     usable = [c for c in found if c.problem is None]
     if not usable:
         raise InputError(_nothing_to_rank(found))
-    names = sorted({c.arch for c in usable if c.arch})
+    recorded = sorted({c.arch for c in usable if c.arch})
+    names = [name for name in recorded if is_registered(name)]
+    if recorded and not names:
+        raise ModelError(
+            f"the checkpoints record the architecture {', '.join(map(repr, recorded[:3]))}, which is no "
+            "name that timm knows. Only such names are taken from files; name the network with "
+            "--model: a timm name such as resnet50, or package.module:function of your own."
+        )
     if len(names) == 1:
         return names[0]
     if not names:

@@ -187,7 +187,7 @@ def plain_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_any_module_gives_the_input_of_its_last_linear_layer(plain_module: str) -> None:
-    backbone = build_backbone(plain_module, image_size=8, mean=(0.5,), std=(0.5,))
+    backbone = build_backbone(plain_module, image_size=8, mean=(0.5,), std=(0.5,), typed=True)
     images = torch.randn(4, 3, 8, 8)
     assert backbone.layer == "input of classifier"
     assert torch.equal(backbone.features(images), backbone.module.body(images[:, :, :2, :2]))
@@ -209,7 +209,7 @@ def test_any_module_gives_the_input_of_its_last_linear_layer(plain_module: str) 
 )
 def test_unknown_models(plain_module: str, name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        build_backbone(name)
+        build_backbone(name, typed=True)
 
 
 def test_features_that_are_not_pooled_are_refused(backbone: Backbone) -> None:

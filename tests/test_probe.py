@@ -1,11 +1,14 @@
 """The probe against scikit-learn, and what must not change it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.preprocessing import StandardScaler
 
-from ckptsel.probe import STRENGTHS, choose_strength, fit_logistic, fit_paper_probe
+from ckptsel.probe import Part, choose_strength, fit_logistic, fit_paper_probe
 from ckptsel.scores import ScoreInputs, find_scores
 from ckptsel.splits import plan_validation, stratified_folds
 
@@ -79,20 +82,124 @@ def test_a_warm_start_ends_at_the_same_minimum() -> None:
     assert warm.objective == pytest.approx(cold.objective, rel=1e-8)
 
 
-def test_the_chosen_strength_is_the_best_of_the_whole_grid() -> None:
-    features, labels = make_features(signal=0.4)
+def split(inputs, targets, folds) -> list[Part]:
+    return [Part(inputs[f], targets[f], inputs[h], targets[h]) for f, h in folds]
+
+
+def held_out_likelihood(inputs, targets, n_classes, folds, strength) -> float:
+    """Mean held-out log-likelihood, nats, of fits that share nothing with the search."""
+    values = []
+    for fitted, held in folds:
+        probe = fit_logistic(inputs[fitted], targets[fitted], n_classes, strength)
+        log_p = probe.log_probabilities(inputs[held])
+        values.append(log_p.gather(1, targets[held, None]).numpy())
+    return float(np.concatenate(values).mean())
+
+
+@pytest.mark.parametrize("signal", [0.0, 0.4, 3.0])
+def test_the_chosen_strength_is_the_best_of_a_wide_grid(signal: float) -> None:
+    features, labels = make_features(signal=signal)
     inputs, targets = torch.from_numpy(centred(features)), torch.from_numpy(labels)
     folds = stratified_folds(labels, 5, 0)
-    chosen = choose_strength(inputs, targets, 4, folds)
-    totals = {}
-    for strength in STRENGTHS:
-        totals[strength] = 0.0
-        for fitted, held in folds:
-            mean = inputs[fitted].mean(0)
-            probe = fit_logistic(inputs[fitted] - mean, targets[fitted], 4, strength)
-            log_p = probe.log_probabilities(inputs[held] - mean)
-            totals[strength] += float(log_p.gather(1, targets[held, None]).sum())
-    assert chosen == max(totals, key=lambda strength: totals[strength])
+    chosen = choose_strength(split(inputs, targets, folds), 4)
+    grid = 10.0 ** np.arange(-8, 9)
+    best = max(held_out_likelihood(inputs, targets, 4, folds, strength) for strength in grid)
+    assert held_out_likelihood(inputs, targets, 4, folds, chosen.value) >= best - 2e-3
+
+
+def test_a_likelihood_that_falls_before_it_rises_does_not_end_the_search() -> None:
+    """Ten wide columns without signal, one narrow column that has it all."""
+    random = np.random.default_rng(0)
+    labels = np.arange(100) % 2
+    features = 30 * random.standard_normal((100, 11))
+    features[:, -1] = 2 * labels - 1 + 0.7 * random.standard_normal(100)
+    inputs, targets = torch.from_numpy(centred(features)), torch.from_numpy(labels)
+    folds = stratified_folds(labels, 5, 0)
+    likelihood = [held_out_likelihood(inputs, targets, 2, folds, 10.0**e) for e in (-8, -2, 4)]
+    assert likelihood[1] < likelihood[0] < likelihood[2], "the case is not what it should be"
+    chosen = choose_strength(split(inputs, targets, folds), 2)
+    assert chosen.bracketed
+    assert chosen.value > 100
+
+
+def test_features_without_signal_have_no_best_strength() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    inputs = torch.from_numpy(random.standard_normal((200, 30)))
+    parts = split(inputs, torch.from_numpy(labels), stratified_folds(labels, 5, 0))
+    chosen = choose_strength(parts, 4)
+    assert not chosen.bracketed or chosen.value < 1e-2
+
+
+def test_one_image_a_class_leaves_nothing_to_choose_by() -> None:
+    labels = np.arange(6)
+    inputs = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 3)))
+    parts = split(inputs, torch.from_numpy(labels), stratified_folds(labels, 5, 0))
+    chosen = choose_strength(parts, 6)
+    assert (chosen.value, chosen.bracketed) == (1.0, False)
+
+
+def make_case(n: int, c: int, d: int, shift: float, scale: float, seed: int, n_held: int = 500):
+    """Features whose signal and spread lie in many directions, with a mean of `shift` spreads."""
+    random = np.random.default_rng(seed)
+    labels = np.concatenate([np.resize(np.arange(c), n), random.integers(0, c, n_held)])
+    mixing = random.standard_normal((d, d)) * np.logspace(0, -1.5, d)[:, None]
+    features = 3 / np.sqrt(d) * random.standard_normal((n + n_held, d)) @ mixing
+    features += (0.5 * random.standard_normal((c, d)) * np.logspace(0, -1, d))[labels]
+    features += shift * features.std() * np.sign(random.standard_normal(d))
+    return (scale * features).astype(np.float32), labels
+
+
+def correct_of_scikit_learn(features, labels, n: int, penalties=17) -> np.ndarray:
+    """Which held-out images scikit-learn gets right: standardised columns, its own search."""
+    scaler = StandardScaler().fit(features[:n])
+    inputs, held = scaler.transform(features[:n]), scaler.transform(features[n:])
+    model = LogisticRegressionCV(
+        Cs=np.logspace(-8, 8, penalties),
+        cv=int(min(5, np.bincount(labels[:n]).min())),
+        scoring="neg_log_loss",
+        max_iter=1000,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return (model.fit(inputs, labels[:n]).predict(held) == labels[n:]).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "d", "shift", "scale"),
+    [
+        (20, 2, 64, 0, 1),
+        (50, 2, 128, 1000, 1),
+        (100, 10, 512, 60, 1),
+        (100, 10, 64, 0, 1e6),
+        (300, 10, 128, 60, 1e-6),
+        (300, 100, 64, 0, 1),
+        (1000, 10, 64, 1000, 1),
+        (1000, 2, 2, 0, 1),
+    ],
+)
+def test_the_probe_is_as_good_as_scikit_learns_with_its_own_search(n, c, d, shift, scale) -> None:
+    """Over three draws: not two standard errors behind, with the draws and the images as chance."""
+    ahead = []
+    for seed in range(3):
+        features, labels = make_case(n, c, d, shift, scale, seed)
+        held_out = ScoreInputs(features, labels, plan_validation(n, len(labels) - n)).held_out(
+            "all"
+        )
+        ours = (held_out.predictions[0] == labels[n:]).astype(float)
+        ahead.append(ours - correct_of_scikit_learn(features, labels, n))
+    means = np.array([a.mean() for a in ahead])
+    error = np.hypot(np.concatenate(ahead).std() / np.sqrt(1500), means.std(ddof=1) / np.sqrt(3))
+    assert means.mean() >= -2 * error
+
+
+def test_one_column_a_thousand_times_wider_hides_nothing() -> None:
+    features, labels = make_case(200, 4, 30, 0, 1, seed=0)
+    wide = np.random.default_rng(1).standard_normal((len(features), 1)) * 1000 * features.std()
+    features = np.hstack([features, wide.astype(np.float32)])
+    held_out = ScoreInputs(features, labels, plan_validation(200, 500)).held_out("all")
+    accuracy = (held_out.predictions[0] == labels[200:]).mean()
+    assert accuracy >= correct_of_scikit_learn(features, labels, 200).mean() - 0.02
 
 
 def test_the_papers_probe_learns_and_is_seeded() -> None:

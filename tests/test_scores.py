@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ckptsel.errors import UsageError
+from ckptsel.probe import Strength
 from ckptsel.scores import ScoreInputs, find_scores, known_scores
-from ckptsel.scores.inputs import ScoreResult
-from ckptsel.splits import plan_cross_validation, plan_validation
+from ckptsel.scores.inputs import N_INNER_FOLDS, ScoreResult
+from ckptsel.splits import plan_cross_validation, plan_validation, stratified_folds
 
 CASES = json.loads((Path(__file__).parent / "data" / "logme_cases.json").read_text())["cases"]
 LABELS = [f"{case['kind']}-{case['n']}x{case['d']}" for case in CASES]
@@ -121,22 +123,51 @@ def test_loglik_and_accuracy_come_from_the_same_fits(separable) -> None:
     inputs = ScoreInputs(features, labels, plan_validation(60, 30))
     accuracy = known_scores()["linear_probe"].compute(inputs)
     loglik = known_scores()["linear_probe_loglik"].compute(inputs)
-    assert loglik.details == accuracy.details
+    assert loglik.details["C"] == accuracy.details["C"]
     assert np.exp(loglik.per_image[accuracy.per_image == 1]).min() > 1 / 3
 
 
 @pytest.mark.parametrize(
-    ("strength", "flag"),
+    ("strength", "flags"),
     [
-        (1e-6, ("C at the lower edge of its grid (1e-06)",)),
-        (1e3, ("C at the upper edge of its grid (1000)",)),
-        (1.0, ()),
+        (Strength(1e12, bracketed=False), ("no best strength found (1 of 1 fits)",)),
+        (Strength(1.0, bracketed=True), ()),
     ],
 )
-def test_a_strength_at_the_edge_is_flagged(separable, monkeypatch, strength, flag) -> None:
+def test_a_strength_that_was_not_bracketed_is_flagged(separable, monkeypatch, strength, flags):
     monkeypatch.setattr("ckptsel.scores.inputs.choose_strength", lambda *_: strength)
     inputs = ScoreInputs(*separable, plan_validation(60, 30))
-    assert known_scores()["linear_probe"].compute(inputs).flags == flag
+    assert known_scores()["linear_probe"].compute(inputs).flags == flags
+
+
+def test_a_probe_no_better_than_the_largest_class_is_flagged() -> None:
+    random = np.random.default_rng(0)
+    labels = np.array([0, 0, 1, 2])[np.arange(400) % 4]
+    features = random.standard_normal((400, 5)).astype(np.float32)
+    result = known_scores()["linear_probe"].compute(
+        ScoreInputs(features, labels, plan_validation(200, 200))
+    )
+    assert result.details["largest_class"] == 0.5
+    assert result.details["at_chance"]
+    assert "no better than the largest class (50.0 %)" in result.flags
+    features[:, 0] += 2 * labels
+    better = known_scores()["linear_probe"].compute(
+        ScoreInputs(features, labels, plan_validation(200, 200))
+    )
+    assert not better.details["at_chance"]
+    assert not better.flags
+
+
+def test_shift_and_scale_of_the_features_change_no_probe(separable) -> None:
+    features, labels = separable
+    features = features + 2 * np.random.default_rng(5).standard_normal(features.shape)
+    moved = 1e4 * (features + 300 * features.std())
+    plain, shifted = (
+        ScoreInputs(f.astype(np.float64), labels, plan_validation(60, 30)).held_out("all")
+        for f in (features, moved)
+    )
+    assert plain.details == shifted.details
+    assert np.allclose(plain.log_likelihoods, shifted.log_likelihoods, atol=1e-4)
 
 
 def test_an_unconverged_fit_is_flagged(separable, monkeypatch) -> None:
@@ -164,3 +195,37 @@ def test_a_plug_in_adds_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(scores, "entry_points", lambda group: [Entry()])
     assert find_scores(["mine"]) == [mine]
+
+
+def test_a_components_strength_is_chosen_in_bases_that_never_saw_what_they_hold_out() -> None:
+    """Garbage in the inner held-out images changes nothing of what is fitted beside them."""
+    random = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    features = random.standard_normal((120, 10)).astype(np.float32)
+    plan = plan_validation(100, 20)
+    fitted = plan.folds[0][0]
+    honest = ScoreInputs(features, labels, plan)
+    inner, held = stratified_folds(labels[:100], N_INNER_FOLDS, (0, 0, 1))[0]
+    spoilt = features.copy()
+    spoilt[held] = 1e3 * random.standard_normal((len(held), 10))
+    spoilt = ScoreInputs(spoilt, labels, plan)
+    for view in ("main", "residual"):
+        before, after = (inputs._inner_parts(0, fitted, view)[0] for inputs in (honest, spoilt))
+        assert len(before.fit_inputs) == len(inner)
+        assert torch.equal(before.fit_inputs, after.fit_inputs)
+        assert not torch.equal(before.held_inputs, after.held_inputs)
+
+
+def test_held_out_images_change_nothing_that_is_fitted() -> None:
+    """Neither the basis, the mean, the strength nor the weights: predictions of the others stay."""
+    random = np.random.default_rng(0)
+    labels = np.arange(150) % 3
+    features = random.standard_normal((150, 10)).astype(np.float32)
+    features[:, 0] += labels
+    plan = plan_validation(100, 50)
+    spoilt = features.copy()
+    spoilt[120:] = 1e3 * random.standard_normal((30, 10))
+    for view in ("all", "main", "residual"):
+        before, after = (ScoreInputs(f, labels, plan).held_out(view) for f in (features, spoilt))
+        assert before.details["C"] == after.details["C"]
+        assert np.array_equal(before.log_likelihoods[:, :20], after.log_likelihoods[:, :20])

@@ -22,7 +22,7 @@ from ckptsel.files import atomic_path, write_text
 from ckptsel.ranking import Ranking, Row
 from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
 from ckptsel.rerun import rank_command
-from ckptsel.tables import against_baseline, closing_lines, summary, table_cells
+from ckptsel.tables import against_baseline, closing_lines, doubt_lines, summary, table_cells
 
 PAGE_NAME = "report.html"
 
@@ -61,7 +61,7 @@ def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
         sections=[section for section in sections if section[2]],
         header=["rank", *header[1:], "notes"],
         rows=list(zip(ranking, cells, [_notes(row) for row in ranking], strict=True)),
-        closing=closing_lines(ranking)[1:],
+        closing=[*doubt_lines(ranking), *closing_lines(ranking)[1:]],
         command=rank_command(ranking),
         again=[
             (key, json.dumps(plain[key], indent=2))

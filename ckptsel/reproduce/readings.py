@@ -45,26 +45,34 @@ def read_components(
     ((fitted, held),) = evaluation.folds
     probes = PROBES if len(fitted) <= CONVERGED_BELOW else PROBES[:1]
     everything = torch.from_numpy(features).to(device, torch.float64)
-    views = [("", "all", everything, float("nan"))]
-    for reading in READINGS:
-        main, n_main = main_component(everything, _parts(reading, fitted, held), energy)
-        views.append((reading, "main", main, n_main))
-        views.append((reading, "residual", everything - main, n_main))
-    truth = labels[held]
-    for reading, component, view, n_main in views:
+
+    def of_components() -> Iterator[tuple[str, str, str, float, NDArray[np.int64]]]:
         for probe in probes:
-            inputs = ScoreInputs(
-                view.float().cpu().numpy(), labels, evaluation, probe=probe, device=device
-            )
-            predicted = inputs.held_out("all").predictions[0]
-            row = {
-                "reading": reading,
-                "probe": probe,
-                "component": component,
-                "n_main": n_main,
-                "accuracy": float((predicted == truth).mean()),
-            }
-            yield row, predicted
+            inputs = ScoreInputs(features, labels, evaluation, energy, probe, device=device)
+            n_main = inputs.spectrum().n_main
+            yield "", probe, "all", float("nan"), inputs.held_out("all").predictions[0]
+            for component in ("main", "residual"):
+                predicted = inputs.held_out(component).predictions[0]
+                yield "train", probe, component, n_main, predicted
+        for reading in READINGS[1:]:
+            main, mean_main = main_component(everything, _parts(reading, fitted, held), energy)
+            for component, view in (("main", main), ("residual", everything - main)):
+                # Its bases are what the reading says, whatever the probe holds out inside.
+                matrix = view.float().cpu().numpy()
+                for probe in probes:
+                    inputs = ScoreInputs(matrix, labels, evaluation, probe=probe, device=device)
+                    predicted = inputs.held_out("all").predictions[0]
+                    yield reading, probe, component, mean_main, predicted
+
+    for reading, probe, component, n_main, predicted in of_components():
+        row = {
+            "reading": reading,
+            "probe": probe,
+            "component": component,
+            "n_main": n_main,
+            "accuracy": float((predicted == labels[held]).mean()),
+        }
+        yield row, predicted
 
 
 def main_component(
@@ -86,8 +94,6 @@ def main_component(
 def _parts(
     reading: str, fitted: NDArray[np.int64], held: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    if reading == "train":
-        return [(fitted, np.concatenate([fitted, held]))]
     if reading == "own":
         return [(fitted, fitted), (held, held)]
     # A last partial batch would have a basis of few images: it joins the one before.

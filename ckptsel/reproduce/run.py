@@ -25,6 +25,7 @@ from ckptsel.environment import describe_environment, package_version, utc_now
 from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
 from ckptsel.files import atomic_path, write_json, write_text
 from ckptsel.images import ImageSet
+from ckptsel.pipeline import SCORES_VERSION
 from ckptsel.progress import format_seconds
 from ckptsel.reproduce.claims import Claim
 from ckptsel.reproduce.distributed import open_world
@@ -288,6 +289,7 @@ def _manifest(
         "schema": MANIFEST_SCHEMA,
         "ckptsel": package_version("ckptsel"),
         "created": utc_now(),
+        "scores_version": SCORES_VERSION,
         "recipe": recipe.to_dict(),
         "seeds": list(seeds),
         "environment": describe_environment(device),

@@ -11,7 +11,8 @@ from typing import Any
 
 from ckptsel.devices import default_device
 from ckptsel.errors import InputError
-from ckptsel.pipeline import rank
+from ckptsel.models import typed_or_recorded
+from ckptsel.pipeline import SCORES_VERSION, rank
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.results import Results, Row, load_results
 from ckptsel.reproduce.run import digests
@@ -20,6 +21,9 @@ from ckptsel.settings import RankSettings
 SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01}
 """How far scores may be from those of another machine: its last digits move an image in two hundred
 at most."""
+
+FIRST_SCORES_VERSION = 2
+"""Of runs whose manifest does not name it."""
 
 MAX_LISTED = 10
 
@@ -103,6 +107,13 @@ def _disagreeing_accuracies(results: Results) -> Iterator[str]:
 
 
 def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[str, list[str]]:
+    made_with = manifest.get("scores_version", FIRST_SCORES_VERSION)
+    if made_with != SCORES_VERSION:
+        return (
+            f"scores were not computed again: they are of version {made_with} of the scores, this is "
+            f"version {SCORES_VERSION}",
+            [],
+        )
     results = load_results(folder)
     problems = []
     n_checkpoints = n_scores = 0
@@ -113,7 +124,9 @@ def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
         for data in sorted((folder / "targets").glob("*")):
             made = manifest["recipe"]["pretraining"]
             settings = RankSettings(
-                model=made["model"], image_size=made["image_size"], device=default_device()
+                model=typed_or_recorded(None, made["model"]),
+                image_size=made["image_size"],
+                device=default_device(),
             )
             ranking = rank(run / "checkpoints", data, settings, quiet)
             scored = {(row.epoch, k): s.value for row in ranking for k, s in row.scores.items()}

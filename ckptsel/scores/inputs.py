@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ckptsel.devices import few_threads
-from ckptsel.probe import STRENGTHS, choose_strength, fit_logistic, fit_paper_probe
+from ckptsel.probe import Part, Strength, choose_strength, fit_logistic, fit_paper_probe
 from ckptsel.spectrum import Spectrum, compute_spectrum
 from ckptsel.splits import Evaluation, stratified_folds
 
@@ -79,6 +79,7 @@ class ScoreInputs:
         self.energy, self.probe, self.seed = energy, probe, seed
         self._held_out: dict[str, HeldOut] = {}
         self._spectra: dict[int, Spectrum] = {}
+        self._inner_spectra: dict[tuple[int, int], Spectrum] = {}
 
     @property
     def fit_features(self) -> Tensor:
@@ -116,7 +117,7 @@ class ScoreInputs:
         n_repeats, n_eval = plan.n_repeats, len(plan.evaluated)
         predictions = np.zeros((n_repeats, n_eval), dtype=np.int64)
         log_likelihoods = np.zeros((n_repeats, n_eval))
-        strengths: list[float] = []
+        strengths: list[Strength] = []
         n_unconverged = 0
         for i, (fitted, held) in enumerate(plan.folds):
             repeat = i * n_repeats // len(plan.folds)
@@ -125,39 +126,74 @@ class ScoreInputs:
             predictions[repeat, columns] = log_p.argmax(1).cpu().numpy()
             truth = self.labels[torch.from_numpy(held)]
             log_likelihoods[repeat, columns] = log_p.gather(1, truth[:, None])[:, 0].cpu().numpy()
-            strengths.append(strength)
+            strengths += [strength] if strength is not None else []
             n_unconverged += not converged
         flags = _flags(strengths, n_unconverged, len(plan.folds))
         details: dict[str, Any] = {"n_features": self._n_features(view)}
         if self.probe == "logistic":
-            details["C"] = sorted(set(strengths))
+            details["C"] = sorted({strength.value for strength in strengths})
         return HeldOut(predictions, log_likelihoods, flags, details)
 
     def _probe_fold(
         self, fold: int, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
-    ) -> tuple[Tensor, float, bool]:
+    ) -> tuple[Tensor, Strength | None, bool]:
         """(log probabilities of the held-out images, strength, whether the fit converged)."""
         fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
         labels = self.labels[fit_rows]
         if self.probe == "paper":
             inputs = self._component(fold, view).float()
             paper = fit_paper_probe(inputs[fit_rows], labels, self.n_classes, self.seed)
-            return paper.log_probabilities(inputs[held_rows].double()), paper.strength, True
-        inputs = self._coordinates(fold, view)
-        inputs = inputs - inputs[fit_rows].mean(0)
-        inner = stratified_folds(labels.cpu().numpy(), N_INNER_FOLDS, (self.seed, fold, 1))
-        strength = choose_strength(inputs[fit_rows], labels, self.n_classes, inner)
-        probe = fit_logistic(inputs[fit_rows], labels, self.n_classes, strength)
-        return probe.log_probabilities(inputs[held_rows]), strength, probe.converged
+            return paper.log_probabilities(inputs[held_rows].double()), None, True
+        part = self._part(self._fold_spectrum(fold), fitted, held, view)
+        strength = choose_strength(self._inner_parts(fold, fitted, view), self.n_classes)
+        probe = fit_logistic(part.fit_inputs, labels, self.n_classes, strength.value)
+        return probe.log_probabilities(part.held_inputs), strength, probe.converged
 
-    def _coordinates(self, fold: int, view: str) -> Tensor:
-        """Coordinates of a view in the basis of the fold's spectrum, divided by one scalar: the
-        root mean square of the view's (n, D) matrix over the fitting part."""
-        spectrum = self._fold_spectrum(fold)
+    def _inner_parts(self, fold: int, fitted: NDArray[np.int64], view: str) -> list[Part]:
+        """The parts of a fold's fitting part that choose the strength.
+
+        A component is that of each inner fitting part: in a basis that the inner held-out images
+        had a share in, their residuals would be smaller than those of new images, and most of the
+        signal in them gone. The features as a whole are the same in any basis.
+        """
+        labels = self.labels[torch.from_numpy(fitted)].cpu().numpy()
+        folds = stratified_folds(labels, N_INNER_FOLDS, (self.seed, fold, 1))
+        parts = []
+        for i, (inner, inner_held) in enumerate(folds):
+            if view == "all":
+                spectrum = self._fold_spectrum(fold)
+            else:
+                spectrum = self._inner_spectrum(fold, i, fitted[inner])
+            parts.append(self._part(spectrum, fitted[inner], fitted[inner_held], view))
+        return parts
+
+    def _inner_spectrum(self, fold: int, inner: int, rows: NDArray[np.int64]) -> Spectrum:
+        key = (fold, inner)
+        if key not in self._inner_spectra:
+            features = self.features[torch.from_numpy(rows)]
+            self._inner_spectra[key] = compute_spectrum(features, self.energy)
+        return self._inner_spectra[key]
+
+    def _part(
+        self, spectrum: Spectrum, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
+    ) -> Part:
+        """Coordinates of a view in the basis of a spectrum, centred by the mean of the fitting part
+        and divided by one scalar: the root mean square of the centred (n, D) matrix of the view
+        there."""
+        fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
         first, last = _view_columns(view, spectrum)
-        n, d = spectrum.shape
-        scale = (spectrum.singular_values[first:last].square().sum() / (n * d)).sqrt()
-        return spectrum.project(self.features)[:, first:last] / scale.clamp(min=1e-30)
+        inputs, held_inputs = (
+            spectrum.project(self.features[rows])[:, first:last] for rows in (fit_rows, held_rows)
+        )
+        mean = inputs.mean(0)
+        inputs = inputs - mean
+        scale = (inputs.square().sum() / (len(fitted) * spectrum.shape[1])).sqrt().clamp(min=1e-30)
+        return Part(
+            inputs / scale,
+            self.labels[fit_rows],
+            (held_inputs - mean) / scale,
+            self.labels[held_rows],
+        )
 
     def _component(self, fold: int, view: str) -> Tensor:
         """A view as the full matrix (N, D), as the paper's probe takes it."""
@@ -179,12 +215,11 @@ def _view_columns(view: str, spectrum: Spectrum) -> tuple[int, int]:
     return columns[view]
 
 
-def _flags(strengths: list[float], n_unconverged: int, n_folds: int) -> tuple[str, ...]:
+def _flags(strengths: list[Strength], n_unconverged: int, n_folds: int) -> tuple[str, ...]:
     flags = []
     if n_unconverged:
         flags.append(f"not converged ({n_unconverged} of {n_folds} fits)")
-    if STRENGTHS[0] in strengths:
-        flags.append(f"C at the lower edge of its grid ({STRENGTHS[0]:g})")
-    if STRENGTHS[-1] in strengths:
-        flags.append(f"C at the upper edge of its grid ({STRENGTHS[-1]:g})")
+    n_open = sum(not strength.bracketed for strength in strengths)
+    if n_open:
+        flags.append(f"no best strength found ({n_open} of {n_folds} fits)")
     return tuple(flags)
