@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ckptsel.confirmation import confirm
-    from ckptsel.pipeline import rank
-    from ckptsel.ranking import Ranking
+    from ckptsel.confirmation.confirm import confirm
+    from ckptsel.ranking.rank import rank
+    from ckptsel.results.ranking import Ranking
 
 __all__ = ["Ranking", "confirm", "rank"]
 
 _HOMES = {
-    "rank": "ckptsel.pipeline",
-    "confirm": "ckptsel.confirmation",
-    "Ranking": "ckptsel.ranking",
+    "rank": "ckptsel.ranking.rank",
+    "confirm": "ckptsel.confirmation.confirm",
+    "Ranking": "ckptsel.results.ranking",
 }
 
 

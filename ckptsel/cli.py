@@ -72,7 +72,7 @@ def about(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
-        from ckptsel.environment import package_version
+        from ckptsel.common.environment import package_version
 
         print(package_version("ckptsel") or "unknown (not installed)")
         raise typer.Exit
@@ -228,7 +228,7 @@ def rank(
     if source is None:
         raise UsageError("no data given: ckptsel rank CHECKPOINTS --data DATA.")
 
-    from ckptsel.settings import make_confirm_settings, make_policy, make_settings
+    from ckptsel.settings.options import make_confirm_settings, make_policy, make_settings
 
     settings = make_settings(options)
     policy = make_policy(policy_options) if gate else None
@@ -238,14 +238,14 @@ def rank(
         same = {name: getattr(settings, name) for name in shared}
         confirm_settings = make_confirm_settings({"n_candidates": n_confirm, **same})
 
-    from ckptsel.confirmation import confirm_ranking
-    from ckptsel.output import (
+    from ckptsel.confirmation.confirm import confirm_ranking
+    from ckptsel.ranking.rank import rank_with_predictions
+    from ckptsel.results.files import (
         check_writable,
         read_with_arrays,
         write_confirmation,
         write_ranking,
     )
-    from ckptsel.pipeline import rank_with_predictions
 
     if out_folder is not None:
         check_writable(Path(out_folder))
@@ -301,11 +301,11 @@ def gate(
     options = {**_read_config(config, quiet=False).get("gate", {}), **given}
     junit = junit or options.pop("junit", None)
 
-    from ckptsel.settings import make_policy
+    from ckptsel.settings.options import make_policy
 
     policy = make_policy(options)
 
-    from ckptsel.output import read_with_arrays
+    from ckptsel.results.files import read_with_arrays
 
     ranking, arrays = read_with_arrays(run)
     folder = run if run.is_dir() else run.parent
@@ -341,9 +341,9 @@ def pick(
     import dataclasses
     import json
 
-    from ckptsel.output import read_with_arrays
-    from ckptsel.pick import export
-    from ckptsel.ranking import find_row
+    from ckptsel.export.backbone import export
+    from ckptsel.results.files import read_with_arrays
+    from ckptsel.results.ranking import find_row
 
     ranking, _ = read_with_arrays(run)
     row = find_row(ranking, checkpoint or ranking.best)
@@ -455,12 +455,12 @@ def confirm(
         options["augment"] = tuple(name.strip() for name in augment.split(","))
     form = _check_format(format or "table")
 
-    from ckptsel.settings import make_confirm_settings
+    from ckptsel.settings.options import make_confirm_settings
 
     settings = make_confirm_settings(options)
 
-    from ckptsel.confirmation import confirm as confirm_run
-    from ckptsel.tables import format_ranking
+    from ckptsel.confirmation.confirm import confirm as confirm_run
+    from ckptsel.report.tables import format_ranking
 
     sys.stdout.write(format_ranking(confirm_run(run, settings, quiet), form))
 
@@ -480,9 +480,9 @@ def report(
 
     Example: ckptsel report ranking/ --figures pdf
     """
-    from ckptsel.output import read_with_arrays
     from ckptsel.report.charts import draw
     from ckptsel.report.page import check_figure_format, write_figures, write_page
+    from ckptsel.results.files import read_with_arrays
 
     if figures is not None:
         check_figure_format(figures)
@@ -506,8 +506,8 @@ def inspect(
     """
     form = _check_format(format or "table")
 
-    from ckptsel.checkpoints import scan_checkpoints, trajectory_notes
-    from ckptsel.tables import checkpoints_text
+    from ckptsel.checkpoints.scan import scan_checkpoints, trajectory_notes
+    from ckptsel.report.tables import checkpoints_text
 
     found = scan_checkpoints(checkpoints, weights)
     sys.stdout.write(checkpoints_text(found, form))
@@ -593,13 +593,13 @@ def _end(
     show_ranking: bool = True,
 ) -> None:
     """Print the ranking and the verdict, tell the CI system, and exit as the gate decides."""
-    from ckptsel.actions import tell_actions
-    from ckptsel.baseline import compare_with_stored
-    from ckptsel.gate import enforce, hold_against
-    from ckptsel.gate_tables import format_verdict, with_verdict
-    from ckptsel.junit import write_junit
+    from ckptsel.gating.baseline import compare_with_stored
+    from ckptsel.gating.gate import enforce, hold_against
+    from ckptsel.gating.github import tell_actions
+    from ckptsel.gating.junit import write_junit
+    from ckptsel.gating.tables import format_verdict, with_verdict
     from ckptsel.report.page import PAGE_NAME
-    from ckptsel.tables import format_ranking
+    from ckptsel.report.tables import format_ranking
 
     verdict = None
     if policy is not None:
@@ -620,7 +620,7 @@ def _end(
 
 
 def _read_config(path: Path | None, quiet: bool) -> dict[str, Any]:
-    from ckptsel.settings import find_config, read_config
+    from ckptsel.settings.options import find_config, read_config
 
     found = path or find_config(Path.cwd())
     if found is None:

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ckptsel import cifar_resnet, cli  # noqa: F401
-from ckptsel.images import ImageSet
+from ckptsel import cli
+from ckptsel.features import cifar_resnet  # noqa: F401
 from ckptsel.reproduce.run import write_parquet
+from ckptsel.target.images import ImageSet
 
 # Small products are slower on several threads, and tests may share the cores.
 torch.set_num_threads(1)

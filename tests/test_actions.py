@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ckptsel.actions import annotations, step_outputs, step_summary
-from ckptsel.gate import hold_against
-from ckptsel.settings import Policy
+from ckptsel.gating.gate import hold_against
+from ckptsel.gating.github import annotations, step_outputs, step_summary
+from ckptsel.settings.options import Policy
 from tests.test_gate import make_ranking, stored
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def test_a_summary_that_is_too_long_loses_its_end(shown_ranking) -> None:
 @pytest.fixture
 def shown_ranking():
     """A made ranking that is whole enough to be put into words."""
-    from ckptsel.ranking import Baseline
+    from ckptsel.results.ranking import Baseline
 
     return make_ranking(baselines={"last": Baseline("old", 0.03, 0.01, 0.05, "linear_probe")})
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ckptsel.agreement import measure_agreement
+from ckptsel.confirmation.agreement import measure_agreement
 
 
 def tau_b(x: np.ndarray, y: np.ndarray) -> float:

@@ -6,10 +6,10 @@ import re
 import pytest
 from rich.console import Console
 
-from ckptsel import board
-from ckptsel.board import Board
-from ckptsel.confirmed import Point
-from ckptsel.race import Standing
+from ckptsel.confirmation import board
+from ckptsel.confirmation.board import Board
+from ckptsel.confirmation.race import Standing
+from ckptsel.results.confirmation import Point
 
 
 def show(monkeypatch: pytest.MonkeyPatch, terminal: bool, quiet: bool = False) -> str:

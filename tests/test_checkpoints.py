@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ckptsel.checkpoints import (
+from ckptsel.checkpoints.scan import (
     Checkpoint,
     find_checkpoint_files,
     natural_key,

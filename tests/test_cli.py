@@ -133,7 +133,7 @@ def test_an_output_that_cannot_be_written_is_said_first(
 def test_ctrl_c_exits_130_and_keeps_the_cache(
     run, trajectory: Path, images: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
-    from ckptsel import pipeline
+    from ckptsel.ranking import rank as pipeline
 
     score_one = pipeline._score_one
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import ckptsel
-from ckptsel import confirmation, transfer
-from ckptsel.confirmed import SCHEMA
+from ckptsel.confirmation import confirm as confirmation
+from ckptsel.confirmation import runs as transfer
+from ckptsel.results.confirmation import SCHEMA
 from tests.conftest import save_images
 
 RUN = Path(__file__).parents[1] / "reference_runs" / "cifar10-mnist-small"
@@ -21,8 +22,8 @@ SMALL = ("--steps", 30, "--seeds", 2, "--lr", "0.1", "-q")
 @pytest.fixture
 def ranked(trajectory: Path, images: Path, tmp_path: Path) -> Path:
     """The folder of a ranking of three random networks."""
-    from ckptsel.output import write_ranking
-    from ckptsel.pipeline import rank_with_predictions
+    from ckptsel.ranking.rank import rank_with_predictions
+    from ckptsel.results.files import write_ranking
 
     out = tmp_path / "ranking"
     scored = rank_with_predictions(trajectory, images, scores=("linear_probe", "logme"))
@@ -321,9 +322,9 @@ def test_wrong_options(run, ranked: Path, options, message: str) -> None:
 
 def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
     """Rank, FE and FT on a small budget; frozen features agree with the linear probe."""
-    from ckptsel.output import write_ranking
-    from ckptsel.pipeline import rank_with_predictions
-    from ckptsel.tables import format_ranking
+    from ckptsel.ranking.rank import rank_with_predictions
+    from ckptsel.report.tables import format_ranking
+    from ckptsel.results.files import write_ranking
 
     scored = rank_with_predictions(
         RUN / "seed0/checkpoints", RUN / "targets/mnist-1000", scores=("linear_probe",)

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 import ckptsel
-from ckptsel import protocols
+from ckptsel.confirmation import protocols
 from tests.conftest import TINY_MODEL, make_data, make_imagenet, save_checkpoint, save_images
 from tools import reference
 
@@ -117,7 +117,7 @@ def save_own_checkpoints(world: Path) -> None:
 def in_world(world: Path, reference_cache: str, monkeypatch: pytest.MonkeyPatch, run) -> None:
     """Inside the world, with a ranking there; nine steps a training, one cross-validation."""
     monkeypatch.chdir(world)
-    monkeypatch.setattr("ckptsel.splits.MAX_REPEATS", 1)
+    monkeypatch.setattr("ckptsel.target.splits.MAX_REPEATS", 1)
     monkeypatch.setenv("CKPTSEL_CACHE", reference_cache)
     for presets in (protocols.DEFAULTS, *protocols.PRESETS.values()):
         for goal, protocol in presets.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ckptsel.ranking import Row, ScoreValue, find_doubts
+from ckptsel.results.ranking import Row, ScoreValue, find_doubts
 
 
 def row(name: str, rank: int, **scores: tuple[float, bool]) -> Row:

@@ -8,9 +8,9 @@ import torch
 
 from ckptsel import features as module
 from ckptsel.errors import FeatureError
-from ckptsel.features import check_features, extract_features, feature_key
-from ckptsel.models import Backbone, build_backbone
-from ckptsel.pixels import normalise
+from ckptsel.features.encoders import Backbone, build_backbone
+from ckptsel.features.extraction import check_features, extract_features, feature_key
+from ckptsel.target.pixels import normalise
 from tests.conftest import TINY_MODEL
 
 

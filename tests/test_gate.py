@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ckptsel.baseline import compare_with_stored
 from ckptsel.errors import InputError, UsageError
-from ckptsel.gate import CANNOT_TELL, FAIL, PASS, further_images, hold_against
-from ckptsel.junit import junit_text
-from ckptsel.output import RANKING_NAME
-from ckptsel.ranking import Difference, Ranking, Row, ScoreValue
-from ckptsel.settings import Policy
+from ckptsel.gating.baseline import compare_with_stored
+from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, further_images, hold_against
+from ckptsel.gating.junit import junit_text
+from ckptsel.results.files import RANKING_NAME
+from ckptsel.results.ranking import Difference, Ranking, Row, ScoreValue
+from ckptsel.settings.options import Policy
 
 
 def make_ranking(n: int = 1000, **changes: object) -> Ranking:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ckptsel.errors import CheckpointError, FeatureError, ModelError
-from ckptsel.models import Backbone, build_backbone, load_weights
+from ckptsel.features.encoders import Backbone, build_backbone, load_weights
 from tests.conftest import TINY_MODEL
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from ckptsel.errors import DataError, UsageError
-from ckptsel.paper_targets import TARGETS
-from ckptsel.sources import open_source
-from ckptsel.target import load_target
+from ckptsel.target.paper import TARGETS
+from ckptsel.target.sources import open_source
+from ckptsel.target.target import load_target
 
 
 def save(path: Path, value: int = 0) -> None:

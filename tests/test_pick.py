@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ckptsel.checkpoints import scan_checkpoints
+from ckptsel.checkpoints.scan import scan_checkpoints
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from PIL import Image
 from timm.data import create_transform
 
 from ckptsel.errors import DataError
-from ckptsel.images import ImageSet
-from ckptsel.pixels import Preprocessing, decode, normalise, to_colour_mode
-from ckptsel.sources import open_source
+from ckptsel.target.images import ImageSet
+from ckptsel.target.pixels import Preprocessing, decode, normalise, to_colour_mode
+from ckptsel.target.sources import open_source
 
 SETTINGS = Preprocessing((3, 8, 8), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 1.0)
 

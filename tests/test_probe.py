@@ -8,9 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.preprocessing import StandardScaler
 
-from ckptsel.probe import Part, choose_strength, fit_logistic, fit_paper_probe
 from ckptsel.scores import ScoreInputs, find_scores
-from ckptsel.splits import plan_validation, stratified_folds
+from ckptsel.scores.probe import Part, choose_strength, fit_logistic, fit_paper_probe
+from ckptsel.target.splits import plan_validation, stratified_folds
 
 
 def make_features(n: int = 240, d: int = 20, c: int = 4, seed: int = 0, signal: float = 1.0):

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
+from ckptsel.confirmation.protocols import Protocol, make_protocol
 from ckptsel.errors import UsageError
-from ckptsel.protocols import Protocol, make_protocol
-from ckptsel.settings import AUGMENTATION_NAMES
-from ckptsel.training import AUGMENTATIONS
+from ckptsel.settings.options import AUGMENTATION_NAMES
+from ckptsel.training.loop import AUGMENTATIONS
 
 
 def rates(protocol: Protocol) -> list[float]:

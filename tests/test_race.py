@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ckptsel.race import Race, race
+from ckptsel.confirmation.race import Race, race
 
 RUNGS = (10, 30, 90)
 

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptsel
-from ckptsel import pipeline, workspace
 from ckptsel.errors import InputError, ModelError, UsageError
-from ckptsel.tables import format_ranking
+from ckptsel.ranking import rank as pipeline
+from ckptsel.ranking import workspace
+from ckptsel.report.tables import format_ranking
 from tests.conftest import save_checkpoint
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ckptsel.errors import InputError
-from ckptsel.ranking import Ranking, Row, order_rows
+from ckptsel.report.tables import format_ranking, summary
+from ckptsel.results.ranking import Ranking, Row, order_rows
 from ckptsel.scores.inputs import ScoreResult
-from ckptsel.tables import format_ranking, summary
 
 
 def make_row(name: str, order: int, **more) -> Row:

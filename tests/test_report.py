@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ckptsel.ranking import Ranking
 from ckptsel.report.charts import draw
+from ckptsel.report.command import rank_command
 from ckptsel.report.page import PAGE_NAME, write_page
 from ckptsel.report.series import (
     agreement_records,
@@ -23,7 +23,7 @@ from ckptsel.report.series import (
     tie_records,
     trajectory_records,
 )
-from ckptsel.rerun import rank_command
+from ckptsel.results.ranking import Ranking
 
 CONFIRMED = Path(__file__).parents[1] / "reference_runs/cifar10-mnist-small/seed0/mnist-1000"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from ckptsel.checkpoints import scan_checkpoints
+from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.errors import DataError, InputError, UsageError
 from ckptsel.reproduce.clusters import neighbour_purity
 from ckptsel.reproduce.readings import _parts, main_component, read_components
@@ -23,8 +23,8 @@ from ckptsel.reproduce.run import (
     digests,
     write_target,
 )
-from ckptsel.sources import open_source
-from ckptsel.splits import balanced_sample, plan_validation
+from ckptsel.target.sources import open_source
+from ckptsel.target.splits import balanced_sample, plan_validation
 from tests.conftest import make_data, make_imagenet
 
 SMOKE = find_recipe("cifar10-mnist", "smoke")

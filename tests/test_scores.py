@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from ckptsel.errors import UsageError
-from ckptsel.probe import Strength
 from ckptsel.scores import ScoreInputs, find_scores, known_scores
 from ckptsel.scores.inputs import N_INNER_FOLDS, ScoreResult
-from ckptsel.splits import plan_cross_validation, plan_validation, stratified_folds
+from ckptsel.scores.probe import Strength
+from ckptsel.target.splits import plan_cross_validation, plan_validation, stratified_folds
 
 CASES = json.loads((Path(__file__).parent / "data" / "logme_cases.json").read_text())["cases"]
 LABELS = [f"{case['kind']}-{case['n']}x{case['d']}" for case in CASES]
@@ -171,7 +171,7 @@ def test_shift_and_scale_of_the_features_change_no_probe(separable) -> None:
 
 
 def test_an_unconverged_fit_is_flagged(separable, monkeypatch) -> None:
-    monkeypatch.setattr("ckptsel.probe.MAX_ITERATIONS", 2)
+    monkeypatch.setattr("ckptsel.scores.probe.MAX_ITERATIONS", 2)
     inputs = ScoreInputs(*separable, plan_validation(60, 30))
     flags = known_scores()["linear_probe"].compute(inputs).flags
     assert "not converged (1 of 1 fits)" in flags

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ckptsel.errors import DataError
-from ckptsel.sources import open_source
+from ckptsel.target.sources import open_source
 from tests.conftest import save_images
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from ckptsel.spectrum import compute_spectrum, count_main
+from ckptsel.scores.spectrum import compute_spectrum, count_main
 
 
 def make_features(n: int, d: int, kind: str) -> np.ndarray:

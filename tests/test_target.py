@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptsel.errors import DataError, UsageError
-from ckptsel.splits import (
+from ckptsel.target.splits import (
     plan_cross_validation,
     plan_holdout,
     stratified_folds,
     stratified_sample,
 )
-from ckptsel.target import load_target
+from ckptsel.target.target import load_target
 from tests.conftest import save_images
 
 label_lists = st.lists(st.integers(0, 4), min_size=10, max_size=80).map(np.array)

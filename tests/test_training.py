@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ckptsel.training import (
+from ckptsel.training.loop import (
     TensorBatches,
     Training,
     compose,

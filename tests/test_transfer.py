@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from ckptsel import protocols, transfer
-from ckptsel.cache import Cache
-from ckptsel.checkpoints import scan_checkpoints
-from ckptsel.protocols import FE, FT, Protocol
-from ckptsel.settings import RankSettings
-from ckptsel.transfer import Task, Transfer
-from ckptsel.workspace import open_workspace
+from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.confirmation import protocols
+from ckptsel.confirmation import runs as transfer
+from ckptsel.confirmation.protocols import FE, FT, Protocol
+from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.features.store import Cache
+from ckptsel.ranking.workspace import open_workspace
+from ckptsel.settings.options import RankSettings
 
 SHORT_FT = dataclasses.replace(FT, n_steps=18, batch_size=8, augment=("crop",))
 SHORT_FE = dataclasses.replace(FE, n_steps=27, batch_size=8)

@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptsel
-from ckptsel import pipeline, workspace
-from ckptsel.checkpoints import natural_key, scan_checkpoints
+from ckptsel.checkpoints import scan
+from ckptsel.checkpoints.scan import natural_key, scan_checkpoints
 from ckptsel.errors import CheckpointError
+from ckptsel.ranking import rank as pipeline
+from ckptsel.ranking import workspace
+from ckptsel.ranking.rank import SCORES_VERSION
 from tests.conftest import TINY_MODEL
 
 HOSTILE = Path(__file__).parents[2] / "shared" / "hostile"
@@ -116,7 +119,8 @@ def test_a_run_folder_names_no_network_to_run(
 
     (tmp_path / "run/seed0/checkpoints").mkdir(parents=True)
     (tmp_path / "run/targets/t").mkdir(parents=True)
-    manifest = {"recipe": {"pretraining": {"model": "canary_nets:make", "image_size": 32}}}
+    recipe = {"pretraining": {"model": "canary_nets:make", "image_size": 32}}
+    manifest = {"scores_version": SCORES_VERSION, "recipe": recipe}
     monkeypatch.setattr(verify, "load_results", lambda folder: None)
     with pytest.raises(ckptsel.errors.ModelError, match="canary_nets:make"):
         verify._check_scores(tmp_path / "run", manifest, quiet=True)
@@ -163,7 +167,7 @@ def test_an_unexpected_error_fails_its_checkpoint_alone(
 ) -> None:
     """While it is read, audited, extracted or scored; with the type of the error."""
     module = {
-        "_read": ckptsel.checkpoints,
+        "_read": scan,
         "load_weights": workspace,
         "extract_features": workspace,
         "compute": pipeline,
@@ -210,7 +214,7 @@ def test_a_file_replaced_after_the_scan_poisons_no_cache(
 
 
 def test_weights_that_changed_are_not_read_as_those_that_were_scanned(trajectory: Path) -> None:
-    from ckptsel.checkpoints import read_same_weights
+    from ckptsel.checkpoints.scan import read_same_weights
 
     found = scan_checkpoints(trajectory)
     assert read_same_weights(found[0])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ckptsel.uncertainty import (
+from ckptsel.ranking.uncertainty import (
     bootstrap_means,
     find_tie_set,
     interval,
@@ -69,7 +69,7 @@ def test_a_perfect_checkpoint_beats_a_hopeless_one() -> None:
 def test_resamples_are_seeded_and_do_not_depend_on_chunks(monkeypatch) -> None:
     values = np.random.default_rng(4).random((3, 40))
     whole = bootstrap_means(values, 100, seed=5)
-    monkeypatch.setattr("ckptsel.uncertainty.CHUNK_VALUES", 40 * 7)
+    monkeypatch.setattr("ckptsel.ranking.uncertainty.CHUNK_VALUES", 40 * 7)
     assert np.allclose(whole, bootstrap_means(values, 100, seed=5), rtol=1e-12)
     assert not np.array_equal(whole, bootstrap_means(values, 100, seed=6))
 

@@ -18,7 +18,7 @@ import typer
 from pydantic import TypeAdapter
 
 from ckptsel import cli, errors
-from ckptsel.ranking import SCHEMA, Ranking
+from ckptsel.results.ranking import SCHEMA, Ranking
 from tools.docstrings import split_docstring
 
 FOLDER = Path(__file__).parents[1] / "docs/reference"

@@ -11,7 +11,6 @@ from typing import Any
 import altair as alt
 from numpy.typing import NDArray
 
-from ckptsel.ranking import Ranking
 from ckptsel.report.series import (
     Axis,
     Record,
@@ -23,6 +22,7 @@ from ckptsel.report.series import (
     tie_records,
     trajectory_records,
 )
+from ckptsel.results.ranking import Ranking
 
 PANELS = {
     "frozen features: accuracy, %": ("linear_probe", "main_component", "confirmed_fe"),

@@ -16,13 +16,13 @@ import vl_convert
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ckptsel.confirm_tables import percent_interval
+from ckptsel.common.files import atomic_path, write_text
 from ckptsel.errors import UsageError, did_you_mean
-from ckptsel.files import atomic_path, write_text
-from ckptsel.ranking import Ranking, Row
 from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
-from ckptsel.rerun import rank_command
-from ckptsel.tables import against_baseline, closing_lines, doubt_lines, summary, table_cells
+from ckptsel.report.command import rank_command
+from ckptsel.report.confirmation_tables import percent_interval
+from ckptsel.report.tables import against_baseline, closing_lines, doubt_lines, summary, table_cells
+from ckptsel.results.ranking import Ranking, Row
 
 PAGE_NAME = "report.html"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ckptsel.ranking import Ranking, Row
+from ckptsel.results.ranking import Ranking, Row
 from ckptsel.scores import known_scores
 from ckptsel.scores.main_component import SINGULAR_VALUES
 

@@ -1,9 +1,9 @@
 """The paper's claims, each beside what a run shows: holds, fails, undecided, or not tested.
 
 Everything is computed from the raw numbers of a run. Intervals are at 95 %, over held-out images and
-transfer seeds together (`ckptsel.uncertainty.seed_and_image_means`), for each pre-training seed by
-itself: two seeds tell nothing about their spread. A claim holds where every seed's interval lies on
-the paper's side, fails where every seed's lies on the other, and is undecided otherwise.
+transfer seeds together (`ckptsel.ranking.uncertainty.seed_and_image_means`), for each pre-training
+seed by itself: two seeds tell nothing about their spread. A claim holds where every seed's interval lies
+on the paper's side, fails where every seed's lies on the other, and is undecided otherwise.
 
 The paper's epochs 5 and 200 are stood for by the run's epoch 5 (or the nearest) and its last.
 """
@@ -16,10 +16,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ckptsel.agreement import measure_agreement
+from ckptsel.confirmation.agreement import measure_agreement
+from ckptsel.ranking.uncertainty import (
+    Interval,
+    Values,
+    find_tie_set,
+    interval,
+    seed_and_image_means,
+)
 from ckptsel.reproduce.clusters import neighbour_purity
 from ckptsel.reproduce.results import Results, prediction_key
-from ckptsel.uncertainty import Interval, Values, find_tie_set, interval, seed_and_image_means
 
 HOLDS, FAILS, UNDECIDED, NOT_TESTED = "holds", "fails", "undecided", "not tested"
 

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ckptsel.devices import default_device
-from ckptsel.training import Means
+from ckptsel.common.devices import default_device
+from ckptsel.training.loop import Means
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ckptsel.checkpoints import Checkpoint, scan_checkpoints
-from ckptsel.confirmation import Confirmation, confirm_ranking
-from ckptsel.confirmed import from_known_keys
-from ckptsel.output import write_confirmation, write_ranking
-from ckptsel.pipeline import rank_with_predictions
-from ckptsel.progress import Progress
-from ckptsel.protocols import Protocol
-from ckptsel.ranking import Ranking
+from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints
+from ckptsel.common.progress import Progress
+from ckptsel.confirmation.confirm import Confirmation, confirm_ranking
+from ckptsel.confirmation.protocols import Protocol
+from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.ranking.rank import rank_with_predictions
+from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.reproduce.clusters import embed, neighbour_purity, silhouette
 from ckptsel.reproduce.readings import read_components
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, prediction_key
-from ckptsel.settings import ConfirmSettings, RankSettings
-from ckptsel.spectrum import compute_spectrum
-from ckptsel.transfer import Task, Transfer
-from ckptsel.workspace import Workspace, open_workspace
+from ckptsel.results.confirmation import from_known_keys
+from ckptsel.results.files import write_confirmation, write_ranking
+from ckptsel.results.ranking import Ranking
+from ckptsel.scores.spectrum import compute_spectrum
+from ckptsel.settings.options import ConfirmSettings, RankSettings
 
 N_EMBEDDED = 2000
 """Held-out images of a t-SNE picture."""

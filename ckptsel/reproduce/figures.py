@@ -21,8 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from ckptsel.agreement import MEASURES
-from ckptsel.files import atomic_path
+from ckptsel.common.files import atomic_path
+from ckptsel.confirmation.agreement import MEASURES
 from ckptsel.reproduce.readings import PROBES, READINGS
 from ckptsel.reproduce.results import Results
 

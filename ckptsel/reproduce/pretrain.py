@@ -20,15 +20,15 @@ from safetensors.torch import save_file
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
-from ckptsel import cifar_resnet  # noqa: F401  (registers the architectures)
-from ckptsel.devices import PRECISIONS, default_precision
+from ckptsel.common.devices import PRECISIONS, default_precision
+from ckptsel.common.files import atomic_path, csv_text, write_text
+from ckptsel.common.progress import Progress
 from ckptsel.errors import InputError, UsageError
-from ckptsel.files import atomic_path, csv_text, write_text
-from ckptsel.progress import Progress
+from ckptsel.features import cifar_resnet  # noqa: F401  (registers the architectures)
 from ckptsel.reproduce.distributed import World
 from ckptsel.reproduce.recipes import Pretraining
 from ckptsel.reproduce.source_data import SourceData, open_source_data
-from ckptsel.training import Training, evaluate
+from ckptsel.training.loop import Training, evaluate
 
 
 @dataclass

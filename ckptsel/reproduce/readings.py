@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ckptsel.probe import PAPER_BATCH
 from ckptsel.scores import ScoreInputs
-from ckptsel.spectrum import compute_spectrum
-from ckptsel.splits import Evaluation
+from ckptsel.scores.probe import PAPER_BATCH
+from ckptsel.scores.spectrum import compute_spectrum
+from ckptsel.target.splits import Evaluation
 
 READINGS = ("train", "own", "batch")
 PROBES = ("paper", "logistic")

@@ -14,7 +14,7 @@ class Pretraining:
 
     model: timm name. data: folder below the data root. n_images: how many training images are
     used, None for all. batch_size: over all processes. augment: names of
-    `ckptsel.training.AUGMENTATIONS`. checkpoint_epochs: epochs whose checkpoints are analysed; the
+    `ckptsel.training.loop.AUGMENTATIONS`. checkpoint_epochs: epochs whose checkpoints are analysed; the
     weights of the others are kept beside them. schedule: `step` multiplies the rate by `gamma` after
     each epoch of `milestones`, `cosine` lets it fall to zero. n_classes: classes of the source.
     image_size: pixels a side, None for the model's own. streamed: images are read from their files
@@ -49,8 +49,9 @@ class RecipeTarget:
     images of two splits that are drawn from the training images without overlap; None takes the
     training images and the test images as they are. balanced: as many of each class are drawn, not
     classes in their proportions. epochs: passes of FE
-    and FT. preset: transfer settings of `ckptsel.protocols.PRESETS`. Without either the defaults of
-    `ckptsel confirm` hold. only_epochs: the checkpoints that are transferred, all by default.
+    and FT. preset: transfer settings of `ckptsel.confirmation.protocols.PRESETS`. Without either
+    the defaults of `ckptsel confirm` hold. only_epochs: the checkpoints that are transferred, all
+    by default.
     """
 
     name: str

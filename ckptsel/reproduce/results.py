@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from ckptsel.common.files import atomic_path, csv_text, write_text
 from ckptsel.errors import InputError
-from ckptsel.files import atomic_path, csv_text, write_text
-from ckptsel.uncertainty import Values
+from ckptsel.ranking.uncertainty import Values
 
 TABLES = ("source", "scores", "transfers", "components", "spectra", "clusters", "embedding")
 

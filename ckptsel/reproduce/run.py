@@ -21,21 +21,21 @@ from typing import Any
 
 import numpy as np
 
-from ckptsel.environment import describe_environment, package_version, utc_now
+from ckptsel.common.environment import describe_environment, package_version, utc_now
+from ckptsel.common.files import atomic_path, write_json, write_text
+from ckptsel.common.progress import format_seconds
 from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
-from ckptsel.files import atomic_path, write_json, write_text
-from ckptsel.images import ImageSet
-from ckptsel.pipeline import SCORES_VERSION
-from ckptsel.progress import format_seconds
+from ckptsel.ranking.rank import SCORES_VERSION
 from ckptsel.reproduce.claims import Claim
 from ckptsel.reproduce.distributed import open_world
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.pretrain import checkpoint_name, pretrain
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, save_results
-from ckptsel.settings import RankSettings
-from ckptsel.sources import Source, open_source
-from ckptsel.splits import balanced_sample, stratified_sample
+from ckptsel.settings.options import RankSettings
+from ckptsel.target.images import ImageSet
+from ckptsel.target.sources import Source, open_source
+from ckptsel.target.splits import balanced_sample, stratified_sample
 
 MANIFEST_SCHEMA = "ckptsel.run/2"
 CLAIMS_SCHEMA = "ckptsel.claims/1"

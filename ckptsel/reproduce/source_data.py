@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import RandomResizedCrop
 
-from ckptsel.cache import default_cache_folder
 from ckptsel.errors import DataError
-from ckptsel.images import ImageSet
-from ckptsel.pixels import Preprocessing, auto_workers, decode, normalise, to_colour_mode
+from ckptsel.features.store import default_cache_folder
 from ckptsel.reproduce.distributed import World
 from ckptsel.reproduce.recipes import Pretraining
-from ckptsel.sources import open_source
-from ckptsel.training import Batch, TensorBatches, compose, epoch_generator, stream_state
+from ckptsel.target.images import ImageSet
+from ckptsel.target.pixels import Preprocessing, auto_workers, decode, normalise, to_colour_mode
+from ckptsel.target.sources import open_source
+from ckptsel.training.loop import Batch, TensorBatches, compose, epoch_generator, stream_state
 
 EVALUATION_BATCH = 500
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ckptsel.devices import default_device
+from ckptsel.common.devices import default_device
 from ckptsel.errors import InputError
-from ckptsel.models import typed_or_recorded
-from ckptsel.pipeline import SCORES_VERSION, rank
+from ckptsel.features.encoders import typed_or_recorded
+from ckptsel.ranking.rank import SCORES_VERSION, rank
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.results import Results, Row, load_results
 from ckptsel.reproduce.run import digests
-from ckptsel.settings import RankSettings
+from ckptsel.settings.options import RankSettings
 
 SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01}
 """How far scores may be from those of another machine: its last digits move an image in two hundred

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ckptsel.devices import few_threads
-from ckptsel.probe import Part, Strength, choose_strength, fit_logistic, fit_paper_probe
-from ckptsel.spectrum import Spectrum, compute_spectrum
-from ckptsel.splits import Evaluation, stratified_folds
+from ckptsel.common.devices import few_threads
+from ckptsel.scores.probe import Part, Strength, choose_strength, fit_logistic, fit_paper_probe
+from ckptsel.scores.spectrum import Spectrum, compute_spectrum
+from ckptsel.target.splits import Evaluation, stratified_folds
 
 VIEWS = ("all", "main", "residual")
 """The features F themselves, their main component F_m, their residual component F_r."""

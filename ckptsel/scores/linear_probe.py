@@ -1,6 +1,6 @@
 """`linear_probe`: held-out accuracy of a linear classifier on the features F.
 
-The probe is defined in `ckptsel.probe`; its strength of regularisation is chosen inside the
+The probe is defined in `ckptsel.scores.probe`; its strength of regularisation is chosen inside the
 fitting part. With repeated cross-validation an image counts with the mean over the repeats.
 """
 

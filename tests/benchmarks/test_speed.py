@@ -14,12 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torchvision.transforms import RandomResizedCrop
 
-from ckptsel.features import extract_features
-from ckptsel.models import build_backbone
-from ckptsel.pixels import normalise
+from ckptsel.features.encoders import build_backbone
+from ckptsel.features.extraction import extract_features
 from ckptsel.reproduce.source_data import crop_and_resize
 from ckptsel.scores import ScoreInputs, find_scores
-from ckptsel.splits import plan_validation
+from ckptsel.target.pixels import normalise
+from ckptsel.target.splits import plan_validation
 
 MODELS = [("cifar_resnet18_w16_s2", 2048, 128), ("resnet18", 64, 64)]
 

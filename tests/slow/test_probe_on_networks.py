@@ -12,8 +12,8 @@ import timm
 import torch
 
 from ckptsel.scores import ScoreInputs
-from ckptsel.sources import open_source
-from ckptsel.splits import plan_validation, stratified_sample
+from ckptsel.target.sources import open_source
+from ckptsel.target.splits import plan_validation, stratified_sample
 from tests.test_probe import correct_of_scikit_learn
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "cifar10"

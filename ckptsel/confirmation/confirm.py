@@ -1,0 +1,372 @@
+"""`confirm`: from a ranking to one whose best candidates were trained for real.
+
+ranking -> candidates -> for each goal: learning rate (sweep) -> race -> agreement with the scores
+        -> the ranking in its new order, and everything that was measured
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints
+from ckptsel.common.devices import default_device
+from ckptsel.common.environment import describe_environment
+from ckptsel.confirmation.agreement import Agreement, measure_agreement
+from ckptsel.confirmation.board import Board
+from ckptsel.confirmation.event_files import EventFiles
+from ckptsel.confirmation.learning_rate import Sweep, choose_rate, spread
+from ckptsel.confirmation.protocols import Protocol, make_protocol
+from ckptsel.confirmation.race import Race, race
+from ckptsel.confirmation.reorder import reorder
+from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.errors import CheckpointError, DataError, InputError
+from ckptsel.features.encoders import typed_or_recorded
+from ckptsel.features.store import Cache
+from ckptsel.ranking.workspace import Workspace, open_workspace
+from ckptsel.results.confirmation import GoalConfirmation, Point, Run, from_known_keys
+from ckptsel.results.files import check_writable, read_ranking, write_confirmation
+from ckptsel.results.ranking import EPOCH, Ranking, Row
+from ckptsel.settings.options import ConfirmSettings, RankSettings, make_confirm_settings
+
+MIN_CANDIDATES = 5
+N_SPREAD = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured for one goal. predictions: held-out class numbers (n_seeds, n_images) by
+    `<checkpoint>/<step>`. labels: the true ones, (n_images,)."""
+
+    summary: GoalConfirmation
+    race: Race
+    runs: tuple[Run, ...]
+    predictions: dict[str, NDArray[np.int64]]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Everything that was measured, and the ranking in its new order."""
+
+    ranking: Ranking
+    outcomes: dict[str, Outcome]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    time_s: dict[str, float] = field(default_factory=dict)
+
+
+def confirm(
+    run: str | Path,
+    settings: ConfirmSettings | None = None,
+    quiet: bool = True,
+    **options: Any,
+) -> Ranking:
+    """Train the best candidates of a ranking for real; the ranking in the order of what came out.
+
+    run: the folder that `rank --out` wrote; it gets `confirm.json` and the new `ranking.json`.
+    options: fields of `ConfirmSettings`, where no `settings` are given.
+    Raises UsageError for options; InputError where there are fewer than two candidates, or the
+    checkpoints or the data are not those of the ranking.
+    """
+    settings = settings or make_confirm_settings(options)
+    folder = Path(run)
+    ranking, predictions = read_ranking(folder)
+    check_writable(folder)
+    confirmation = confirm_ranking(ranking, predictions, settings, quiet, folder)
+    write_confirmation(folder, confirmation)
+    return confirmation.ranking
+
+
+def confirm_ranking(
+    ranking: Ranking,
+    predictions: dict[str, NDArray[Any]],
+    settings: ConfirmSettings,
+    quiet: bool = True,
+    folder: Path | None = None,
+) -> Confirmation:
+    """As `confirm`, for a ranking in memory.
+
+    predictions: those of the scores, as `rank` gives them. folder: where TensorBoard's event files
+    go, if the settings ask for them.
+    """
+    start = time.monotonic()
+    rows = choose_candidates(ranking, settings.n_candidates)
+    workspace = _open_workspace(ranking, settings, quiet)
+    checkpoints = _find_checkpoints(ranking, rows, settings)
+    goals = ("fe", "ft") if settings.goal == "both" else (settings.goal or ranking.goal,)
+    outcomes = {}
+    with tempfile.TemporaryDirectory(prefix="ckptsel-") as temporary:
+        kept = workspace.cache.folder is not None
+        cache = workspace.cache if kept else Cache(Path(temporary))
+        for goal in goals:
+            with workspace.timed(goal), EventFiles(folder, goal, settings.tensorboard) as events:
+                outcomes[goal] = confirm_goal(
+                    goal, rows, checkpoints, workspace, cache, settings, events
+                )
+    workspace.time_s["total"] = time.monotonic() - start
+    reordered = reorder(
+        ranking,
+        ranking.goal if ranking.goal in goals else goals[0],
+        {goal: outcome.summary for goal, outcome in outcomes.items()},
+        {goal: outcome.race for goal, outcome in outcomes.items()},
+        predictions,
+    )
+    return Confirmation(
+        reordered,
+        outcomes,
+        {
+            **dataclasses.asdict(settings),
+            "device": workspace.device,
+            "precision": workspace.precision,
+        },
+        describe_environment(workspace.device),
+        {stage: round(seconds, 3) for stage, seconds in workspace.time_s.items()},
+    )
+
+
+def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
+    """The best `n` by score, in the order of training.
+
+    None takes the tie set, at least MIN_CANDIDATES, and the last checkpoint, which is what one would
+    use without a ranking. Where the epoch decided, whose neighbours are much alike, they are spread
+    over the trajectory instead, by default N_SPREAD.
+    Raises InputError where that is fewer than two.
+    """
+    ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
+    ranked.sort(key=lambda row: row.score_rank or 0)
+    if ranking.score == EPOCH:
+        chosen = spread(ranked, n or N_SPREAD)
+    else:
+        n_tied = sum(row.score_tie for row in ranked)
+        chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
+    last = max(ranked, key=lambda row: row.order)
+    if n is None and last not in chosen:
+        chosen.append(last)
+    if len(chosen) < 2:
+        raise InputError(
+            f"there are {len(chosen)} candidates ({', '.join(row.name for row in chosen)}); a race "
+            "needs two. Ask for more with --candidates, or rank more checkpoints."
+        )
+    return sorted(chosen, key=lambda row: row.order)
+
+
+def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) -> Workspace:
+    """The workspace of the ranking. Raises DataError where the images are no longer the same."""
+    recorded = {k: tuple(v) if isinstance(v, list) else v for k, v in ranking.settings.items()}
+    rank_settings = from_known_keys(RankSettings, recorded)
+    changes = {
+        name: getattr(settings, name)
+        for name in ("data_root", "device", "precision", "workers", "cache_dir", "cache")
+        if getattr(settings, name) is not None
+    }
+    changes.setdefault("device", default_device())
+    if str(changes["device"])[:4] != str(recorded["device"])[:4]:
+        # What suits one kind of device does not suit another.
+        changes.setdefault("precision", None)
+    name = typed_or_recorded(settings.model, ranking.model["name"])
+    rank_settings = dataclasses.replace(rank_settings, model=name, **changes)
+    data = settings.data or ranking.target["data"]
+    workspace = open_workspace(rank_settings, [], data, quiet)
+    if workspace.target.describe()["fingerprint"] != ranking.target["fingerprint"]:
+        raise DataError(
+            f"the images or labels of {data} are not those of the ranking: they have changed since. "
+            "Rank again, or name the right ones with --data."
+        )
+    return workspace
+
+
+def _find_checkpoints(
+    ranking: Ranking, rows: Sequence[Row], settings: ConfirmSettings
+) -> list[Checkpoint]:
+    """The candidates' files. Raises CheckpointError where one has moved or changed."""
+    root = Path(settings.checkpoints or ranking.settings["checkpoints"])
+    if not root.exists():
+        raise CheckpointError(
+            f"the ranking's checkpoints are no longer at {root}. Name where they are now with "
+            "--checkpoints."
+        )
+    found = {c.name: c for c in scan_checkpoints(root, ranking.settings["weights"])}
+    problems = []
+    for row in rows:
+        if row.name not in found:
+            problems.append(f"  {row.name}: not there any more")
+        elif found[row.name].digest != row.digest:
+            digest = found[row.name].digest
+            problems.append(
+                f"  {row.name}: has changed (digest {(digest or 'none')[:12]}, ranked "
+                f"{(row.digest or 'none')[:12]})"
+            )
+    if problems:
+        raise CheckpointError(
+            f"{len(problems)} of {len(rows)} candidates are not what was ranked, in {root}:\n"
+            + "\n".join(problems)
+            + "\nRank again, or name where they are now with --checkpoints."
+        )
+    return [found[row.name] for row in rows]
+
+
+def confirm_goal(
+    goal: str,
+    rows: Sequence[Row],
+    checkpoints: Sequence[Checkpoint],
+    workspace: Workspace,
+    cache: Cache,
+    settings: ConfirmSettings,
+    events: EventFiles,
+) -> Outcome:
+    """The learning rate, then the race, with the same split and protocol for every candidate."""
+    fitted, held = workspace.target.evaluation.folds[0]
+    size = workspace.backbone.preprocessing.input_size[1]
+    protocol = _protocol(goal, len(fitted), size, settings)
+    task = Task(protocol, workspace, cache, fitted, held)
+    seeds = range(settings.seed, settings.seed + settings.n_seeds)
+    sweep = choose_rate(task, checkpoints, seeds[0], workspace.quiet)
+    transfers = {
+        (checkpoint.name, seed): Transfer(task, checkpoint, seed, sweep.lr)
+        for checkpoint in checkpoints
+        for seed in seeds
+    }
+    ended = _race(task, transfers, settings, workspace.quiet, events)
+    steps = {standing.name: standing.step for standing in ended.standings}
+    for transfer in transfers.values():
+        transfer.forget_training()
+    agreement, agreement_step = _agreement(rows, ended)
+    summary = GoalConfirmation(
+        goal=goal,
+        winner=ended.winner,
+        tie_set=ended.tie_set,
+        lr=sweep.lr,
+        sweep={f"{lr:g}": accuracy for lr, accuracy in sweep.accuracy.items()},
+        lr_at_edge=sweep.at_edge,
+        protocol=protocol.to_dict(),
+        split=_split_text(workspace.target.evaluation.method),
+        n_fitted=len(fitted),
+        n_held=len(held),
+        n_seeds=len(seeds),
+        rungs=protocol.rungs,
+        n_steps=ended.n_steps,
+        n_steps_full=ended.n_steps_full,
+        n_steps_sweep=sweep.n_steps,
+        agreement=agreement,
+        agreement_step=agreement_step,
+        flags=tuple(_flags(sweep, task, ended, len(seeds))),
+    )
+    predictions = {
+        f"{name}/{step}": np.stack([transfers[name, s].record.predictions[step] for s in seeds])
+        for step, correct in ended.correct.items()
+        for name in correct
+    }
+    runs = [_run(t, "sweep", t.task.protocol.n_steps) for t in sweep.runs]
+    runs += [_run(t, "race", steps[name]) for (name, _), t in transfers.items()]
+    return Outcome(summary, ended, tuple(runs), predictions, task.labels)
+
+
+def _protocol(goal: str, n_fitted: int, size: int, settings: ConfirmSettings) -> Protocol:
+    return make_protocol(
+        goal,
+        n_fitted,
+        size,
+        settings.preset,
+        settings.steps,
+        settings.epochs,
+        lrs=None if settings.lr is None else tuple(sorted(set(settings.lr))),
+        batch_size=settings.batch_size,
+        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        weight_decay=settings.weight_decay,
+        augment=settings.augment,
+        ema=settings.ema,
+    )
+
+
+def _race(
+    task: Task,
+    transfers: dict[tuple[str, int], Transfer],
+    settings: ConfirmSettings,
+    quiet: bool,
+    events: EventFiles,
+) -> Race:
+    names = list(dict.fromkeys(name for name, _ in transfers))
+    seeds = list(dict.fromkeys(seed for _, seed in transfers))
+    for (name, seed), transfer in transfers.items():
+        for point in transfer.record.points:
+            events.point(name, seed, point)
+    rungs = task.protocol.rungs
+    with Board(task.protocol.goal, names, len(seeds), rungs, quiet) as board:
+        if task.n_chunks > 1:
+            # It showed in the sweep.
+            board.note(_chunks_text(task))
+
+        def on_point(name: str, seed: int, point: Point) -> None:
+            board.point(name, seed, point)
+            events.point(name, seed, point)
+
+        def advance(name: str, seed: int, step: int) -> NDArray[np.bool_] | None:
+            n_chunks = task.n_chunks
+            predicted = transfers[name, seed].advance(step, on_point)
+            if task.n_chunks > n_chunks:
+                board.note(_chunks_text(task))
+            return None if predicted is None else predicted == task.labels
+
+        return race(names, seeds, rungs, advance, settings.full, settings.tolerance, board.standing)
+
+
+def _run(transfer: Transfer, purpose: str, last_step: int) -> Run:
+    """What is kept of a run: its curve up to where it left, not what an earlier run had beyond."""
+    record = transfer.record
+    return Run(
+        transfer.checkpoint.name,
+        transfer.seed,
+        transfer.lr,
+        purpose,
+        tuple(point for point in record.points if point.step <= last_step),
+        record.diverged_at,
+    )
+
+
+def _agreement(rows: Sequence[Row], ended: Race) -> tuple[dict[str, Agreement], int | None]:
+    """Scores and baselines against accuracy at the last rung that everyone reached who did not
+    diverge."""
+    diverged = {s.name for s in ended.standings if s.state == "diverged"}
+    rows = [row for row in rows if row.name not in diverged]
+    steps = [step for step, c in ended.correct.items() if all(row.name in c for row in rows)]
+    if not steps or not rows:
+        return {}, None
+    correct = ended.correct[steps[-1]]
+    accuracy = np.array([correct[row.name].mean() for row in rows])
+    scores = {name: np.array([row.scores[name].value for row in rows]) for name in rows[0].scores}
+    scores["epoch"] = np.array([float(row.order) for row in rows])
+    if all(row.source_accuracy is not None for row in rows):
+        scores["source_accuracy"] = np.array([float(row.source_accuracy or 0) for row in rows])
+    return measure_agreement(scores, accuracy), steps[-1]
+
+
+def _flags(sweep: Sweep, task: Task, ended: Race, n_seeds: int) -> Iterator[str]:
+    if sweep.at_edge:
+        tried = ", ".join(f"{lr:g}" for lr in sweep.accuracy)
+        yield f"learning rate {sweep.lr:g} is at the edge of those tried ({tried}): see --lr"
+    for standing in ended.standings:
+        if standing.state == "diverged":
+            yield f"{standing.name} diverged by step {standing.step} and left the race"
+    if task.n_chunks > 1:
+        yield _chunks_text(task)
+    if n_seeds == 1:
+        yield "one seed: intervals are over images only"
+
+
+def _chunks_text(task: Task) -> str:
+    return (
+        f"out of memory: batches of {task.protocol.batch_size} go through in {task.n_chunks} parts, "
+        "gradients accumulated"
+    )
+
+
+def _split_text(method: str) -> str:
+    return "first fold of the cross-validation" if method == "cross-validation" else method

@@ -1,0 +1,123 @@
+"""A ranking in the order that real training gave it."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptsel.confirmation.race import Race, Standing
+from ckptsel.ranking.uncertainty import bootstrap_means, seed_and_image_means
+from ckptsel.results.confirmation import GoalConfirmation
+from ckptsel.results.ranking import (
+    EPOCH,
+    Difference,
+    Ranking,
+    Row,
+    arrange,
+    as_baseline,
+    baseline_rows,
+    compare,
+)
+
+ENDED = ("won", "tied", "behind")
+
+
+def reorder(
+    ranking: Ranking,
+    goal: str,
+    summaries: dict[str, GoalConfirmation],
+    races: dict[str, Race],
+    predictions: Mapping[str, NDArray[Any]],
+) -> Ranking:
+    """The ranking ordered by the race of `goal`, with what the races of all goals gave.
+
+    First those that ended the race, by accuracy; then those that left it, the later the better;
+    then those that were not tried, by score; then those that diverged. The tie set is the race's.
+    predictions: of the scores, as `rank` gives them.
+    """
+    race = races[goal]
+    if race.winner is None:
+        # Every candidate diverged: nothing overrules the scores.
+        return _with_confirmed(ranking, summaries, races, ranking.checkpoints)
+    standings = {standing.name: standing for standing in race.standings}
+    scored = [row for row in ranking if row.rank is not None and row.copy_of is None]
+    scored.sort(key=lambda row: _place(row, standings.get(row.name)))
+    behind = {row.name: _behind_best(row.name, race, ranking, predictions) for row in scored}
+    p_best = {s.name: s.p_best if s.state in ENDED else 0.0 for s in race.standings}
+    placed = {
+        row.name: dataclasses.replace(
+            row,
+            rank=place,
+            in_tie_set=row.name in race.tie_set,
+            p_best=p_best.get(row.name),
+            behind_best=behind[row.name],
+        )
+        for place, row in enumerate(scored, start=1)
+    }
+    rows = [placed.get(row.name, row) for row in ranking]
+    reordered = dataclasses.replace(
+        ranking,
+        goal=goal,
+        best=race.winner,
+        tie_set=tuple(row.name for row in scored if row.name in race.tie_set),
+        baselines={
+            name: as_baseline(row.name, behind[row.name], ranking.score)
+            for name, row in baseline_rows(scored).items()
+        },
+    )
+    return _with_confirmed(reordered, summaries, races, rows)
+
+
+def _with_confirmed(
+    ranking: Ranking,
+    summaries: dict[str, GoalConfirmation],
+    races: dict[str, Race],
+    rows: Iterable[Row],
+) -> Ranking:
+    confirmed: dict[str, dict[str, Standing]] = {}
+    for goal, race in races.items():
+        for standing in race.standings:
+            confirmed.setdefault(standing.name, {})[goal] = standing
+    rows = [
+        dataclasses.replace(row, confirmed={**(row.confirmed or {}), **confirmed[row.name]})
+        if row.name in confirmed
+        else row
+        for row in rows
+    ]
+    return dataclasses.replace(
+        ranking,
+        checkpoints=tuple(arrange(rows)),
+        confirmation={**ranking.confirmation, **summaries},
+    )
+
+
+def _place(row: Row, standing: Standing | None) -> tuple[int, int, float, int]:
+    """Sorts before what it beats."""
+    if standing is None:
+        return (2, 0, 0.0, row.score_rank or 0)
+    if standing.state == "diverged":
+        return (3, -standing.rung, 0.0, row.order)
+    group = 0 if standing.state in ENDED else 1
+    return (group, -standing.rung, -(standing.accuracy or 0.0), row.order)
+
+
+def _behind_best(
+    name: str, race: Race, ranking: Ranking, predictions: Mapping[str, NDArray[Any]]
+) -> Difference | None:
+    """How far the winner is ahead: in accuracy where both raced, at the last step that both reached;
+    else in the score, or nothing where there is none."""
+    best = race.winner or ""
+    shared = [step for step, c in race.correct.items() if name in c and best in c]
+    if shared:
+        correct = race.correct[shared[-1]]
+        trained = np.stack([correct[best], correct[name]]).astype(np.float64)
+        resampled = seed_and_image_means(trained)
+        return compare(trained.mean((1, 2)), resampled, "confirmed", shared[-1])
+    if ranking.score == EPOCH:
+        return None
+    keys = [f"{checkpoint}/{ranking.score}/per_image" for checkpoint in (best, name)]
+    scored = np.stack([predictions[key] for key in keys])
+    resampled = bootstrap_means(scored, ranking.settings["n_resamples"], ranking.settings["seed"])
+    return compare(scored.mean(1), resampled, ranking.score)

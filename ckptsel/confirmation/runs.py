@@ -1,0 +1,347 @@
+"""One FE or FT run: a checkpoint trained on the target with one seed and one learning rate.
+
+FE trains a softmax layer on frozen features (extracted once, in evaluation mode: the network and
+its batch-norm statistics do not change). FT trains the whole network under a new layer. For one
+seed all candidates see the same batches, augmentation draws and first weights of the new layer.
+
+A run is kept as a record under a key of everything that determines it, so that one that was killed
+goes on, and one that was done is not done again.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ckptsel.checkpoints.scan import Checkpoint
+from ckptsel.common.devices import PRECISIONS, few_threads
+from ckptsel.confirmation.protocols import Protocol
+from ckptsel.features.encoders import Backbone
+from ckptsel.features.extraction import extract_features
+from ckptsel.features.store import Cache
+from ckptsel.ranking.workspace import Workspace
+from ckptsel.results.confirmation import Point
+from ckptsel.target.images import digest_of
+from ckptsel.target.pixels import normalise
+from ckptsel.training.loop import (
+    TensorBatches,
+    Training,
+    compose,
+    epoch_generator,
+    measure,
+    predict,
+)
+
+TRANSFER_VERSION = 1
+"""Part of the cache key; raised whenever the same run would give other numbers."""
+
+HEAD_STD = 0.01
+"""Width of the Gaussian that the new layer's weights are drawn from."""
+
+ON_DEVICE_BYTES = 4 * 2**30
+"""Pixels up to this size are moved to a GPU as a whole; larger sets go there batch by batch."""
+
+SAVE_INTERVAL_S = 20.0
+
+Predictions = NDArray[np.int64]
+
+OnPoint = Callable[[str, int, Point], None]
+"""Called after each new point of a run: checkpoint name, seed, point."""
+
+
+@dataclass
+class Record:
+    """What is kept of a run. predictions: class numbers of the held-out images by step (the ends of
+    rungs). diverged_at: the step by which the loss was no longer finite."""
+
+    points: list[Point] = field(default_factory=list)
+    predictions: dict[int, Predictions] = field(default_factory=dict)
+    diverged_at: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "points": [dataclasses.astuple(point) for point in self.points],
+            "predictions": {k: torch.from_numpy(v) for k, v in self.predictions.items()},
+            "diverged_at": self.diverged_at,
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Record":
+        return cls(
+            points=[Point(*point) for point in value["points"]],
+            predictions={k: v.numpy() for k, v in value["predictions"].items()},
+            diverged_at=value["diverged_at"],
+        )
+
+
+class Network(nn.Module):
+    """A backbone with a new linear layer on its features."""
+
+    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone, self.body, self.head = backbone, backbone.module, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C) of normalised images (N, C, H, W)."""
+        return self.head(self.backbone.features(images))
+
+
+@dataclass
+class Task:
+    """What all runs of one goal share.
+
+    fitted, held: indices of images, counted over the target as one sequence. cache: where records
+    are kept. n_chunks: as in `Training`; a run that runs out of memory raises it for all.
+    """
+
+    protocol: Protocol
+    workspace: Workspace
+    cache: Cache
+    fitted: NDArray[np.int64]
+    held: NDArray[np.int64]
+    n_chunks: int = 1
+    _parts: list[Tensor] | None = None
+    _features_of: str = ""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """True classes of the held-out images."""
+        return self.workspace.target.labels[self.held]
+
+    def batches(self, checkpoint: Checkpoint, seed: int, epoch: int | None) -> TensorBatches:
+        """The batches of one epoch of training; of the held-out images where `epoch` is None."""
+        training = epoch is not None
+        inputs, labels, rows = self._inputs(checkpoint, self.fitted if training else self.held)
+        frozen = self.protocol.goal == "fe"
+        batch_size = self.protocol.batch_size
+        return TensorBatches(
+            inputs,
+            labels,
+            # What fits into memory with gradients fits without.
+            batch_size if training else max(1, batch_size // self.n_chunks),
+            prepare=None if frozen else self._prepare,
+            augment=compose(self.protocol.augment),
+            generator=None if epoch is None else epoch_generator(seed, epoch),
+            rows=rows,
+            drop_last=training,
+        )
+
+    def start(self, checkpoint: Checkpoint, seed: int, lr: float) -> Training:
+        """A training at its first step."""
+        protocol, device = self.protocol, self.workspace.device
+        if protocol.goal == "fe":
+            n_features = self._inputs(checkpoint, self.fitted)[0].shape[1]
+            model: nn.Module = self._new_layer(n_features, seed)
+        else:
+            self.workspace.load(checkpoint)
+            backbone = self.workspace.backbone
+            model = Network(backbone, self._new_layer(self._n_features, seed))
+        model = model.to(device).to(memory_format=torch.channels_last)
+        optimizer = create_optimizer_v2(
+            model, protocol.optimizer, lr=lr, weight_decay=protocol.weight_decay, momentum=0.9
+        )
+        average = None
+        if protocol.ema is not None:
+            average = AveragedModel(
+                model, multi_avg_fn=get_ema_multi_avg_fn(protocol.ema), use_buffers=True
+            )
+        frozen = protocol.goal == "fe"
+        return Training(
+            model,
+            optimizer,
+            LambdaLR(optimizer, protocol.rate_factor),
+            average,
+            None if frozen else PRECISIONS[self.workspace.precision],
+            # A single layer draws nothing at random.
+            seed=None if frozen else seed,
+            n_chunks=self.n_chunks,
+        )
+
+    def n_values(self, checkpoint: Checkpoint) -> float:
+        """Size of what a step computes with: few for a layer on features, many for a network."""
+        if self.protocol.goal == "ft":
+            return float("inf")
+        return self._inputs(checkpoint, self.fitted)[0].numel()
+
+    def key(self, checkpoint: Checkpoint, seed: int, lr: float) -> str:
+        """The key of a run's record."""
+        about = {**self.protocol.to_dict(), "lrs": lr, "seed": seed}
+        workspace = self.workspace
+        return digest_of(
+            f"transfer {TRANSFER_VERSION}",
+            json.dumps(about, sort_keys=True),
+            *workspace.feature_keys(checkpoint),
+            workspace.target.labels.tobytes(),
+            self.fitted.tobytes(),
+            self.held.tobytes(),
+        )
+
+    def _new_layer(self, n_features: int, seed: int) -> nn.Linear:
+        generator = epoch_generator(seed, 0)
+        layer = nn.Linear(n_features, self.workspace.target.n_classes)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * HEAD_STD)
+            layer.bias.zero_()
+        return layer
+
+    @cached_property
+    def _n_features(self) -> int:
+        """The same for all checkpoints of an architecture."""
+        self.workspace.backbone.module.to(self.workspace.device).eval()
+        size = self.workspace.backbone.preprocessing.input_size
+        with torch.no_grad():
+            example = torch.zeros(2, *size, device=self.workspace.device)
+            return self.workspace.backbone.features(example).shape[1]
+
+    def _prepare(self, pixels: Tensor) -> Tensor:
+        images = normalise(pixels, self.workspace.backbone.preprocessing)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _inputs(
+        self, checkpoint: Checkpoint, indices: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs and labels of the image set that `indices` lie in, and their rows in it."""
+        target = self.workspace.target
+        if self._parts is None or self._features_of not in ("", checkpoint.name):
+            self._parts = self._load_parts(checkpoint)
+        first = 0
+        for part, images in zip(self._parts, target.image_sets, strict=True):
+            if indices[0] < first + len(images):
+                labels = target.labels[first : first + len(images)]
+                rows = torch.from_numpy(indices - first)
+                return part, torch.from_numpy(labels).to(self.workspace.device), rows
+            first += len(images)
+        raise AssertionError("indices beyond the target")
+
+    def _load_parts(self, checkpoint: Checkpoint) -> list[Tensor]:
+        """Pixels of each image set; or features of a checkpoint, which then names them."""
+        if self.protocol.goal == "ft":
+            pixels = [torch.from_numpy(array) for array in self.workspace.pixels()]
+            fits = sum(array.nbytes for array in pixels) <= ON_DEVICE_BYTES
+            return [array.to(self.workspace.device) if fits else array for array in pixels]
+        self._features_of = checkpoint.name
+        features = torch.from_numpy(self.workspace.features(checkpoint))
+        if self.protocol.scale_features:
+            features = features - features[self.fitted].mean(0)
+            features = features / features[self.fitted].square().mean().sqrt()
+        sizes = [len(images) for images in self.workspace.target.image_sets]
+        return list(features.to(self.workspace.device).split(sizes))
+
+
+class Transfer:
+    """A run that goes on to a step when it is asked to."""
+
+    def __init__(self, task: Task, checkpoint: Checkpoint, seed: int, lr: float) -> None:
+        self.task, self.checkpoint, self.seed, self.lr = task, checkpoint, seed, lr
+        self._key = task.key(checkpoint, seed, lr)
+        kept = task.cache.get_record("transfers", self._key)
+        self.record = Record() if kept is None else Record.from_dict(kept)
+        self._saved = time.monotonic()
+
+    def advance(self, to_step: int, on_point: OnPoint | None = None) -> Predictions | None:
+        """Held-out predictions (N,) after `to_step`, the end of a rung; None where it diverged."""
+        record = self.record
+        if to_step not in record.predictions and record.diverged_at is None:
+            with few_threads(self.task.n_values(self.checkpoint)):
+                self._train(to_step, on_point)
+        return record.predictions.get(to_step)
+
+    def forget_training(self) -> None:
+        """Drop the weights, which the results no longer need."""
+        self.task.cache.drop_record("training", self._key)
+
+    def features_after(self) -> NDArray[np.float32]:
+        """Features (N, D) of all images of the target by the fine-tuned network at the end of the
+        run, which is trained (again) where they are not kept.
+
+        Raises FloatingPointError where it diverges.
+        """
+        task, workspace = self.task, self.task.workspace
+        key = digest_of("features after", self._key)
+        features = task.cache.get_features(key)
+        if features is None:
+            self._train(task.protocol.n_steps, None)
+            if self.record.diverged_at is not None:
+                raise FloatingPointError(f"{self.checkpoint.name} diverged")
+            parts = [
+                extract_features(
+                    workspace.backbone,
+                    pixels,
+                    workspace.device,
+                    workspace.precision,
+                    workspace.settings.batch_size,
+                )
+                for pixels in workspace.pixels()
+            ]
+            features = np.concatenate(parts)
+            task.cache.put_features(key, features)
+        return features
+
+    def _train(self, to_step: int, on_point: OnPoint | None) -> None:
+        record, task = self.record, self.task
+        training = task.start(self.checkpoint, self.seed, self.lr)
+        state = task.cache.get_record("training", self._key)
+        if state is not None:
+            training.load_state_dict(state)
+        training.n_chunks = max(training.n_chunks, task.n_chunks)
+        first = training.step
+        record.points = [point for point in record.points if point.step <= first]
+        for stop in task.protocol.curve_steps:
+            if first < stop <= to_step and record.diverged_at is None:
+                point = self._train_to(stop, training)
+                if point is not None:
+                    record.points.append(point)
+                    if on_point is not None:
+                        on_point(self.checkpoint.name, self.seed, point)
+                self._save(training, now=stop == to_step or point is None)
+
+    def _train_to(self, stop: int, training: Training) -> Point | None:
+        """Train up to a step and evaluate there; None where the loss is no longer finite."""
+        task, protocol = self.task, self.task.protocol
+        loss_sum, n_samples = 0.0, 0
+        try:
+            while training.step < stop:
+                n_batches = len(task.fitted) // protocol.batch_size
+                epoch, done = divmod(training.step, n_batches)
+                last = min(n_batches, done + stop - training.step)
+                # The batches before are drawn again, so that the stream is where it was.
+                batches = task.batches(self.checkpoint, self.seed, epoch + 1)
+                means = training.run(islice(batches, done, last))
+                loss_sum += means.loss * means.n_samples
+                n_samples += means.n_samples
+            task.n_chunks = training.n_chunks
+            held_out = task.batches(self.checkpoint, self.seed, epoch=None)
+            logits, labels = predict(training.evaluated, held_out, training.autocast_dtype)
+            held = measure(logits, labels)
+        except FloatingPointError:
+            self.record.diverged_at = stop
+            return None
+        if stop in protocol.rungs:
+            self.record.predictions[stop] = logits.argmax(1).cpu().numpy()
+        return Point(stop, loss_sum / n_samples, held.loss, held.accuracy)
+
+    def _save(self, training: Training, now: bool) -> None:
+        """Keep the state at the end of a rung, and between when it is time.
+
+        The record first: it may be ahead of the weights, never behind them.
+        """
+        if not now and time.monotonic() - self._saved < SAVE_INTERVAL_S:
+            return
+        self._saved = time.monotonic()
+        self.task.cache.put_record("transfers", self._key, self.record.to_dict())
+        if training.step == self.task.protocol.n_steps or self.record.diverged_at is not None:
+            self.forget_training()
+        else:
+            self.task.cache.put_record("training", self._key, training.state_dict())

@@ -1,0 +1,113 @@
+"""Features of a checkpoint, and the key under which they are kept.
+
+The key of a cached array is made of what determines it: tensors, images and labels, preprocessing,
+model, layer and precision. World size, batch size and worker count do not enter.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ckptsel.common.devices import PRECISIONS, is_out_of_memory
+from ckptsel.errors import FeatureError
+from ckptsel.features.encoders import Backbone
+from ckptsel.target.images import digest_of
+from ckptsel.target.pixels import normalise
+
+FEATURES_VERSION = 1
+"""Part of the cache key; raised whenever the same inputs would give other features."""
+
+BATCH_VALUES = {"cpu": 64 * 3 * 224 * 224, "cuda": 1024 * 3 * 224 * 224}
+"""Values in a first batch: large enough to be fast, halved where memory does not suffice."""
+
+MAX_BATCH = {"cpu": 128, "cuda": 4096}
+"""Small images: beyond this a CPU gets slower, since activations leave its caches."""
+
+
+def feature_key(digest: str, fingerprint: str, backbone: Backbone, precision: str) -> str:
+    """The cache key of the features of one checkpoint on one set of images."""
+    settings = backbone.preprocessing
+    return digest_of(
+        f"features {FEATURES_VERSION}",
+        digest,
+        fingerprint,
+        settings.pixel_key(),
+        repr((settings.mean, settings.std)),
+        backbone.name,
+        backbone.layer,
+        precision,
+    )
+
+
+def extract_features(
+    backbone: Backbone,
+    pixels: NDArray[np.uint8],
+    device: str = "cpu",
+    precision: str = "float32",
+    batch_size: int | None = None,
+) -> NDArray[np.float32]:
+    """Penultimate features (N, D), float32, of pixels (N, C, H, W), uint8, in evaluation mode.
+
+    batch_size: None finds one; it is halved where memory runs out.
+    Raises FeatureError where a feature is not finite, or all images get the same features.
+    """
+    module = backbone.module.to(device, memory_format=torch.channels_last)
+    module.eval()
+    kind = torch.device(device).type
+    batch_size = batch_size or _first_batch_size(pixels.shape[1:], kind)
+    parts: list[Tensor] = []
+    start = 0
+    while start < len(pixels):
+        batch = pixels[start : start + batch_size]
+        try:
+            parts.append(_features_of_batch(backbone, batch, device, PRECISIONS[precision]))
+        except RuntimeError as error:
+            if batch_size == 1 or not is_out_of_memory(error):
+                raise
+            batch_size //= 2
+            continue
+        start += len(batch)
+    features = torch.cat(parts).cpu().numpy()
+    check_features(features)
+    return features
+
+
+def check_features(features: NDArray[np.float32]) -> None:
+    """Raises FeatureError where features are not finite, or the same for all images."""
+    finite = np.isfinite(features)
+    if not finite.all():
+        n_bad = int((~finite.all(axis=1)).sum())
+        raise FeatureError(
+            f"the features of {n_bad} of {len(features)} images are NaN or infinite: the network "
+            "overflows (try --precision float32) or had diverged."
+        )
+    spread = np.abs(features - features[:1]).max(initial=0)
+    if spread <= 1e-6 * max(np.abs(features).max(initial=0), 1e-30):
+        raise FeatureError(
+            f"the features of all {len(features)} images are the same: the network has collapsed, "
+            "or the images are all alike."
+        )
+
+
+@torch.inference_mode()
+def _features_of_batch(
+    backbone: Backbone,
+    batch: NDArray[np.uint8],
+    device: str,
+    autocast_dtype: torch.dtype | None,
+) -> Tensor:
+    # A copy: pixels may be a read-only map of a file.
+    raw = torch.from_numpy(np.array(batch))
+    if device.startswith("cuda"):
+        raw = raw.pin_memory().to(device, non_blocking=True)
+    images = normalise(raw, backbone.preprocessing).contiguous(memory_format=torch.channels_last)
+    enabled = autocast_dtype is not None
+    with torch.autocast(torch.device(device).type, dtype=autocast_dtype, enabled=enabled):
+        return backbone.features(images).float()
+
+
+def _first_batch_size(image_shape: tuple[int, ...], kind: str) -> int:
+    values = BATCH_VALUES.get(kind, BATCH_VALUES["cpu"])
+    limit = MAX_BATCH.get(kind, MAX_BATCH["cpu"])
+    return max(1, min(values // int(np.prod(image_shape)), limit))

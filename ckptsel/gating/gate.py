@@ -1,0 +1,214 @@
+"""The gate: a ranking held against a policy. Pass, fail, or cannot tell.
+
+Everything here is a pure function: no files, no environment. Each check asks whether a margin, with
+its 95 % interval, is at or above zero: all of the interval passes, none of it fails, and what
+straddles zero cannot be told.
+"""
+
+import math
+from dataclasses import dataclass
+
+from ckptsel.errors import GateFailed, GateUndecided
+from ckptsel.report.confirmation_tables import percent_interval
+from ckptsel.results.ranking import EPOCH, Difference, Ranking, find_row
+from ckptsel.scores import known_scores
+from ckptsel.settings.options import Policy
+
+PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot-tell"
+
+ROUNDING = 1e-9
+"""What lies on its limit passes, also where the last digit says otherwise."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part of the policy. name: `regret`, `min-accuracy`, `baseline` or `strict`.
+
+    value, low, high: what was measured, a fraction, with its 95 % interval; null where nothing was.
+    limit: what the policy asks for. n_more_images: how many more evaluation images would decide it,
+    were the value to stay; null where it is decided, or no number would.
+    """
+
+    name: str
+    decision: str
+    text: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    n_more_images: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """decision: `fail` where any check fails, else `cannot-tell` where any cannot be told, else
+    `pass`."""
+
+    decision: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An accuracy with its 95 % interval. by: `confirmed`, or the score that it is."""
+
+    value: float
+    low: float
+    high: float
+    by: str
+
+
+def hold_against(ranking: Ranking, policy: Policy, ahead: Difference | None = None) -> Verdict:
+    """The verdict of a policy on a ranking.
+
+    ahead: how far its best is ahead of that of the policy's baseline, as
+    `ckptsel.gating.baseline.compare_with_stored` measures it; null where nothing measured both.
+    Raises UsageError where the policy pins a checkpoint that is not in the ranking.
+    """
+    checks = []
+    if policy.current is not None:
+        checks.append(_check_regret(ranking, policy.current, policy.regret_limit))
+    if policy.min_accuracy is not None:
+        checks.append(_check_accuracy(ranking, policy.min_accuracy))
+    if policy.baseline is not None:
+        checks.append(_check_baseline(ranking, ahead, policy.baseline_limit))
+    if policy.strict:
+        checks.append(_check_strict(ranking))
+    decisions = {check.decision for check in checks}
+    worst = next(d for d in (FAIL, CANNOT_TELL, PASS) if d in decisions)
+    return Verdict(worst, tuple(checks))
+
+
+def enforce(verdict: Verdict) -> None:
+    """Raises GateFailed or GateUndecided, naming the checks, where the verdict is not to pass."""
+    wrong = [check.name for check in verdict.checks if check.decision == verdict.decision]
+    if verdict.decision == FAIL:
+        raise GateFailed(f"the gate says no: {', '.join(wrong)}.")
+    if verdict.decision == CANNOT_TELL:
+        raise GateUndecided(f"the gate cannot tell: {', '.join(wrong)}.")
+
+
+def best_accuracy(ranking: Ranking) -> Measured | None:
+    """Accuracy of the best: after real training where there was any, else of the deciding score;
+    null where the order of training decided, or a score that is no accuracy."""
+    best = ranking[ranking.best]
+    trained = (best.confirmed or {}).get(ranking.goal)
+    if trained is not None and trained.accuracy is not None:
+        return _measured(trained.accuracy, trained.low, trained.high, "confirmed")
+    score, known = best.scores.get(ranking.score), known_scores().get(ranking.score)
+    if score is None or known is None or known.unit != "accuracy":
+        return None
+    return _measured(score.value, score.low, score.high, ranking.score)
+
+
+def _measured(value: float, low: float | None, high: float | None, by: str) -> Measured | None:
+    return None if low is None or high is None else Measured(value, low, high, by)
+
+
+def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
+    row, best = find_row(ranking, current), ranking.best
+    behind = row.behind_best
+    if row.status == "failed":
+        text = f"{row.name} cannot be used: {row.reason}"
+        return Check("regret", CANNOT_TELL, text, limit=limit)
+    if not ranking.recommended:
+        return Check(
+            "regret", CANNOT_TELL, f"the best is at chance. {ranking.doubts[0]}", limit=limit
+        )
+    if best in (row.name, row.copy_of):
+        return Check("regret", PASS, f"{row.name} is the best", 0.0, 0.0, 0.0, limit)
+    if behind is None:
+        text = f"how far {row.name} is behind was not measured. {_unmeasured(ranking)}"
+        return Check("regret", CANNOT_TELL, text, limit=limit)
+    text = (
+        f"{row.name} is {_points(behind)} behind {best} (by {behind.by}), {_limit(limit)} allowed"
+    )
+    if ranking.confirmation and behind.by != "confirmed":
+        text += f"; {row.name} was not trained for real, so scores are compared"
+    margin = (limit - behind.value, limit - behind.high, limit - behind.low)
+    return _judge("regret", text, behind, limit, margin, ranking)
+
+
+def _check_accuracy(ranking: Ranking, limit: float) -> Check:
+    measured = best_accuracy(ranking)
+    if measured is None:
+        return Check("min-accuracy", CANNOT_TELL, _unmeasured(ranking), limit=limit)
+    shown = percent_interval(measured.value, measured.low, measured.high, " %")
+    text = f"{ranking.best} reaches {shown} ({measured.by}), at least {100 * limit:g} % asked for"
+    margin = (measured.value - limit, measured.low - limit, measured.high - limit)
+    return _judge("min-accuracy", text, measured, limit, margin, ranking)
+
+
+def _check_baseline(ranking: Ranking, ahead: Difference | None, tolerance: float) -> Check:
+    if ahead is None:
+        return Check("baseline", CANNOT_TELL, _unmeasured(ranking), limit=-tolerance)
+    text = (
+        f"{ranking.best} is {_points(ahead)} ahead of the baseline's best (by {ahead.by}); "
+        f"{_limit(tolerance)} behind allowed"
+    )
+    margin = (ahead.value + tolerance, ahead.low + tolerance, ahead.high + tolerance)
+    return _judge("baseline", text, ahead, -tolerance, margin, ranking)
+
+
+def _check_strict(ranking: Ranking) -> Check:
+    failed = [row.name for row in ranking if row.status == "failed"]
+    if not failed:
+        return Check("strict", PASS, f"all {len(ranking)} checkpoints could be used")
+    text = f"{len(failed)} of {len(ranking)} checkpoints cannot be used: {', '.join(failed[:10])}"
+    return Check("strict", FAIL, text)
+
+
+def _judge(
+    name: str,
+    text: str,
+    measured: Measured | Difference,
+    limit: float,
+    margin: tuple[float, float, float],
+    ranking: Ranking,
+) -> Check:
+    """A check from its margin: value, low and high, which must not lie below zero."""
+    value, low, high = margin
+    more = None
+    if low >= -ROUNDING:
+        decision = PASS
+    elif high < -ROUNDING:
+        decision = FAIL
+    else:
+        decision = CANNOT_TELL
+        more = further_images(value, low, high, ranking.target["evaluation"]["n_eval"])
+        if more is not None:
+            text += f"; about {_rounded(more):,} more evaluation images would tell"
+    return Check(name, decision, text, measured.value, measured.low, measured.high, limit, more)
+
+
+def further_images(value: float, low: float, high: float, n: int) -> int | None:
+    """How many more than n images until the interval no longer includes zero, were the value to
+    stay: its width shrinks with the square root of their number. None where the value is zero."""
+    side = value - low if value > 0 else high - value
+    if abs(value) <= ROUNDING:
+        return None
+    return max(1, math.ceil(n * (side / value) ** 2) - n)
+
+
+def _rounded(n: int) -> int:
+    """Two digits of a count, upwards: more would promise too much."""
+    step = 10 ** max(0, len(str(n)) - 2)
+    return -(-n // step) * step
+
+
+def _limit(part: float) -> str:
+    return f"{100 * part:g} point{'' if math.isclose(part, 0.01) else 's'}"
+
+
+def _points(d: Difference) -> str:
+    return f"{100 * d.value:.1f} points [{100 * d.low:.1f}, {100 * d.high:.1f}]"
+
+
+def _unmeasured(ranking: Ranking) -> str:
+    """Why there is nothing to hold against a limit, and what to do."""
+    if ranking.score == EPOCH:
+        return (
+            f"The order of training decided, which measures nothing: train for real with "
+            f"ckptsel confirm --goal {ranking.goal}."
+        )
+    return f"Rank again: {ranking.score} is not there as an accuracy with its interval."

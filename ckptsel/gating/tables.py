@@ -1,0 +1,50 @@
+"""A verdict as text: lines, JSON, CSV, Markdown."""
+
+import dataclasses
+import json
+from typing import Any
+
+from ckptsel.common.files import csv_text
+from ckptsel.gating.gate import Verdict
+
+
+def format_verdict(verdict: Verdict, form: str) -> str:
+    """The verdict in one of `ckptsel.report.tables.FORMATS`, ending in a line break."""
+    if form == "json":
+        return json.dumps(verdict_dict(verdict), indent=2, allow_nan=False) + "\n"
+    if form == "csv":
+        return csv_text([dataclasses.asdict(check) for check in verdict.checks])
+    if form == "md":
+        return markdown_verdict(verdict)
+    lines = [f"gate: {verdict.decision}"]
+    lines += [f"  {check.decision}: {check.name}: {check.text}" for check in verdict.checks]
+    return "\n".join(lines) + "\n"
+
+
+def verdict_dict(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as plain data: decision, and checks with the fields of `ckptsel.gating.gate.Check`."""
+    return dataclasses.asdict(verdict)
+
+
+def markdown_verdict(verdict: Verdict) -> str:
+    lines = [
+        f"**Gate: {verdict.decision}**",
+        "",
+        "| check | decision | why |",
+        "| --- | --- | --- |",
+    ]
+    for check in verdict.checks:
+        text = check.text.replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {check.name} | {check.decision} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_verdict(ranking_text: str, verdict: Verdict | None, form: str) -> str:
+    """A formatted ranking with its verdict: as the key `gate` of the JSON, after the table; a CSV
+    stays a table of checkpoints."""
+    if verdict is None or form == "csv":
+        return ranking_text
+    if form == "json":
+        merged = {**json.loads(ranking_text), "gate": verdict_dict(verdict)}
+        return json.dumps(merged, indent=2, allow_nan=False) + "\n"
+    return ranking_text + "\n" + format_verdict(verdict, form)

@@ -1,0 +1,33 @@
+"""The command that makes a ranking again, from what the ranking recorded."""
+
+import shlex
+
+from ckptsel.results.ranking import Ranking
+from ckptsel.settings.options import RankSettings
+
+OF_THE_MACHINE = ("device", "workers", "batch_size", "cache_dir", "cache")
+"""Options that say where work runs, and change no number."""
+
+
+def rank_command(ranking: Ranking) -> str:
+    """`ckptsel rank ...` with every option that is not at its default, quoted for a shell."""
+    defaults = RankSettings()
+    settings = ranking.settings
+    words = ["ckptsel", "rank", settings["checkpoints"], "--data", ranking.target["data"]]
+    for name, value in settings.items():
+        if name in OF_THE_MACHINE or not hasattr(defaults, name):
+            continue
+        if name == "precision":
+            by_default = "float32" if settings["device"] == "cpu" else "bfloat16"
+        else:
+            by_default = getattr(defaults, name)
+        if value in (None, by_default):
+            continue
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif isinstance(value, list | tuple):
+            words += [option, ",".join(map(str, value))]
+        else:
+            words += [option, str(value)]
+    return shlex.join(words)
