@@ -239,18 +239,18 @@ def rank(
         confirm_settings = make_confirm_settings({"n_candidates": n_confirm, **same})
 
     from ckptsel.confirmation.confirm import confirm_ranking
+    from ckptsel.confirmation.confirm import write as write_confirmation
     from ckptsel.ranking.rank import rank_with_predictions
     from ckptsel.results.files import (
         check_writable,
-        read_with_arrays,
-        write_confirmation,
+        read_ranking,
         write_ranking,
     )
 
     if out_folder is not None:
         check_writable(Path(out_folder))
     if policy is not None and policy.baseline is not None:
-        read_with_arrays(Path(policy.baseline))  # what is missing is said before the work
+        read_ranking(Path(policy.baseline))  # what is missing is said before the work
     ranking, predictions = rank_with_predictions(folder, source, settings, quiet)
     if out_folder is not None:
         write_ranking(Path(out_folder), ranking, predictions)
@@ -260,6 +260,8 @@ def rank(
         if out_folder is not None:
             write_confirmation(Path(out_folder), confirmation)
     run = None if out_folder is None else Path(out_folder)
+    if run is not None:
+        _draw(run, ranking, predictions)
     _end(ranking, predictions, policy, run, form, junit)
 
 
@@ -305,9 +307,9 @@ def gate(
 
     policy = make_policy(options)
 
-    from ckptsel.results.files import read_with_arrays
+    from ckptsel.results.files import read_ranking
 
-    ranking, arrays = read_with_arrays(run)
+    ranking, arrays = read_ranking(run)
     folder = run if run.is_dir() else run.parent
     _end(ranking, arrays, policy, folder, form, junit, show_ranking=False)
 
@@ -342,11 +344,10 @@ def pick(
     import json
 
     from ckptsel.export.backbone import export
-    from ckptsel.results.files import read_with_arrays
-    from ckptsel.results.ranking import find_row
+    from ckptsel.results.files import read_ranking
 
-    ranking, _ = read_with_arrays(run)
-    row = find_row(ranking, checkpoint or ranking.best)
+    ranking, _ = read_ranking(run)
+    row = ranking.find(checkpoint or ranking.best)
     if to is not None:
         export(ranking, row, to, model)
         print(f"{row.name} written to {to}", file=sys.stderr)
@@ -461,8 +462,11 @@ def confirm(
 
     from ckptsel.confirmation.confirm import confirm as confirm_run
     from ckptsel.report.tables import format_ranking
+    from ckptsel.results.files import read_ranking
 
-    sys.stdout.write(format_ranking(confirm_run(run, settings, quiet), form))
+    ranking = confirm_run(run, settings, quiet)
+    _draw(run, ranking, read_ranking(run)[1])
+    sys.stdout.write(format_ranking(ranking, form))
 
 
 @command
@@ -482,11 +486,11 @@ def report(
     """
     from ckptsel.report.charts import draw
     from ckptsel.report.page import check_figure_format, write_figures, write_page
-    from ckptsel.results.files import read_with_arrays
+    from ckptsel.results.files import read_ranking
 
     if figures is not None:
         check_figure_format(figures)
-    ranking, arrays = read_with_arrays(run)
+    ranking, arrays = read_ranking(run)
     folder = out or run
     print(write_page(folder, ranking, arrays))
     if figures is not None:
@@ -507,7 +511,7 @@ def inspect(
     form = _check_format(format or "table")
 
     from ckptsel.checkpoints.scan import scan_checkpoints, trajectory_notes
-    from ckptsel.report.tables import checkpoints_text
+    from ckptsel.report.inspection import checkpoints_text
 
     found = scan_checkpoints(checkpoints, weights)
     sys.stdout.write(checkpoints_text(found, form))
@@ -547,7 +551,7 @@ def reproduce(
 
     Example: ckptsel reproduce cifar10-mnist --preset small --data-root data/
     """
-    from ckptsel.reproduce.recipes import find_recipe, list_recipes
+    from ckptsel.reproduce.registry import find_recipe, list_recipes
 
     if list_:
         for known in list_recipes():
@@ -583,6 +587,14 @@ def reproduce(
         print(f"written to {folder}", file=sys.stderr)
 
 
+def _draw(folder: Path, ranking: Any, arrays: Any) -> None:
+    from ckptsel.report.page import draw_report
+
+    problem = draw_report(folder, ranking, arrays)
+    if problem is not None:
+        print(f"warning: {problem}", file=sys.stderr)
+
+
 def _end(
     ranking: Any,
     arrays: Any,
@@ -598,8 +610,8 @@ def _end(
     from ckptsel.gating.github import tell_actions
     from ckptsel.gating.junit import write_junit
     from ckptsel.gating.tables import format_verdict, with_verdict
-    from ckptsel.report.page import PAGE_NAME
     from ckptsel.report.tables import format_ranking
+    from ckptsel.results.files import PAGE_NAME
 
     verdict = None
     if policy is not None:

@@ -17,6 +17,9 @@ A message says what is wrong, where, what was found, and what to do.
 import difflib
 from collections.abc import Iterable, Sequence
 
+MAX_LISTED = 10
+"""Names that a message lists before it counts the rest."""
+
 
 class CkptselError(Exception):
     """Base of all errors that ckptsel raises on purpose."""
@@ -87,7 +90,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 
-def listed(names: Sequence[str], most: int) -> str:
+def listed_lines(items: Sequence[str], most: int = MAX_LISTED) -> str:
+    """Items for a message, one a line and indented, the first `most` of them and how many more."""
+    more = len(items) - most
+    shown = [*items[:most], *([f"... and {more} more"] if more > 0 else [])]
+    return "\n".join(f"  {item}" for item in shown)
+
+
+def listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
     """Names for a message, the first `most` of them: 'a, b and 3 more'."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

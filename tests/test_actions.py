@@ -56,9 +56,12 @@ def test_a_summary_that_is_too_long_loses_its_end(shown_ranking) -> None:
 @pytest.fixture
 def shown_ranking():
     """A made ranking that is whole enough to be put into words."""
+    from ckptsel.results.estimate import Measured
     from ckptsel.results.ranking import Baseline
 
-    return make_ranking(baselines={"last": Baseline("old", 0.03, 0.01, 0.05, "linear_probe")})
+    return make_ranking(
+        baselines={"last": Baseline("old", Measured(0.03, 0.01, 0.05, by="linear_probe"))}
+    )
 
 
 def test_outputs_are_lines_whatever_a_path_holds() -> None:

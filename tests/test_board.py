@@ -8,8 +8,8 @@ from rich.console import Console
 
 from ckptsel.confirmation import board
 from ckptsel.confirmation.board import Board
-from ckptsel.confirmation.race import Standing
-from ckptsel.results.confirmation import Point
+from ckptsel.results.confirmation import Point, Standing
+from ckptsel.results.estimate import Estimate
 
 
 def show(monkeypatch: pytest.MonkeyPatch, terminal: bool, quiet: bool = False) -> str:
@@ -21,7 +21,7 @@ def show(monkeypatch: pytest.MonkeyPatch, terminal: bool, quiet: bool = False) -
     with Board("ft", ["early", "late"], 2, (10, 30), quiet) as shown:
         for seed in (0, 1):
             shown.point("early", seed, Point(10, 0.5, 0.6, 0.8))
-        shown.standing(Standing("early", "out", 1, 10, 0.8, 0.75, 0.85))
+        shown.standing(Standing("early", "out", 1, 10, Estimate(0.8, 0.75, 0.85)))
         shown.point("late", 0, Point(20, 0.25, 0.3, 0.9))
         shown.note("out of memory")
     return file.getvalue()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ckptsel.results.ranking import Row, ScoreValue, find_doubts
+from ckptsel.ranking.doubts import find_doubts
+from ckptsel.results.ranking import Row, ScoreValue
 
 
 def row(name: str, rank: int, **scores: tuple[float, bool]) -> Row:

@@ -15,16 +15,17 @@ from ckptsel.errors import InputError, UsageError
 from ckptsel.gating.baseline import compare_with_stored
 from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, further_images, hold_against
 from ckptsel.gating.junit import junit_text
+from ckptsel.results.estimate import Measured
 from ckptsel.results.files import RANKING_NAME
-from ckptsel.results.ranking import Difference, Ranking, Row, ScoreValue
+from ckptsel.results.ranking import Ranking, Row, ScoreValue
 from ckptsel.settings.options import Policy
 
 
 def make_ranking(n: int = 1000, **changes: object) -> Ranking:
     """`new` at 90 % [88, 92], `old` 3 points [1, 5] behind it, and one that failed."""
     made = {
-        "new": (0.90, Difference(0.0, 0.0, 0.0, "linear_probe")),
-        "old": (0.87, Difference(0.03, 0.01, 0.05, "linear_probe")),
+        "new": (0.90, Measured(0.0, 0.0, 0.0, by="linear_probe")),
+        "old": (0.87, Measured(0.03, 0.01, 0.05, by="linear_probe")),
     }
     rows = [
         Row(
@@ -68,6 +69,7 @@ def make_ranking(n: int = 1000, **changes: object) -> Ranking:
         time_s={},
         created="now",
         version="0",
+        units={"linear_probe": "accuracy"},
     )
     return dataclasses.replace(ranking, **changes)
 
@@ -102,7 +104,7 @@ def test_decisions(policy: Policy, decision: str) -> None:
 )
 def test_a_baseline_may_be_ahead_by_the_tolerance(ahead, decision: str) -> None:
     policy = Policy(baseline="stored.json", tolerance=0.01)
-    verdict = hold_against(make_ranking(), policy, Difference(*ahead, "linear_probe"))
+    verdict = hold_against(make_ranking(), policy, Measured(*ahead, by="linear_probe"))
     assert verdict.decision == decision
 
 

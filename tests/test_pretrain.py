@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from ckptsel.errors import DataError, InputError, UsageError
 from ckptsel.reproduce.distributed import World
 from ckptsel.reproduce.pretrain import pretrain
-from ckptsel.reproduce.recipes import find_recipe
+from ckptsel.reproduce.registry import find_recipe
 from ckptsel.reproduce.source_data import crop_and_resize, open_source_data
 from tests.conftest import make_data, make_imagenet
 
@@ -98,7 +98,7 @@ import dataclasses, sys, torch
 from pathlib import Path
 from ckptsel.reproduce import pretrain as room
 from ckptsel.reproduce.distributed import open_world
-from ckptsel.reproduce.recipes import find_recipe
+from ckptsel.reproduce.registry import find_recipe
 
 torch.set_num_threads(1)
 run, data_root, name, stop = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ckptsel.errors import InputError
-from ckptsel.report.tables import format_ranking, summary
-from ckptsel.results.ranking import Ranking, Row, order_rows
-from ckptsel.scores.inputs import ScoreResult
+from ckptsel.ranking.order import order_rows
+from ckptsel.report.tables import format_ranking
+from ckptsel.results.ranking import Ranking, Row, summary
+from ckptsel.results.scores import ScoreResult
 
 
 def make_row(name: str, order: int, **more) -> Row:

@@ -14,7 +14,8 @@ from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.errors import DataError, InputError, UsageError
 from ckptsel.reproduce.clusters import neighbour_purity
 from ckptsel.reproduce.readings import _parts, main_component, read_components
-from ckptsel.reproduce.recipes import early_dense_epochs, find_recipe, list_recipes
+from ckptsel.reproduce.recipes import early_dense_epochs
+from ckptsel.reproduce.registry import find_recipe, list_recipes
 from ckptsel.reproduce.results import load_results
 from ckptsel.reproduce.run import (
     _checkpoints_for,

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ckptsel.errors import UsageError
+from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import ScoreInputs, find_scores, known_scores
-from ckptsel.scores.inputs import N_INNER_FOLDS, ScoreResult
+from ckptsel.scores.inputs import N_INNER_FOLDS
 from ckptsel.scores.probe import Strength
 from ckptsel.target.splits import plan_cross_validation, plan_validation, stratified_folds
 

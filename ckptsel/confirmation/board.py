@@ -8,9 +8,8 @@ from rich.live import Live
 from rich.table import Table
 
 from ckptsel.common.progress import PLAIN_INTERVAL_S, format_seconds
-from ckptsel.confirmation.race import Standing
-from ckptsel.report.confirmation_tables import percent_interval
-from ckptsel.results.confirmation import Point
+from ckptsel.results.confirmation import Point, Standing
+from ckptsel.results.estimate import Estimate, percent
 
 STYLES = {"won": "bold green", "tied": "green", "out": "dim", "diverged": "red"}
 
@@ -121,8 +120,8 @@ class Board:
 def _accuracy(standing: Standing, points: Sequence[Point]) -> str:
     """As judged at the end of a rung; before the first, the mean of the runs so far."""
     if standing.accuracy is not None:
-        return percent_interval(standing.accuracy, standing.low, standing.high, " %")
+        return percent(standing.accuracy, " %")
     if not points:
         return ""
     mean = sum(point.held_accuracy for point in points) / len(points)
-    return percent_interval(mean, None, None, " %")
+    return percent(Estimate(mean), " %")

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints
 from ckptsel.common.devices import default_device
-from ckptsel.common.environment import describe_environment
-from ckptsel.confirmation.agreement import Agreement, measure_agreement
+from ckptsel.common.environment import describe_environment, package_version, utc_now
+from ckptsel.common.fields import from_known_fields
+from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.confirmation.board import Board
 from ckptsel.confirmation.event_files import EventFiles
 from ckptsel.confirmation.learning_rate import Sweep, choose_rate, spread
@@ -30,8 +31,15 @@ from ckptsel.errors import CheckpointError, DataError, InputError
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.features.store import Cache
 from ckptsel.ranking.workspace import Workspace, open_workspace
-from ckptsel.results.confirmation import GoalConfirmation, Point, Run, from_known_keys
-from ckptsel.results.files import check_writable, read_ranking, write_confirmation
+from ckptsel.results.confirmation import (
+    Agreement,
+    ConfirmationRecord,
+    GoalConfirmation,
+    GoalRuns,
+    Point,
+    Run,
+)
+from ckptsel.results.files import check_writable, read_whole_ranking, write_confirmation
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.options import ConfirmSettings, RankSettings, make_confirm_settings
 
@@ -61,6 +69,40 @@ class Confirmation:
     environment: dict[str, Any]
     time_s: dict[str, float] = field(default_factory=dict)
 
+    def record(self) -> ConfirmationRecord:
+        """What `confirm.json` holds."""
+        return ConfirmationRecord(
+            version=package_version("ckptsel"),
+            created=utc_now(),
+            ranking_created=self.ranking.created,
+            settings=self.settings,
+            environment=self.environment,
+            time_s=self.time_s,
+            goals={
+                goal: GoalRuns(
+                    **vars(outcome.summary), standings=outcome.race.standings, runs=outcome.runs
+                )
+                for goal, outcome in self.outcomes.items()
+            },
+        )
+
+    def predictions(self) -> dict[str, NDArray[np.int64]]:
+        """Held-out class numbers (n_seeds, n_images) by `<goal>/<checkpoint>/<step>`, and the true
+        ones by `<goal>/labels`."""
+        arrays = {}
+        for goal, outcome in self.outcomes.items():
+            arrays[f"{goal}/labels"] = outcome.labels
+            for key, value in outcome.predictions.items():
+                arrays[f"{goal}/{key}"] = value
+        return arrays
+
+
+def write(folder: Path, confirmation: Confirmation) -> None:
+    """Write a confirmation beside its ranking. Raises OutputError where that cannot be done."""
+    write_confirmation(
+        folder, confirmation.ranking, confirmation.record(), confirmation.predictions()
+    )
+
 
 def confirm(
     run: str | Path,
@@ -77,10 +119,10 @@ def confirm(
     """
     settings = settings or make_confirm_settings(options)
     folder = Path(run)
-    ranking, predictions = read_ranking(folder)
+    ranking, predictions = read_whole_ranking(folder)
     check_writable(folder)
     confirmation = confirm_ranking(ranking, predictions, settings, quiet, folder)
-    write_confirmation(folder, confirmation)
+    write(folder, confirmation)
     return confirmation.ranking
 
 
@@ -159,8 +201,8 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
 
 def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) -> Workspace:
     """The workspace of the ranking. Raises DataError where the images are no longer the same."""
-    recorded = {k: tuple(v) if isinstance(v, list) else v for k, v in ranking.settings.items()}
-    rank_settings = from_known_keys(RankSettings, recorded)
+    recorded = ranking.settings
+    rank_settings = from_known_fields(RankSettings, recorded)
     changes = {
         name: getattr(settings, name)
         for name in ("data_root", "device", "precision", "workers", "cache_dir", "cache")

@@ -17,8 +17,6 @@ T = TypeVar("T")
 N_CHECKPOINTS = 3
 """Short runs are made of so many candidates, spread over the trajectory."""
 
-MAX_LISTED = 10
-
 HELD_OUT = 0.2
 """Part of the fitted images that is held out; the images that the race is read on stay unseen."""
 
@@ -92,7 +90,7 @@ def _short_task(task: Task, seed: int) -> Task:
         names = [target.class_names[i] for i in single]
         raise DataError(
             f"{len(single)} classes of {target.spec} have a single image to train on, of which no part "
-            f"can be held out to choose a learning rate: {listed(names, MAX_LISTED)}. Add images, or "
+            f"can be held out to choose a learning rate: {listed(names)}. Add images, or "
             "give one rate with --lr."
         )
     held = stratified_sample(labels, max(1, round(HELD_OUT * len(labels))), (seed, 6))

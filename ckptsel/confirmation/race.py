@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptsel.ranking.uncertainty import (
+    IMAGES,
+    IMAGES_AND_SEEDS,
     LEVEL,
     N_RESAMPLES,
     find_tie_set,
@@ -21,6 +23,8 @@ from ckptsel.ranking.uncertainty import (
     probability_best,
     seed_and_image_means,
 )
+from ckptsel.results.confirmation import Standing
+from ckptsel.results.estimate import Estimate
 
 TOLERANCE = 0.01
 MIN_RUNG = 2
@@ -30,29 +34,7 @@ Advance = Callable[[str, int, int], NDArray[np.bool_] | None]
 """(candidate, seed, step) -> which held-out images are right after that step, (n_images,); None
 where the training diverged."""
 
-OnStanding = Callable[["Standing"], None]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where one candidate stands.
-
-    name: of the checkpoint. state: `racing`; `out` (behind, at 95 %, after its last rung); when the
-    race is over `won`, `tied` (cannot be told from the winner) or `behind`; `diverged`. rung, step:
-    the last that it ended, counted from 1; 0 before the first. accuracy, low, high: of the held-out
-    images after that step, mean over seeds, with the 95 % interval over images and seeds. by_seed:
-    the accuracy of each seed. p_best: share of resamples in which it is the best.
-    """
-
-    name: str
-    state: str = "racing"
-    rung: int = 0
-    step: int = 0
-    accuracy: float | None = None
-    low: float | None = None
-    high: float | None = None
-    by_seed: tuple[float, ...] = ()
-    p_best: float = 0.0
+OnStanding = Callable[[Standing], None]
 
 
 @dataclass(frozen=True)
@@ -143,19 +125,19 @@ def _judge(
     ties = find_tie_set(values, resampled)
     leader = int(values.argmax())
     p_best = probability_best(resampled)
+    random = IMAGES if correct.shape[1] == 1 else IMAGES_AND_SEEDS
     standings = []
     for i, name in enumerate(ended):
-        bounds = interval(values[i], resampled[i])
+        low, high = interval(values[i], resampled[i]).bounds
+        # With very few seeds Student's t reaches beyond what an accuracy can be.
+        low, high = max(low, 0.0), min(high, 1.0)
         standings.append(
             Standing(
                 name,
                 "won" if i == leader else "tied" if ties[i] else "behind",
                 rung,
                 step,
-                bounds.value,
-                # With very few seeds Student's t reaches beyond what an accuracy can be.
-                max(bounds.low, 0.0),
-                min(bounds.high, 1.0),
+                Estimate(float(values[i]), low, high, n=correct.shape[2], random=random),
                 tuple(float(a) for a in by_seed[i]),
                 float(p_best[i]),
             )

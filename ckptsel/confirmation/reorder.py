@@ -7,19 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsel.confirmation.race import Race, Standing
-from ckptsel.ranking.uncertainty import bootstrap_means, seed_and_image_means
-from ckptsel.results.confirmation import GoalConfirmation
-from ckptsel.results.ranking import (
-    EPOCH,
-    Difference,
-    Ranking,
-    Row,
-    arrange,
-    as_baseline,
-    baseline_rows,
-    compare,
+from ckptsel.confirmation.race import Race
+from ckptsel.ranking.order import arrange, baseline_rows, compare
+from ckptsel.ranking.uncertainty import (
+    IMAGES,
+    IMAGES_AND_SEEDS,
+    bootstrap_means,
+    seed_and_image_means,
 )
+from ckptsel.results.confirmation import GoalConfirmation, Standing
+from ckptsel.results.estimate import Measured
+from ckptsel.results.ranking import EPOCH, Baseline, Ranking, Row
 
 ENDED = ("won", "tied", "behind")
 
@@ -63,7 +61,7 @@ def reorder(
         best=race.winner,
         tie_set=tuple(row.name for row in scored if row.name in race.tie_set),
         baselines={
-            name: as_baseline(row.name, behind[row.name], ranking.score)
+            name: Baseline(row.name, behind[row.name])
             for name, row in baseline_rows(scored).items()
         },
     )
@@ -100,12 +98,17 @@ def _place(row: Row, standing: Standing | None) -> tuple[int, int, float, int]:
     if standing.state == "diverged":
         return (3, -standing.rung, 0.0, row.order)
     group = 0 if standing.state in ENDED else 1
-    return (group, -standing.rung, -(standing.accuracy or 0.0), row.order)
+    return (
+        group,
+        -standing.rung,
+        -(standing.accuracy.value if standing.accuracy else 0.0),
+        row.order,
+    )
 
 
 def _behind_best(
     name: str, race: Race, ranking: Ranking, predictions: Mapping[str, NDArray[Any]]
-) -> Difference | None:
+) -> Measured | None:
     """How far the winner is ahead: in accuracy where both raced, at the last step that both reached;
     else in the score, or nothing where there is none."""
     best = race.winner or ""
@@ -114,10 +117,13 @@ def _behind_best(
         correct = race.correct[shared[-1]]
         trained = np.stack([correct[best], correct[name]]).astype(np.float64)
         resampled = seed_and_image_means(trained)
-        return compare(trained.mean((1, 2)), resampled, "confirmed", shared[-1])
+        random = IMAGES if trained.shape[1] == 1 else IMAGES_AND_SEEDS
+        return compare(
+            trained.mean((1, 2)), resampled, "confirmed", shared[-1], trained.shape[2], random
+        )
     if ranking.score == EPOCH:
         return None
     keys = [f"{checkpoint}/{ranking.score}/per_image" for checkpoint in (best, name)]
     scored = np.stack([predictions[key] for key in keys])
     resampled = bootstrap_means(scored, ranking.settings["n_resamples"], ranking.settings["seed"])
-    return compare(scored.mean(1), resampled, ranking.score)
+    return compare(scored.mean(1), resampled, ranking.score, n=scored.shape[1])

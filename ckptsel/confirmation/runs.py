@@ -35,6 +35,7 @@ from ckptsel.ranking.workspace import Workspace
 from ckptsel.results.confirmation import Point
 from ckptsel.target.images import digest_of
 from ckptsel.target.pixels import normalise
+from ckptsel.training.heads import gaussian_head
 from ckptsel.training.loop import (
     TensorBatches,
     Training,
@@ -46,9 +47,6 @@ from ckptsel.training.loop import (
 
 TRANSFER_VERSION = 1
 """Part of the cache key; raised whenever the same run would give other numbers."""
-
-HEAD_STD = 0.01
-"""Width of the Gaussian that the new layer's weights are drawn from."""
 
 ON_DEVICE_BYTES = 4 * 2**30
 """Pixels up to this size are moved to a GPU as a whole; larger sets go there batch by batch."""
@@ -189,12 +187,7 @@ class Task:
         )
 
     def _new_layer(self, n_features: int, seed: int) -> nn.Linear:
-        generator = epoch_generator(seed, 0)
-        layer = nn.Linear(n_features, self.workspace.target.n_classes)
-        with torch.no_grad():
-            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * HEAD_STD)
-            layer.bias.zero_()
-        return layer
+        return gaussian_head(n_features, self.workspace.target.n_classes, seed)
 
     @cached_property
     def _n_features(self) -> int:

@@ -50,13 +50,13 @@ def export(ranking: Ranking, row: Row, path: Path, model: str | None = None) -> 
 
 def _metadata(ranking: Ranking, row: Row) -> dict[str, str]:
     score = row.scores.get(ranking.score)
-    trained = (row.confirmed or {}).get(ranking.goal)
+    trained = row.trained(ranking.goal)
     measured = {
         "score": ranking.score,
         "value": score and score.value,
         "low": score and score.low,
         "high": score and score.high,
-        "confirmed_value": trained and trained.accuracy,
+        "confirmed_value": trained and trained.value,
         "confirmed_low": trained and trained.low,
         "confirmed_high": trained and trained.high,
     }

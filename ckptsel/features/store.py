@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ckptsel.common.files import atomic_path
-from ckptsel.scores.inputs import ScoreResult
+from ckptsel.results.scores import ScoreResult
 
 FOLDER_VARIABLE = "CKPTSEL_CACHE"
 

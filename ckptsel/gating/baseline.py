@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptsel.errors import InputError
-from ckptsel.gating.gate import Measured, best_accuracy
-from ckptsel.ranking.uncertainty import bootstrap_means
-from ckptsel.results.files import read_with_arrays
-from ckptsel.results.ranking import Difference, Ranking, compare
+from ckptsel.gating.gate import best_accuracy
+from ckptsel.ranking.order import compare
+from ckptsel.ranking.uncertainty import IMAGES, bootstrap_means
+from ckptsel.results.estimate import Measured
+from ckptsel.results.files import read_ranking
+from ckptsel.results.ranking import Ranking
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Difference | None:
+def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measured | None:
     """How far the best of a ranking is ahead of the best of a stored one; null where one of them
     measured no accuracy.
 
@@ -25,7 +27,7 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Diffe
     which is wider.
     Raises InputError for a baseline that measured something else.
     """
-    other, other_arrays = read_with_arrays(stored)
+    other, other_arrays = read_ranking(stored)
     _check_comparable(ranking, other, stored)
     mine, theirs = best_accuracy(ranking), best_accuracy(other)
     if mine is None or theirs is None:
@@ -36,7 +38,7 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Diffe
             "make the baseline in the same way."
         )
     if ranking[ranking.best].digest == other[other.best].digest:
-        return Difference(0.0, 0.0, 0.0, "the same weights")
+        return Measured(0.0, 0.0, 0.0, by="the same weights")
     pair = [_per_image(ranking, arrays, mine), _per_image(other, other_arrays, theirs)]
     there = [values for values in pair if values is not None]
     same_images = np.array_equal(arrays.get("evaluated", []), other_arrays.get("evaluated", []))
@@ -45,7 +47,8 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Diffe
     values = np.stack(there)
     settings = ranking.settings
     resampled = bootstrap_means(values, settings["n_resamples"], settings["seed"])
-    return compare(values.mean(1), resampled, f"{mine.by} on the same images")
+    by = f"{mine.by} on the same images"
+    return compare(values.mean(1), resampled, by, n=values.shape[1])
 
 
 def _check_comparable(ranking: Ranking, other: Ranking, stored: Path) -> None:
@@ -72,9 +75,10 @@ def _per_image(ranking: Ranking, arrays: Arrays, measured: Measured) -> NDArray[
     return arrays.get(f"{ranking.best}/{measured.by}/per_image")
 
 
-def _unpaired(mine: Measured, theirs: Measured) -> Difference:
+def _unpaired(mine: Measured, theirs: Measured) -> Measured:
     value = mine.value - theirs.value
-    below = np.hypot(mine.value - mine.low, theirs.high - theirs.value)
-    above = np.hypot(mine.high - mine.value, theirs.value - theirs.low)
+    (low, high), (other_low, other_high) = mine.bounds, theirs.bounds
+    below = np.hypot(mine.value - low, other_high - theirs.value)
+    above = np.hypot(high - mine.value, theirs.value - other_low)
     by = f"{mine.by}, not on the same images one by one"
-    return Difference(value, value - float(below), value + float(above), by)
+    return Measured(value, value - float(below), value + float(above), random=IMAGES, by=by)

@@ -9,9 +9,8 @@ import math
 from dataclasses import dataclass
 
 from ckptsel.errors import GateFailed, GateUndecided
-from ckptsel.report.confirmation_tables import percent_interval
-from ckptsel.results.ranking import EPOCH, Difference, Ranking, find_row
-from ckptsel.scores import known_scores
+from ckptsel.results.estimate import Estimate, Measured, percent
+from ckptsel.results.ranking import EPOCH, Ranking
 from ckptsel.settings.options import Policy
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot-tell"
@@ -24,7 +23,7 @@ ROUNDING = 1e-9
 class Check:
     """One part of the policy. name: `regret`, `min-accuracy`, `baseline` or `strict`.
 
-    value, low, high: what was measured, a fraction, with its 95 % interval; null where nothing was.
+    measured: a fraction with its 95 % interval; null where nothing was measured.
     limit: what the policy asks for. n_more_images: how many more evaluation images would decide it,
     were the value to stay; null where it is decided, or no number would.
     """
@@ -32,9 +31,7 @@ class Check:
     name: str
     decision: str
     text: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
+    measured: Measured | None = None
     limit: float | None = None
     n_more_images: int | None = None
 
@@ -48,17 +45,7 @@ class Verdict:
     checks: tuple[Check, ...]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """An accuracy with its 95 % interval. by: `confirmed`, or the score that it is."""
-
-    value: float
-    low: float
-    high: float
-    by: str
-
-
-def hold_against(ranking: Ranking, policy: Policy, ahead: Difference | None = None) -> Verdict:
+def hold_against(ranking: Ranking, policy: Policy, ahead: Measured | None = None) -> Verdict:
     """The verdict of a policy on a ranking.
 
     ahead: how far its best is ahead of that of the policy's baseline, as
@@ -92,21 +79,25 @@ def best_accuracy(ranking: Ranking) -> Measured | None:
     """Accuracy of the best: after real training where there was any, else of the deciding score;
     null where the order of training decided, or a score that is no accuracy."""
     best = ranking[ranking.best]
-    trained = (best.confirmed or {}).get(ranking.goal)
-    if trained is not None and trained.accuracy is not None:
-        return _measured(trained.accuracy, trained.low, trained.high, "confirmed")
-    score, known = best.scores.get(ranking.score), known_scores().get(ranking.score)
-    if score is None or known is None or known.unit != "accuracy":
+    trained = best.trained(ranking.goal)
+    if trained is not None:
+        return _measured(trained, "confirmed")
+    score = best.scores.get(ranking.score)
+    if score is None or not ranking.is_accuracy(ranking.score):
         return None
-    return _measured(score.value, score.low, score.high, ranking.score)
+    return _measured(score, ranking.score)
 
 
-def _measured(value: float, low: float | None, high: float | None, by: str) -> Measured | None:
-    return None if low is None or high is None else Measured(value, low, high, by)
+def _measured(estimate: Estimate, by: str) -> Measured | None:
+    if estimate.low is None or estimate.high is None:
+        return None
+    return Measured(
+        estimate.value, estimate.low, estimate.high, n=estimate.n, random=estimate.random, by=by
+    )
 
 
 def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
-    row, best = find_row(ranking, current), ranking.best
+    row, best = ranking.find(current), ranking.best
     behind = row.behind_best
     if row.status == "failed":
         text = f"{row.name} cannot be used: {row.reason}"
@@ -116,7 +107,8 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
             "regret", CANNOT_TELL, f"the best is at chance. {ranking.doubts[0]}", limit=limit
         )
     if best in (row.name, row.copy_of):
-        return Check("regret", PASS, f"{row.name} is the best", 0.0, 0.0, 0.0, limit)
+        itself = Measured(0.0, 0.0, 0.0, by="the same weights")
+        return Check("regret", PASS, f"{row.name} is the best", itself, limit)
     if behind is None:
         text = f"how far {row.name} is behind was not measured. {_unmeasured(ranking)}"
         return Check("regret", CANNOT_TELL, text, limit=limit)
@@ -125,7 +117,8 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
     )
     if ranking.confirmation and behind.by != "confirmed":
         text += f"; {row.name} was not trained for real, so scores are compared"
-    margin = (limit - behind.value, limit - behind.high, limit - behind.low)
+    low, high = behind.bounds
+    margin = (limit - behind.value, limit - high, limit - low)
     return _judge("regret", text, behind, limit, margin, ranking)
 
 
@@ -133,20 +126,20 @@ def _check_accuracy(ranking: Ranking, limit: float) -> Check:
     measured = best_accuracy(ranking)
     if measured is None:
         return Check("min-accuracy", CANNOT_TELL, _unmeasured(ranking), limit=limit)
-    shown = percent_interval(measured.value, measured.low, measured.high, " %")
+    shown = percent(measured, " %")
     text = f"{ranking.best} reaches {shown} ({measured.by}), at least {100 * limit:g} % asked for"
-    margin = (measured.value - limit, measured.low - limit, measured.high - limit)
+    margin = (measured.value - limit, *(bound - limit for bound in measured.bounds))
     return _judge("min-accuracy", text, measured, limit, margin, ranking)
 
 
-def _check_baseline(ranking: Ranking, ahead: Difference | None, tolerance: float) -> Check:
+def _check_baseline(ranking: Ranking, ahead: Measured | None, tolerance: float) -> Check:
     if ahead is None:
         return Check("baseline", CANNOT_TELL, _unmeasured(ranking), limit=-tolerance)
     text = (
         f"{ranking.best} is {_points(ahead)} ahead of the baseline's best (by {ahead.by}); "
         f"{_limit(tolerance)} behind allowed"
     )
-    margin = (ahead.value + tolerance, ahead.low + tolerance, ahead.high + tolerance)
+    margin = (ahead.value + tolerance, *(bound + tolerance for bound in ahead.bounds))
     return _judge("baseline", text, ahead, -tolerance, margin, ranking)
 
 
@@ -161,9 +154,9 @@ def _check_strict(ranking: Ranking) -> Check:
 def _judge(
     name: str,
     text: str,
-    measured: Measured | Difference,
+    measured: Measured,
     limit: float,
-    margin: tuple[float, float, float],
+    margin: tuple[float, ...],
     ranking: Ranking,
 ) -> Check:
     """A check from its margin: value, low and high, which must not lie below zero."""
@@ -178,7 +171,7 @@ def _judge(
         more = further_images(value, low, high, ranking.target["evaluation"]["n_eval"])
         if more is not None:
             text += f"; about {_rounded(more):,} more evaluation images would tell"
-    return Check(name, decision, text, measured.value, measured.low, measured.high, limit, more)
+    return Check(name, decision, text, measured, limit, more)
 
 
 def further_images(value: float, low: float, high: float, n: int) -> int | None:
@@ -200,8 +193,9 @@ def _limit(part: float) -> str:
     return f"{100 * part:g} point{'' if math.isclose(part, 0.01) else 's'}"
 
 
-def _points(d: Difference) -> str:
-    return f"{100 * d.value:.1f} points [{100 * d.low:.1f}, {100 * d.high:.1f}]"
+def _points(d: Measured) -> str:
+    low, high = d.bounds
+    return f"{100 * d.value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _unmeasured(ranking: Ranking) -> str:

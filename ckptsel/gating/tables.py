@@ -1,11 +1,10 @@
 """A verdict as text: lines, JSON, CSV, Markdown."""
 
-import dataclasses
 import json
 from typing import Any
 
 from ckptsel.common.files import csv_text
-from ckptsel.gating.gate import Verdict
+from ckptsel.gating.gate import Check, Verdict
 
 
 def format_verdict(verdict: Verdict, form: str) -> str:
@@ -13,7 +12,7 @@ def format_verdict(verdict: Verdict, form: str) -> str:
     if form == "json":
         return json.dumps(verdict_dict(verdict), indent=2, allow_nan=False) + "\n"
     if form == "csv":
-        return csv_text([dataclasses.asdict(check) for check in verdict.checks])
+        return csv_text(verdict_dict(verdict)["checks"])
     if form == "md":
         return markdown_verdict(verdict)
     lines = [f"gate: {verdict.decision}"]
@@ -22,8 +21,23 @@ def format_verdict(verdict: Verdict, form: str) -> str:
 
 
 def verdict_dict(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as plain data: decision, and checks with the fields of `ckptsel.gating.gate.Check`."""
-    return dataclasses.asdict(verdict)
+    """The verdict as plain data: decision, and checks with the fields of `ckptsel.gating.gate.Check`,
+    what was measured as `value`, `low` and `high`."""
+    return {"decision": verdict.decision, "checks": [_check_dict(c) for c in verdict.checks]}
+
+
+def _check_dict(check: Check) -> dict[str, Any]:
+    measured = check.measured
+    return {
+        "name": check.name,
+        "decision": check.decision,
+        "text": check.text,
+        "value": None if measured is None else measured.value,
+        "low": None if measured is None else measured.low,
+        "high": None if measured is None else measured.high,
+        "limit": check.limit,
+        "n_more_images": check.n_more_images,
+    }
 
 
 def markdown_verdict(verdict: Verdict) -> str:

@@ -5,6 +5,7 @@ scan -> audit (every checkpoint is matched to the model before anything is compu
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints, trajectory_notes
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.progress import Progress
-from ckptsel.errors import DataError, OutputError, reason_of
+from ckptsel.errors import DataError, FeatureError, OutputError, reason_of
+from ckptsel.ranking.doubts import find_doubts
+from ckptsel.ranking.order import GOALS, order_rows
 from ckptsel.ranking.workspace import Workspace, audit, fail_copies, open_workspace
-from ckptsel.results.ranking import EPOCH, GOALS, Ranking, Row, find_doubts, order_rows
-from ckptsel.scores import Score, ScoreInputs, ScoreResult, find_scores
+from ckptsel.results.ranking import EPOCH, Ranking, Row
+from ckptsel.results.scores import ScoreResult
+from ckptsel.scores import Score, ScoreInputs, find_scores
 from ckptsel.settings.options import RankSettings, make_settings
 from ckptsel.target.images import digest_of
 
@@ -63,7 +67,7 @@ def rank_with_predictions(
     workspace.time_s["scan"] = scanned - start
     audited = audit(found, workspace)
     results, audited = _score_all(audited, scores, workspace)
-    ranking = _make_ranking(audited, results, workspace, str(checkpoints), start)
+    ranking = _make_ranking(audited, results, scores, workspace, str(checkpoints), start)
     return ranking, _predictions(results, workspace)
 
 
@@ -87,7 +91,8 @@ def _score_all(
         for checkpoint in audited:
             if checkpoint.problem is None and checkpoint.copy_of is None:
                 try:
-                    results[checkpoint.name] = _score_one(checkpoint, scores, workspace)
+                    found = _score_one(checkpoint, scores, workspace)
+                    results[checkpoint.name] = _finite(checkpoint.name, found, workspace)
                     progress.advance(checkpoint.name)
                 except (DataError, OutputError):
                     raise  # the images and the cache are every checkpoint's
@@ -96,6 +101,24 @@ def _score_all(
                     progress.advance(f"{checkpoint.name} failed")
             checkpoints.append(checkpoint)
     return results, fail_copies(checkpoints, workspace.settings.strict)
+
+
+def _finite(
+    name: str, results: dict[str, ScoreResult], workspace: Workspace
+) -> dict[str, ScoreResult]:
+    """Without the scores that are not finite, which no file could hold; they are noted.
+
+    Raises FeatureError where it is the one that decides.
+    """
+    finite = {}
+    for score, result in results.items():
+        if math.isfinite(result.value):
+            finite[score] = result
+        elif score == GOALS[workspace.settings.goal]:
+            raise FeatureError(f"its {score} is {result.value}, which is no number to rank by.")
+        else:
+            workspace.notes.append(f"{score} of {name} is {result.value}, and left out")
+    return finite
 
 
 def _score_one(
@@ -137,7 +160,12 @@ def _score_key(score: Score, feature_keys: Sequence[str], workspace: Workspace) 
 
 
 def _make_ranking(
-    audited: Sequence[Checkpoint], results: Results, workspace: Workspace, root: str, start: float
+    audited: Sequence[Checkpoint],
+    results: Results,
+    scores: Sequence[Score],
+    workspace: Workspace,
+    root: str,
+    start: float,
 ) -> Ranking:
     settings = workspace.settings
     score = GOALS[settings.goal]
@@ -157,7 +185,8 @@ def _make_ranking(
         best=rows[0].name,
         tie_set=tuple(row.name for row in tied),
         baselines=baselines,
-        notes=tuple(trajectory_notes(audited)),
+        units={score.name: score.unit for score in scores},
+        notes=(*trajectory_notes(audited), *workspace.notes),
         doubts=tuple(find_doubts(rows)),
         target=workspace.target.describe(),
         model={

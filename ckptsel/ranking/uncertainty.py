@@ -5,29 +5,22 @@ checkpoint at once: what makes an image hard for all of them cancels in their di
 The images are what is random here; another training set or pre-training run would add to it.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
+
+from ckptsel.results.estimate import Estimate
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
 CHUNK_VALUES = 20_000_000
 """Resampling weights held in memory at a time."""
 
+IMAGES = "images"
+IMAGES_AND_SEEDS = "images and seeds"
+CHECKPOINTS = "checkpoints"
+"""What an interval takes as random."""
+
 Values = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its percentile interval at 95 %.
-
-    value: computed from all that was measured. low, high: ends of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def bootstrap_means(per_image: Values, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Values:
@@ -43,10 +36,15 @@ def bootstrap_means(per_image: Values, n_resamples: int = N_RESAMPLES, seed: int
     return np.concatenate(parts, axis=1)
 
 
-def interval(value: float, resampled: Values) -> Interval:
-    """The percentile interval of a mean from its resampled values (n_resamples,)."""
+def interval(
+    value: float, resampled: Values, n: int | None = None, random: str | None = None
+) -> Estimate:
+    """A value with the percentile interval at 95 % of its resampled values (n_resamples,).
+
+    n: how many images or checkpoints it rests on. random: what the resamples draw.
+    """
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(value), float(low), float(high))
+    return Estimate(float(value), float(low), float(high), n=n, random=random)
 
 
 def probability_best(resampled: Values) -> Values:

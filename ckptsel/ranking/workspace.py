@@ -27,7 +27,10 @@ from ckptsel.target.target import Target, load_target
 
 @dataclass
 class Workspace:
-    """Everything about one target and one architecture; time_s collects seconds by stage."""
+    """Everything about one target and one architecture.
+
+    time_s collects seconds by stage, notes what a reader of the ranking should know.
+    """
 
     settings: RankSettings
     target: Target
@@ -37,6 +40,7 @@ class Workspace:
     precision: str
     quiet: bool
     time_s: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     _pixels: list[NDArray[np.uint8]] | None = None
 
     def pixels(self) -> list[NDArray[np.uint8]]:

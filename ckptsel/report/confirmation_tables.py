@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 
-from ckptsel.confirmation.agreement import MEASURES, MIN_CHECKPOINTS
-from ckptsel.confirmation.race import Standing
-from ckptsel.ranking.uncertainty import Interval
-from ckptsel.results.confirmation import GoalConfirmation
+from ckptsel.results.confirmation import (
+    MEASURES,
+    MIN_CHECKPOINTS,
+    GoalConfirmation,
+    Standing,
+)
+from ckptsel.results.estimate import Estimate, percent
 
 
 def confirmed_cell(standing: Standing | None) -> str:
@@ -14,14 +17,8 @@ def confirmed_cell(standing: Standing | None) -> str:
         return ""
     if standing.accuracy is None:
         return standing.state
-    bounds = percent_interval(standing.accuracy, standing.low, standing.high)
+    bounds = percent(standing.accuracy)
     return f"{bounds} out@{standing.step}" if standing.state == "out" else bounds
-
-
-def percent_interval(value: float, low: float | None, high: float | None, unit: str = "") -> str:
-    """A fraction in percent, with its interval where it has one."""
-    text = f"{100 * value:.1f}{unit}"
-    return text if low is None or high is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def confirmation_lines(confirmation: GoalConfirmation) -> Iterator[str]:
@@ -71,5 +68,8 @@ def agreement_title(confirmation: GoalConfirmation) -> str:
     )
 
 
-def _measure_cell(bounds: Interval | None) -> str:
-    return "" if bounds is None else f"{bounds.value:.2f} [{bounds.low:.2f}, {bounds.high:.2f}]"
+def _measure_cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    low, high = estimate.bounds
+    return f"{estimate.value:.2f} [{low:.2f}, {high:.2f}]"

@@ -17,14 +17,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ckptsel.common.files import atomic_path, write_text
-from ckptsel.errors import UsageError, did_you_mean
+from ckptsel.errors import UsageError, did_you_mean, reason_of
 from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
 from ckptsel.report.command import rank_command
-from ckptsel.report.confirmation_tables import percent_interval
-from ckptsel.report.tables import against_baseline, closing_lines, doubt_lines, summary, table_cells
-from ckptsel.results.ranking import Ranking, Row
-
-PAGE_NAME = "report.html"
+from ckptsel.report.tables import closing_lines, doubt_lines, table_cells
+from ckptsel.results.estimate import percent
+from ckptsel.results.files import PAGE_NAME
+from ckptsel.results.ranking import Ranking, Row, against_baseline, summary
 
 SECTIONS = {
     "trajectory": "Along the trajectory",
@@ -43,6 +42,18 @@ def write_page(folder: Path, ranking: Ranking, arrays: Mapping[str, NDArray[Any]
     path = folder / PAGE_NAME
     write_text(path, page(ranking, draw(ranking, arrays)))
     return path
+
+
+def draw_report(folder: Path, ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> str | None:
+    """Write the report of a ranking; what went wrong, in a sentence, where that failed.
+
+    The results are written by then, and no chart is worth them.
+    """
+    try:
+        write_page(folder, ranking, arrays)
+    except Exception as error:  # whatever a chart's library raises
+        return f"{folder / PAGE_NAME} could not be drawn ({reason_of(error)}); all else is written."
+    return None
 
 
 def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
@@ -120,14 +131,12 @@ def _facts(ranking: Ranking) -> list[tuple[str, str]]:
     """How sure, and against what: label and text."""
     best = ranking[ranking.best]
     facts = []
-    standing = (best.confirmed or {}).get(ranking.goal)
+    trained = best.trained(ranking.goal)
     measured = best.scores.get(ranking.score)
-    if standing is not None and standing.accuracy is not None:
-        shown = percent_interval(standing.accuracy, standing.low, standing.high)
-        facts.append((f"confirmed {ranking.goal.upper()} accuracy, %", shown))
+    if trained is not None:
+        facts.append((f"confirmed {ranking.goal.upper()} accuracy, %", percent(trained)))
     if measured is not None:
-        shown = percent_interval(measured.value, measured.low, measured.high)
-        facts.append((f"{ranking.score}, %", shown))
+        facts.append((f"{ranking.score}, %", percent(measured)))
     if best.p_best is not None:
         facts.append(("best in", f"{100 * best.p_best:.0f} % of resamples"))
     for key, what in (("last", "the last"), ("source_accuracy", "the best by source accuracy")):

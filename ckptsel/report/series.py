@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from ckptsel.results.ranking import Ranking, Row
-from ckptsel.scores import known_scores
-from ckptsel.scores.main_component import SINGULAR_VALUES
+from ckptsel.ranking.correlation import kendall_tau
+from ckptsel.results.estimate import Estimate
+from ckptsel.results.ranking import ACCURACY, Ranking, Row
+from ckptsel.results.scores import SINGULAR_VALUES, count_main
 
 Record = dict[str, Any]
 
@@ -63,33 +63,26 @@ def trajectory_records(ranking: Ranking, axis: Axis) -> list[Record]:
 
     Series are the scores, `confirmed_<goal>` at the last step of its race, and `source_accuracy`.
     """
-    units = {name: score.unit for name, score in known_scores().items()}
     records = []
     for row in scored_rows(ranking):
         about = {"checkpoint": row.name, "x": getattr(row, axis.name)}
         for name, score in row.scores.items():
-            records.append(_record(name, units.get(name, ""), about, score))
+            records.append(_record(name, ranking.units.get(name, ""), about, score))
         for goal, standing in (row.confirmed or {}).items():
             ended = standing.step == max(ranking.confirmation[goal].rungs)
             if standing.accuracy is not None and ended:
-                records.append(_record(f"confirmed_{goal}", "accuracy", about, standing))
+                records.append(_record(f"confirmed_{goal}", ACCURACY, about, standing.accuracy))
         if row.source_accuracy is not None:
-            records.append(_record("source_accuracy", "accuracy", about, row.source_accuracy))
+            recorded = Estimate(row.source_accuracy)
+            records.append(_record("source_accuracy", ACCURACY, about, recorded))
     return records
 
 
-def _record(series: str, unit: str, about: Record, of: Any) -> Record:
-    value = getattr(of, "value", getattr(of, "accuracy", of))
-    factor = 100 if unit == "accuracy" else 1
-    low, high = getattr(of, "low", None), getattr(of, "high", None)
-    return {
-        "series": series,
-        "unit": unit,
-        **about,
-        "value": _short(factor * value),
-        "low": None if low is None else _short(factor * low),
-        "high": None if high is None else _short(factor * high),
-    }
+def _record(series: str, unit: str, about: Record, of: Estimate) -> Record:
+    factor = 100 if unit == ACCURACY else 1
+    numbers = {"value": of.value, "low": of.low, "high": of.high}
+    shown = {k: None if x is None else _short(factor * x) for k, x in numbers.items()}
+    return {"series": series, "unit": unit, **about, **shown}
 
 
 def landmark_records(ranking: Ranking, axis: Axis) -> list[Record]:
@@ -132,8 +125,8 @@ def spectrum_records(ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> li
             continue
         shares = 100 * values / values.sum()
         cumulative = shares.cumsum()
-        # As in `spectrum.count_main`, a percent being a hundredth; float32 has seven digits.
-        n_main = int((cumulative < 100 * ranking.settings["energy"] - 1e-4).sum()) + 1
+        # They are kept as float32, which has seven digits.
+        n_main = count_main(values, ranking.settings["energy"], rounding=1e-6)
         for i in _thinned(len(values), n_main):
             records.append(
                 {
@@ -177,8 +170,8 @@ def agreement_records(ranking: Ranking) -> list[Record]:
             x, y = np.array([of_a[n] for n in both]), np.array([of_b[n] for n in both])
             if len(both) < MIN_FOR_TAU or np.ptp(x) == 0 or np.ptp(y) == 0:
                 continue
-            tau = stats.kendalltau(x, y).statistic
-            records.append({"a": a, "b": b, "tau": float(tau), "n": len(both)})
+            tau = kendall_tau(x, y)
+            records.append({"a": a, "b": b, "tau": tau, "n": len(both)})
     return records
 
 

@@ -1,24 +1,21 @@
-"""A ranking as text: a table for terminals, Markdown, CSV, JSON, and the sentence that sums it up."""
+"""A ranking as text: a table for terminals, Markdown, CSV, JSON."""
 
-import html
 import json
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from ckptsel.checkpoints.scan import Checkpoint
 from ckptsel.common.files import csv_text
 from ckptsel.report.confirmation_tables import (
     agreement_cells,
     agreement_title,
     confirmation_lines,
     confirmed_cell,
-    percent_interval,
 )
 from ckptsel.results.confirmation import GoalConfirmation
-from ckptsel.results.ranking import EPOCH, Baseline, Ranking, Row, ScoreValue
-from ckptsel.scores import known_scores
+from ckptsel.results.estimate import percent
+from ckptsel.results.ranking import Ranking, Row, ScoreValue, summary
 
 FORMATS = ("table", "json", "csv", "md")
 
@@ -46,20 +43,7 @@ def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str
 
 def markdown_table(ranking: Ranking) -> str:
     """The table in Markdown."""
-    return _markdown(*table_cells(ranking))
-
-
-def html_table(ranking: Ranking) -> str:
-    """What the ranking says and its table, as HTML for notebooks."""
-    header, rows = table_cells(ranking)
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        f"<p>{html.escape(summary(ranking))}</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    return markdown(*table_cells(ranking))
 
 
 def closing_lines(ranking: Ranking) -> list[str]:
@@ -75,117 +59,6 @@ def closing_lines(ranking: Ranking) -> list[str]:
 def doubt_lines(ranking: Ranking) -> list[str]:
     """What is to be read before the table."""
     return [f"doubt: {doubt}" for doubt in ranking.doubts]
-
-
-def summary(ranking: Ranking) -> str:
-    """Which checkpoint to use, how far ahead of the last it is, and how many are tied with it."""
-    n_scored = sum(row.status == "ok" and row.copy_of is None for row in ranking)
-    if not ranking.recommended:
-        return f"no checkpoint is recommended: {ranking.doubts[0]}"
-    if n_scored == 1:
-        return f"{ranking.best} is the only checkpoint that could be scored."
-    if ranking.score == EPOCH and not ranking.confirmation:
-        return (
-            f"{ranking.best} is the last of the run: no score was found to foretell fine-tuning better "
-            "than that. Real training tells: ckptsel confirm --goal ft."
-        )
-    last = ranking.baselines["last"]
-    if last.name == ranking.best:
-        first = f"{ranking.best} is the best, and the last of the run"
-    else:
-        first = f"{ranking.best} {against_baseline(last, 'the last', ranking)}"
-    source = ranking.baselines.get("source_accuracy")
-    if source is not None and source.name not in (last.name, ranking.best):
-        first += f" and {against_baseline(source, 'the best by source accuracy', ranking)}"
-    n_tied = len(ranking.tie_set) - 1
-    if n_tied == 0:
-        tied = "no other can be the best at 95 %"
-    elif n_tied == 1:
-        tied = f"1 other cannot be told from it ({_others(ranking)})"
-    else:
-        tied = f"{n_tied} others cannot be told from it ({_others(ranking)})"
-    confirmed = ranking.confirmation.get(ranking.goal)
-    prefix = "" if confirmed is None else f"confirmed for {ranking.goal}: "
-    return f"{prefix}{first}; {tied}."
-
-
-def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | None = None) -> str:
-    """What `inspect` found, in one of FORMATS."""
-    rows = [
-        {
-            "name": c.name,
-            "format": c.format,
-            "epoch": c.epoch,
-            "step": c.step,
-            "epoch_from": c.epoch_from,
-            "source_accuracy": c.source_accuracy,
-            "arch": c.arch,
-            "weights_key": c.weights_key,
-            "n_parameters": c.n_parameters,
-            "digest": c.digest,
-            "copy_of": c.copy_of,
-            "problem": c.problem,
-            "path": str(c.path),
-        }
-        for c in checkpoints
-    ]
-    if form == "json":
-        return json.dumps(rows, indent=2) + "\n"
-    if form == "csv":
-        return csv_text(rows)
-    header = ["checkpoint", "format", "epoch", "source", "weights", "parameters", "digest", "notes"]
-    cells = [_inspect_cells(c) for c in checkpoints]
-    if form == "md":
-        return _markdown(header, cells)
-    table = Table(box=None, pad_edge=False)
-    for name in header:
-        right = name in ("epoch", "source", "parameters")
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    return _rich_text(table, _console(width))
-
-
-def _inspect_cells(c: Checkpoint) -> list[str]:
-    notes = f"copy of {c.copy_of}" if c.copy_of else (c.problem or "")
-    if c.epoch_from == "name":
-        notes = f"epoch from the name. {notes}".strip()
-    parameters = "" if c.n_parameters is None else f"{c.n_parameters / 1e6:.2f} M"
-    key = "" if c.weights_key is None else (c.weights_key or "whole file")
-    accuracy = "" if c.source_accuracy is None else f"{100 * c.source_accuracy:.1f} %"
-    return [
-        c.name,
-        c.format,
-        _progress_cell(c.epoch, c.step),
-        accuracy,
-        key,
-        parameters,
-        (c.digest or "")[:12],
-        notes,
-    ]
-
-
-def against_baseline(baseline: Baseline, what: str, ranking: Ranking) -> str:
-    """How far the best is ahead of a baseline, in words; what: what to call it."""
-    if baseline.difference is None or baseline.low is None or baseline.high is None:
-        return f"was not compared with {what}"
-    confirmed = baseline.by == "confirmed"
-    accuracy = confirmed or known_scores()[baseline.by].unit == "accuracy"
-    factor, unit = (100, " points") if accuracy else (1, " nats")
-    # Adding zero turns -0.0 into 0.0.
-    difference, low, high = (
-        round(factor * x, 1) + 0.0 for x in (baseline.difference, baseline.low, baseline.high)
-    )
-    # After a race the reader must know which differences are of scores still.
-    by = f" of {baseline.by}" if ranking.confirmation and not confirmed else ""
-    if baseline.low > 0:
-        return f"beats {what} by {difference}{unit}{by} [{low}, {high}]"
-    return f"cannot be told from {what} (difference {difference}{unit}{by} [{low}, {high}])"
-
-
-def _others(ranking: Ranking) -> str:
-    others = [name for name in ranking.tie_set if name != ranking.best]
-    return ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
 
 
 def _flag_lines(ranking: Ranking) -> list[str]:
@@ -206,15 +79,14 @@ def _flag_lines(ranking: Ranking) -> list[str]:
 def table_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table; the first column is the rank, the second the checkpoint."""
     scores = list(dict.fromkeys(name for row in ranking for name in row.scores))
-    units = {name: score.unit for name, score in known_scores().items()}
     goals = list(ranking.confirmation)
     confirmed = [f"confirmed_{goal}" for goal in goals]
     header = ["", "checkpoint", "epoch", "source", *confirmed, *scores, "P(best)"]
     rows = []
     for row in ranking:
-        values = [_score_cell(row.scores.get(name), units.get(name, "")) for name in scores]
+        values = [_score_cell(row.scores.get(name), ranking.is_accuracy(name)) for name in scores]
         source = "" if row.source_accuracy is None else f"{100 * row.source_accuracy:.1f}"
-        progress = _progress_cell(row.epoch, row.step)
+        progress = progress_cell(row.epoch, row.step)
         p_best = "" if row.p_best is None else f"{row.p_best:.2f}"
         trained = [confirmed_cell((row.confirmed or {}).get(goal)) for goal in goals]
         rows.append([_mark(row), _name_cell(row), progress, source, *trained, *values, p_best])
@@ -232,25 +104,23 @@ def _name_cell(row: Row) -> str:
     return f"{row.name} (copy of {row.copy_of})" if row.copy_of else row.name
 
 
-def _progress_cell(epoch: float | None, step: int | None) -> str:
+def progress_cell(epoch: float | None, step: int | None) -> str:
     if epoch is not None:
         return f"{epoch:g}"
     return "" if step is None else f"step {step}"
 
 
-def _score_cell(score: ScoreValue | None, unit: str) -> str:
+def _score_cell(score: ScoreValue | None, is_accuracy: bool) -> str:
     if score is None:
         return ""
     flag = "!" if score.flags else ""
-    if unit != "accuracy":
-        return f"{score.value:.3f}{flag}"
-    return percent_interval(score.value, score.low, score.high) + flag
+    return (percent(score) if is_accuracy else f"{score.value:.3f}") + flag
 
 
 def _ranking_text(ranking: Ranking, width: int | None) -> str:
     """The table with all intervals where it fits; else with those of the deciding score only, and
     where that is too wide as well, without the last of the other scores."""
-    console = _console(width)
+    console = console_of(width)
     unbounded = console.options.update(max_width=10_000)
 
     def fits(table: Table) -> bool:
@@ -264,7 +134,7 @@ def _ranking_text(ranking: Ranking, width: int | None) -> str:
         if not fits(table):
             hidden.append(others[-1 - len(hidden)])
             table = _ranking_table(ranking, compact=True, hidden=hidden)
-    text = _rich_text(table, console)
+    text = rich_text(table, console)
     if hidden:
         text += f"(too narrow for {', '.join(reversed(hidden))}: see --format csv)\n"
     return text
@@ -299,28 +169,28 @@ def _ranking_table(ranking: Ranking, compact: bool, hidden: Sequence[str] = ()) 
 def _agreement_text(confirmation: GoalConfirmation, form: str, width: int | None) -> str:
     header, rows = agreement_cells(confirmation)
     if form == "md":
-        return _markdown(header, rows)
+        return markdown(header, rows)
     table = Table(box=None, pad_edge=False)
     for name in header:
         table.add_column(name, justify="left" if name == "score" else "right")
     for row in rows:
         table.add_row(*row)
-    return _rich_text(table, _console(width))
+    return rich_text(table, console_of(width))
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def _console(width: int | None) -> Console:
+def console_of(width: int | None) -> Console:
     """As wide as the terminal, or as the table needs where there is none."""
     console = Console(width=width)
     return Console(width=1000) if width is None and not console.is_terminal else console
 
 
-def _rich_text(table: Table, console: Console) -> str:
+def rich_text(table: Table, console: Console) -> str:
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"

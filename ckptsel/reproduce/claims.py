@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from ckptsel.confirmation.agreement import measure_agreement
+from ckptsel.ranking.correlation import kendall_tau
 from ckptsel.ranking.uncertainty import (
-    Interval,
     Values,
     find_tie_set,
     interval,
@@ -26,6 +25,7 @@ from ckptsel.ranking.uncertainty import (
 )
 from ckptsel.reproduce.clusters import neighbour_purity
 from ckptsel.reproduce.results import Results, prediction_key
+from ckptsel.results.estimate import Estimate
 
 HOLDS, FAILS, UNDECIDED, NOT_TESTED = "holds", "fails", "undecided", "not tested"
 
@@ -50,7 +50,7 @@ class Finding:
     seed: int
     text: str
     verdict: str
-    interval: Interval | None = None
+    interval: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def trend(kind: str, sign: int) -> Find:
             return None
         accuracy = correct[keep].mean(axis=(1, 2))
         resampled = seed_and_image_means(correct[keep], N_TREND_RESAMPLES)
-        taus = np.array([_tau(epochs[keep], column) for column in resampled.T])
-        found = interval(_tau(epochs[keep], accuracy), taus)
+        taus = np.array([kendall_tau(epochs[keep], column) for column in resampled.T])
+        found = interval(kendall_tau(epochs[keep], accuracy), taus)
         text = f"tau {_plain(found)} over {keep.sum()} epochs"
         return Finding(seed, text, _side(found, sign), found)
 
@@ -265,12 +265,13 @@ def _difference(results: Results, target: str, seed: int, kind: str, sign: int) 
     )
     if sign:
         return Finding(seed, text, _side(found, sign), found)
-    inside = abs(found.low) <= UNCHANGED and abs(found.high) <= UNCHANGED
-    outside = found.low > UNCHANGED or found.high < -UNCHANGED
+    low, high = found.bounds
+    inside = abs(low) <= UNCHANGED and abs(high) <= UNCHANGED
+    outside = low > UNCHANGED or high < -UNCHANGED
     return Finding(seed, text, HOLDS if inside else FAILS if outside else UNDECIDED, found)
 
 
-def _paired(first: Values, second: Values) -> Interval:
+def _paired(first: Values, second: Values) -> Estimate:
     """The mean of second - first, both (runs, images), over the same runs and images."""
     resampled = seed_and_image_means(np.stack([first, second]))
     return interval(second.mean() - first.mean(), resampled[1] - resampled[0])
@@ -289,20 +290,18 @@ def _series(results: Results, target: str, seed: int, kind: str) -> tuple[Values
     return (np.array(kept), np.stack(parts)) if parts else None
 
 
-def _tau(x: Values, y: Values) -> float:
-    return float(stats.kendalltau(x, y, method="asymptotic").statistic)
-
-
-def _side(found: Interval, sign: int) -> str:
-    if found.low > 0 or found.high < 0:
-        return HOLDS if (found.low > 0) == (sign > 0) else FAILS
+def _side(found: Estimate, sign: int) -> str:
+    low, high = found.bounds
+    if low > 0 or high < 0:
+        return HOLDS if (low > 0) == (sign > 0) else FAILS
     return UNDECIDED
 
 
-def _points(found: Interval) -> str:
-    value, low, high = (100 * x for x in (found.value, found.low, found.high))
+def _points(found: Estimate) -> str:
+    value, low, high = (100 * x for x in (found.value, *found.bounds))
     return f"{value:+.2f} points [{low:+.2f}, {high:+.2f}]"
 
 
-def _plain(found: Interval) -> str:
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+def _plain(found: Estimate) -> str:
+    low, high = found.bounds
+    return f"{found.value:.2f} [{low:.2f}, {high:.2f}]"

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints
+from ckptsel.common.fields import from_known_fields
 from ckptsel.common.progress import Progress
 from ckptsel.confirmation.confirm import Confirmation, confirm_ranking
+from ckptsel.confirmation.confirm import write as write_confirmation_of
 from ckptsel.confirmation.protocols import Protocol
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.ranking.rank import rank_with_predictions
@@ -24,8 +26,7 @@ from ckptsel.reproduce.clusters import embed, neighbour_purity, silhouette
 from ckptsel.reproduce.readings import read_components
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, prediction_key
-from ckptsel.results.confirmation import from_known_keys
-from ckptsel.results.files import write_confirmation, write_ranking
+from ckptsel.results.files import write_ranking
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores.spectrum import compute_spectrum
 from ckptsel.settings.options import ConfirmSettings, RankSettings
@@ -88,7 +89,7 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
         data_root=place.settings.data_root,
     )
     confirmation = confirm_ranking(ranking, predictions, settings, place.quiet)
-    write_confirmation(place.out, confirmation)
+    write_confirmation_of(place.out, confirmation)
     return ranking, confirmation
 
 
@@ -155,7 +156,7 @@ def _features_by_stage(
         return
     summary = confirmation.outcomes["ft"].summary
     fitted, held = workspace.target.evaluation.folds[0]
-    protocol = from_known_keys(Protocol, summary.protocol)
+    protocol = from_known_fields(Protocol, summary.protocol)
     task = Task(protocol, workspace, workspace.cache, fitted, held)
     for checkpoint in found:
         if checkpoint.epoch in place.recipe.after_epochs:

@@ -1,11 +1,9 @@
-"""Recipes: frozen descriptions of the paper's experiments, one module each, and their registry."""
+"""Recipes: frozen descriptions of the paper's experiments, one module each."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
-
-from ckptsel.errors import UsageError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -87,30 +85,6 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def list_recipes() -> list[Recipe]:
-    """All recipes at all sizes."""
-    from ckptsel.reproduce import cifar10_mnist, imagenet
-
-    return [*cifar10_mnist.PRESETS, *imagenet.PRESETS]
-
-
-def find_recipe(name: str, preset: str) -> Recipe:
-    """The recipe of that name and preset. Raises UsageError naming the known ones."""
-    recipes = list_recipes()
-    names = sorted({recipe.name for recipe in recipes})
-    if name not in names:
-        raise UsageError(
-            f"unknown recipe {name!r}. Known: {', '.join(names)}." + did_you_mean(name, names)
-        )
-    presets = {recipe.preset: recipe for recipe in recipes if recipe.name == name}
-    if preset not in presets:
-        raise UsageError(
-            f"recipe {name} has no preset {preset!r}. Known: {', '.join(presets)}."
-            + did_you_mean(preset, presets)
-        )
-    return presets[preset]
 
 
 def early_dense_epochs(last: int) -> tuple[int, ...]:

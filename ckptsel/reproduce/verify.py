@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ckptsel.common.devices import default_device
-from ckptsel.errors import InputError
+from ckptsel.common.files import read_json
+from ckptsel.errors import InputError, listed_lines
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.ranking.rank import SCORES_VERSION, rank
 from ckptsel.reproduce.paper_claims import check_claims
@@ -25,15 +26,13 @@ at most."""
 FIRST_SCORES_VERSION = 2
 """Of runs whose manifest does not name it."""
 
-MAX_LISTED = 10
-
 
 def verify(folder: Path, quiet: bool = False) -> list[str]:
     """What was checked and found right, a line each.
 
     Raises InputError naming everything that does not agree.
     """
-    manifest = _read_json(folder / "manifest.json")
+    manifest = _read_run_json(folder / "manifest.json")
     checks = (_check_files, _check_claims, _check_scores)
     right, wrong = [], []
     for check in checks:
@@ -41,9 +40,7 @@ def verify(folder: Path, quiet: bool = False) -> list[str]:
         right.append(found)
         wrong += problems
     if wrong:
-        listed = "\n  ".join(wrong[:MAX_LISTED])
-        more = f"\n  ... and {len(wrong) - MAX_LISTED} more" if len(wrong) > MAX_LISTED else ""
-        raise InputError(f"{len(wrong)} things in {folder} do not agree:\n  {listed}{more}")
+        raise InputError(f"{len(wrong)} things in {folder} do not agree:\n{listed_lines(wrong)}")
     return right
 
 
@@ -68,7 +65,7 @@ def _may_be_left_out(name: str) -> bool:
 
 
 def _check_claims(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[str, list[str]]:
-    written = _read_json(folder / "claims.json")["claims"]
+    written = _read_run_json(folder / "claims.json")["claims"]
     results = load_results(folder)
     computed = [claim.to_dict() for claim in check_claims(results, manifest["recipe"]["name"])]
     # As they are read back: tuples become lists.
@@ -151,12 +148,9 @@ def _compare(row: Row, value: float | None) -> list[str]:
     ]
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+def _read_run_json(path: Path) -> Any:
+    if not path.is_file():
         raise InputError(
             f"{path} does not exist: {path.parent} is no run folder of `ckptsel reproduce`."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from error
+        )
+    return read_json(path)

@@ -1,25 +1,24 @@
-"""What confirming a ranking gives, as plain data: part of `ranking.json` and of `confirm.json`.
+"""What confirming a ranking gives: part of `ranking.json`, and all of `confirm.json`."""
 
-`confirm.json` has the schema `ckptsel.confirm/1`: `{"schema", "ckptsel", "created", "ranking_created",
-"settings", "environment", "time_s", "goals": {goal: {...GoalConfirmation, "standings": [Standing],
-"runs": [Run]}}}`. Within a schema number keys are only ever added.
-"""
-
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
-from ckptsel.confirmation.agreement import Agreement
-from ckptsel.confirmation.race import Standing
-from ckptsel.ranking.uncertainty import Interval
+from pydantic.dataclasses import dataclass
 
-SCHEMA = "ckptsel.confirm/1"
+from ckptsel.results.estimate import Estimate
+
+SCHEMA = "ckptsel.confirm/2"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a learning curve. step: batches so far. train_loss: mean since the last point,
-    nats. held_loss, nats, and held_accuracy, a fraction: on the held-out images."""
+    """One point of a learning curve.
+
+    step: batches so far.
+    train_loss: mean since the last point, nats.
+    held_loss: on the held-out images, nats.
+    held_accuracy: on the held-out images, a fraction.
+    """
 
     step: int
     train_loss: float
@@ -31,7 +30,11 @@ class Point:
 class Run:
     """One training run with its learning curve.
 
-    purpose: `sweep` (it chose the learning rate) or `race`. points: the curve.
+    checkpoint: its name.
+    seed: of batches, draws and first weights.
+    lr: learning rate.
+    purpose: `sweep` (it chose the learning rate) or `race`.
+    points: the curve.
     diverged_at: the step by which the loss was no longer finite, else null.
     """
 
@@ -44,18 +47,76 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Where one candidate stands in the race.
+
+    name: of the checkpoint.
+    state: `racing`; `out` (behind, at 95 %, after its last rung); when the race is over `won`,
+    `tied` (cannot be told from the winner) or `behind`; `diverged`.
+    rung: the last that it ended, counted from 1; 0 before the first.
+    step: of that rung.
+    accuracy: of the held-out images after that step, mean over seeds, with the interval over images
+    and seeds.
+    by_seed: the accuracy of each seed.
+    p_best: share of resamples in which it is the best.
+    """
+
+    name: str
+    state: str = "racing"
+    rung: int = 0
+    step: int = 0
+    accuracy: Estimate | None = None
+    by_seed: tuple[float, ...] = ()
+    p_best: float = 0.0
+
+
+MEASURES = ("kendall_tau", "weighted_tau", "pearson_r")
+"""How the agreement of a score with accuracy after training is measured; all in [-1, 1]."""
+
+MIN_CHECKPOINTS = 5
+"""With fewer, correlations are perfect by chance too often, and resamples of them say nothing."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One score (or baseline) against accuracy after training; intervals by a bootstrap over
+    checkpoints; null where the score or the accuracy is the same for all of them.
+
+    n: how many checkpoints.
+    kendall_tau: Kendall's tau-b.
+    weighted_tau: Vigna's weighted tau (2015), in which the top of both orders counts most.
+    pearson_r: Pearson's correlation.
+    """
+
+    n: int
+    kendall_tau: Estimate | None
+    weighted_tau: Estimate | None
+    pearson_r: Estimate | None
+
+
+@dataclass(frozen=True)
 class GoalConfirmation:
     """The outcome for one goal.
 
-    goal: `fe` or `ft`. winner: null where every candidate diverged. tie_set: the winner and those
-    that cannot be told from it at 95 %. lr: the learning rate of all candidates. sweep: mean
-    held-out accuracy by learning rate (as text), null where a run diverged; empty where one rate was
-    given. lr_at_edge: the chosen rate is the lowest or highest tried. protocol: how they were
-    trained. split: what was held out. n_fitted, n_held: images trained on and read on. n_seeds: runs
-    of each candidate. rungs: steps after which candidates may leave. n_steps: training steps of the
-    race, n_steps_full: of all candidates to the end, n_steps_sweep: of the sweep besides. agreement:
-    by score or baseline, over the candidates that ended the rung at `agreement_step`.
-    agreement_step: null where no rung was ended by all. flags: what to doubt.
+    goal: `fe` or `ft`.
+    winner: null where every candidate diverged.
+    tie_set: the winner and those that cannot be told from it at 95 %.
+    lr: the learning rate of all candidates.
+    sweep: mean held-out accuracy by learning rate (as text), null where a run diverged; empty where
+    one rate was given.
+    lr_at_edge: the chosen rate is the lowest or highest tried.
+    protocol: how they were trained.
+    split: what was held out.
+    n_fitted: images trained on.
+    n_held: images read on.
+    n_seeds: runs of each candidate.
+    rungs: steps after which candidates may leave.
+    n_steps: training steps of the race.
+    n_steps_full: of all candidates to the end.
+    n_steps_sweep: of the sweep besides.
+    agreement: by score or baseline, over the candidates that ended the rung at `agreement_step`.
+    agreement_step: null where no rung was ended by all.
+    flags: what to doubt.
     """
 
     goal: str
@@ -78,25 +139,37 @@ class GoalConfirmation:
     flags: tuple[str, ...] = ()
 
 
-def standing_from_dict(value: dict[str, Any]) -> Standing:
-    """A standing from its plain data."""
-    return from_known_keys(Standing, {**value, "by_seed": tuple(value["by_seed"])})
+@dataclass(frozen=True)
+class GoalRuns(GoalConfirmation):
+    """The outcome for one goal with everything that was run for it.
+
+    standings: one a candidate.
+    runs: with their learning curves, those of the sweep too.
+    """
+
+    standings: tuple[Standing, ...] = ()
+    runs: tuple[Run, ...] = ()
 
 
-def confirmation_from_dict(value: dict[str, Any]) -> GoalConfirmation:
-    """A goal's confirmation from its plain data."""
-    agreement = {}
-    for name, measures in value["agreement"].items():
-        bounds = {
-            key: from_known_keys(Interval, part) if isinstance(part, dict) else part
-            for key, part in measures.items()
-        }
-        agreement[name] = from_known_keys(Agreement, bounds)
-    tuples = {key: tuple(value[key]) for key in ("tie_set", "rungs", "flags")}
-    return from_known_keys(GoalConfirmation, {**value, **tuples, "agreement": agreement})
+@dataclass(frozen=True)
+class ConfirmationRecord:
+    """What `confirm.json` holds.
 
+    schema: name and number of this layout.
+    version: of ckptsel; its key in JSON is `ckptsel`.
+    created: when (UTC).
+    ranking_created: when the ranking was made that was confirmed.
+    settings: every option, as it was used.
+    environment: versions and machine.
+    time_s: seconds by stage.
+    goals: by goal, what came out.
+    """
 
-def from_known_keys(cls: Any, value: dict[str, Any]) -> Any:
-    """An instance of a dataclass; keys that a later version added are left out."""
-    known = {f.name for f in dataclasses.fields(cls)}
-    return cls(**{key: v for key, v in value.items() if key in known})
+    version: str | None
+    created: str
+    ranking_created: str
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    time_s: dict[str, float]
+    goals: dict[str, GoalRuns]
+    schema: str = SCHEMA

@@ -4,13 +4,13 @@ A score is a function from `ScoreInputs` to `ScoreResult`. Another package adds 
 entry point group `ckptsel.scores`, whose entries load to a `Score`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 
 from ckptsel.errors import UsageError, did_you_mean
-from ckptsel.scores.inputs import ScoreInputs, ScoreResult
+from ckptsel.results.scores import ScoreResult
+from ckptsel.scores.inputs import ScoreInputs
+from ckptsel.scores.score import Score
 
 __all__ = ["Score", "ScoreInputs", "ScoreResult", "find_scores", "known_scores"]
 
@@ -23,21 +23,6 @@ BUILT_IN = (
     "logme_thuml",
 )
 """Modules of this package; each holds one `Score` called SCORE. In the order of the table."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """A named score; higher is better for all of them.
-
-    unit: `accuracy` (a fraction in [0, 1]) or `nats`. version: raised whenever the same inputs
-    would give another number, since results are cached.
-    """
-
-    name: str
-    about: str
-    unit: str
-    compute: Callable[[ScoreInputs], ScoreResult]
-    version: int = 1
 
 
 def known_scores() -> dict[str, Score]:

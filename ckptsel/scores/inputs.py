@@ -4,7 +4,7 @@ The spectrum of each fitting part is computed once, and so is each probe: `linea
 `linear_probe_loglik` read the same fits.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,24 +22,6 @@ VIEWS = ("all", "main", "residual")
 
 N_INNER_FOLDS = 5
 """Folds inside a fitting part that choose the strength of regularisation."""
-
-
-@dataclass(frozen=True)
-class ScoreResult:
-    """One score of one checkpoint.
-
-    value: the score. per_image: (n_eval,) numbers whose mean is the value, for scores that are
-    means over held-out images; intervals come from them. predictions: (n_repeats, n_eval) class
-    numbers. flags: what to doubt. details: what else is worth recording. arrays: the same, of
-    numbers too many for a ranking's JSON; they are written beside it.
-    """
-
-    value: float
-    per_image: NDArray[np.float64] | None = None
-    predictions: NDArray[np.int64] | None = None
-    flags: tuple[str, ...] = ()
-    details: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

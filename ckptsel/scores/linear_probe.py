@@ -7,8 +7,9 @@ fitting part. With repeated cross-validation an image counts with the mean over 
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsel.scores import Score
-from ckptsel.scores.inputs import ScoreInputs, ScoreResult
+from ckptsel.results.scores import ScoreResult
+from ckptsel.scores.inputs import ScoreInputs
+from ckptsel.scores.score import Score
 
 AT_CHANCE_ERRORS = 2.0
 """Standard errors that a probe must be ahead of the largest class to count as better."""

@@ -4,8 +4,9 @@ Smoother than accuracy: it sees how sure the probe is, not only which side of th
 falls. At most 0.
 """
 
-from ckptsel.scores import Score
-from ckptsel.scores.inputs import ScoreInputs, ScoreResult
+from ckptsel.results.scores import ScoreResult
+from ckptsel.scores.inputs import ScoreInputs
+from ckptsel.scores.score import Score
 
 
 def _score(inputs: ScoreInputs) -> ScoreResult:

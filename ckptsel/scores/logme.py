@@ -20,8 +20,9 @@ import math
 import torch
 from torch import Tensor
 
-from ckptsel.scores import Score
-from ckptsel.scores.inputs import ScoreInputs, ScoreResult
+from ckptsel.results.scores import ScoreResult
+from ckptsel.scores.inputs import ScoreInputs
+from ckptsel.scores.score import Score
 
 LOG_T_RANGE = (-50.0, 50.0)
 """alpha and beta are sought within exp(-25) .. exp(25) of each other's scale, t between these."""

@@ -13,9 +13,10 @@ import math
 import torch
 from torch import Tensor
 
-from ckptsel.scores import Score
-from ckptsel.scores.inputs import ScoreInputs, ScoreResult
+from ckptsel.results.scores import ScoreResult
+from ckptsel.scores.inputs import ScoreInputs
 from ckptsel.scores.logme import label_energies
+from ckptsel.scores.score import Score
 
 N_ROUNDS = 11
 ROUND_TOLERANCE = 1e-3

@@ -7,12 +7,10 @@ held-out part. The probe is that of `linear_probe`.
 
 import dataclasses
 
-from ckptsel.scores import Score
-from ckptsel.scores.inputs import ScoreInputs, ScoreResult
+from ckptsel.results.scores import SINGULAR_VALUES, ScoreResult
+from ckptsel.scores.inputs import ScoreInputs
 from ckptsel.scores.linear_probe import score_view
-
-SINGULAR_VALUES = "singular_values"
-"""The array with those of the whole training part, in falling order (r,), float32."""
+from ckptsel.scores.score import Score
 
 
 def _score(inputs: ScoreInputs) -> ScoreResult:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from ckptsel.training.heads import gaussian_head
 from ckptsel.training.loop import TensorBatches, Training, epoch_generator
 
 COARSE = tuple(range(-6, 7, 2))
@@ -52,8 +53,6 @@ SELECTION_TOLERANCE = 1e-3
 PAPER_EPOCHS = 50
 PAPER_BATCH = 128
 PAPER_LR = 0.01
-PAPER_INIT_STD = 0.01
-"""The paper says "Gaussian" without a width; 0.01 is the usual one for a linear classifier."""
 
 
 @dataclass(frozen=True)
@@ -235,12 +234,7 @@ class _HeldOutLikelihood:
 
 def fit_paper_probe(inputs: Tensor, labels: Tensor, n_classes: int, seed: int) -> LinearProbe:
     """The paper's probe on inputs (N, D), float32, as they are. strength and objective are NaN."""
-    layer = nn.Linear(inputs.shape[1], n_classes).to(inputs.device)
-    generator = epoch_generator(seed, 0)
-    with torch.no_grad():
-        initial = torch.randn(layer.weight.shape, generator=generator) * PAPER_INIT_STD
-        layer.weight.copy_(initial)
-        layer.bias.zero_()
+    layer = gaussian_head(inputs.shape[1], n_classes, seed).to(inputs.device)
     training = Training(layer, torch.optim.Adam(layer.parameters(), lr=PAPER_LR))
     for epoch in range(1, PAPER_EPOCHS + 1):
         shuffled = epoch_generator(seed, epoch)

@@ -5,8 +5,8 @@ Source: Deng et al., arXiv 2203.04668, Eq. 3. The basis comes from the fitting p
 held-out part. The probe is that of `linear_probe`.
 """
 
-from ckptsel.scores import Score
 from ckptsel.scores.linear_probe import score_view
+from ckptsel.scores.score import Score
 
 SCORE = Score(
     name="residual_component",

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ckptsel.results.scores import count_main
+
 SMALL = 1e-5
 """Below this part of the largest singular value, its square has lost ten of sixteen digits."""
 
@@ -62,16 +64,9 @@ def compute_spectrum(features: Tensor, energy: float = 0.8) -> Spectrum:
     return Spectrum(
         singular_values,
         right_vectors,
-        n_main=count_main(singular_values, energy),
+        n_main=count_main(singular_values.cpu().numpy(), energy),
         shape=(n, d),
     )
-
-
-def count_main(singular_values: Tensor, energy: float) -> int:
-    """k: how many of the largest singular values make up `energy` of their sum."""
-    shares = singular_values.cumsum(0) / singular_values.sum()
-    # Rounding must not ask for one more value than the definition does.
-    return int((shares < energy - 1e-12).sum()) + 1
 
 
 def _decompose(tall: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,66 @@
+"""What `inspect` found of a folder of checkpoints, as text."""
+
+import json
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from ckptsel.checkpoints.scan import Checkpoint
+from ckptsel.common.files import csv_text
+from ckptsel.report.tables import console_of, markdown, progress_cell, rich_text
+
+
+def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | None = None) -> str:
+    """What `inspect` found, in one of FORMATS."""
+    rows = [
+        {
+            "name": c.name,
+            "format": c.format,
+            "epoch": c.epoch,
+            "step": c.step,
+            "epoch_from": c.epoch_from,
+            "source_accuracy": c.source_accuracy,
+            "arch": c.arch,
+            "weights_key": c.weights_key,
+            "n_parameters": c.n_parameters,
+            "digest": c.digest,
+            "copy_of": c.copy_of,
+            "problem": c.problem,
+            "path": str(c.path),
+        }
+        for c in checkpoints
+    ]
+    if form == "json":
+        return json.dumps(rows, indent=2) + "\n"
+    if form == "csv":
+        return csv_text(rows)
+    header = ["checkpoint", "format", "epoch", "source", "weights", "parameters", "digest", "notes"]
+    cells = [_inspect_cells(c) for c in checkpoints]
+    if form == "md":
+        return markdown(header, cells)
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        right = name in ("epoch", "source", "parameters")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    return rich_text(table, console_of(width))
+
+
+def _inspect_cells(c: Checkpoint) -> list[str]:
+    notes = f"copy of {c.copy_of}" if c.copy_of else (c.problem or "")
+    if c.epoch_from == "name":
+        notes = f"epoch from the name. {notes}".strip()
+    parameters = "" if c.n_parameters is None else f"{c.n_parameters / 1e6:.2f} M"
+    key = "" if c.weights_key is None else (c.weights_key or "whole file")
+    accuracy = "" if c.source_accuracy is None else f"{100 * c.source_accuracy:.1f} %"
+    return [
+        c.name,
+        c.format,
+        progress_cell(c.epoch, c.step),
+        accuracy,
+        key,
+        parameters,
+        (c.digest or "")[:12],
+        notes,
+    ]
