@@ -87,7 +87,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 
+MAX_LISTED = 10
+"""Names in a message, where there is no reason for another number."""
+
+
 def listed(names: Sequence[str], most: int) -> str:
     """Names for a message, the first `most` of them: 'a, b and 3 more'."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def listed_below(lines: Sequence[str], most: int) -> str:
+    """The same with a line for each, below what is said before: '\\n  a\\n  b\\n  ... and 3 more'."""
+    more = len(lines) - most
+    shown = [*lines[:most], *([f"... and {more} more"] if more > 0 else [])]
+    return "".join(f"\n  {line}" for line in shown)

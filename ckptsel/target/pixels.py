@@ -23,13 +23,11 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
 from ckptsel.common.progress import Progress
-from ckptsel.errors import DataError
+from ckptsel.errors import MAX_LISTED, DataError, listed_below
 from ckptsel.target.images import ImageSet, digest_of
 
 PIXELS_VERSION = 1
 """Part of the cache key; raised whenever the same settings would give other pixels."""
-
-MAX_LISTED = 10
 
 PARALLEL_FROM = 5000
 """Images from which starting worker processes costs less than it saves."""
@@ -59,12 +57,20 @@ class Preprocessing:
         )
 
 
-def normalise(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """uint8 pixels (N, C, H, W) as float32, with the mean taken off and divided by std."""
+def normalise(
+    pixels: torch.Tensor,
+    preprocessing: Preprocessing,
+    memory_format: torch.memory_format | None = None,
+) -> torch.Tensor:
+    """uint8 pixels (N, C, H, W) as float32, with the mean taken off and divided by std.
+
+    memory_format: how the result lies in memory, such as `torch.channels_last`; None leaves it.
+    """
     shape = (1, -1, 1, 1)
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(shape) * 255
     std = torch.tensor(preprocessing.std, device=pixels.device).view(shape) * 255
-    return (pixels.float() - mean) / std
+    images = (pixels.float() - mean) / std
+    return images if memory_format is None else images.contiguous(memory_format=memory_format)
 
 
 def to_colour_mode(image: Image.Image, n_channels: int) -> Image.Image:
@@ -166,11 +172,9 @@ def _fill(
                 store[index] = pixels
             progress.advance()
     if unreadable:
-        listed = "\n  ".join(unreadable[:MAX_LISTED])
-        more = len(unreadable) - MAX_LISTED
-        rest = f"\n  ... and {more} more" if more > 0 else ""
+        listed = listed_below(unreadable, MAX_LISTED)
         raise DataError(
-            f"{len(unreadable)} of {len(images)} images cannot be read:\n  {listed}{rest}\n"
+            f"{len(unreadable)} of {len(images)} images cannot be read:{listed}\n"
             "Repair or remove them: a ranking on part of the images would not be the one asked for."
         )
 
