@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from ckptsel.common.progress import Progress
 from ckptsel.errors import MAX_LISTED, DataError, listed_below
 from ckptsel.target.images import ImageSet, digest_of
+from ckptsel.target.workers import batches_of, loader_options, worker_deaths_named
 
 PIXELS_VERSION = 1
 """Part of the cache key; raised whenever the same settings would give other pixels."""
@@ -105,7 +106,7 @@ def decode(
 
     cache: folder of decoded pixels (the array is then mapped from disk), None for memory only.
     n_workers: processes that decode; 0 decodes in this one. Has no effect on the pixels.
-    Raises DataError naming up to ten images that cannot be read.
+    Raises DataError naming up to ten images that cannot be read, or a worker process that died.
     """
     shape = (len(images), *preprocessing.input_size)
     if cache is None:
@@ -164,8 +165,9 @@ def _fill(
 ) -> None:
     unreadable: list[str] = []
     dataset = _DecodedImages(images, preprocessing)
-    with Progress(f"decode {images.split}", len(images), quiet=quiet) as progress:
-        for index, pixels, problem in _decoded(dataset, n_workers):
+    task = f"decode {images.split}"
+    with Progress(task, len(images), quiet=quiet) as progress, worker_deaths_named(task):
+        for index, pixels, problem in _decoded(dataset, n_workers, task):
             if problem:
                 unreadable.append(f"{images.locate(index)} ({problem})")
             else:
@@ -179,8 +181,9 @@ def _fill(
         )
 
 
-def _decoded(dataset: _DecodedImages, n_workers: int) -> Iterator[tuple[int, Any, str]]:
+def _decoded(dataset: _DecodedImages, n_workers: int, task: str) -> Iterator[tuple[int, Any, str]]:
     if n_workers == 0:
         return (dataset[i] for i in range(len(dataset)))
-    loader = DataLoader(dataset, batch_size=32, num_workers=n_workers, collate_fn=list)
-    return (item for batch in loader for item in batch)
+    options = loader_options(n_workers)
+    loader = DataLoader(dataset, batch_size=32, collate_fn=list, **options)
+    return (item for batch in batches_of(loader, task) for item in batch)
