@@ -90,14 +90,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 
-def listed_lines(items: Sequence[str], most: int = MAX_LISTED) -> str:
-    """Items for a message, one a line and indented, the first `most` of them and how many more."""
-    more = len(items) - most
-    shown = [*items[:most], *([f"... and {more} more"] if more > 0 else [])]
-    return "\n".join(f"  {item}" for item in shown)
-
-
 def listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
     """Names for a message, the first `most` of them: 'a, b and 3 more'."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def listed_below(lines: Sequence[str], most: int = MAX_LISTED) -> str:
+    """The same with a line for each, below what is said before: '\\n  a\\n  b\\n  ... and 3 more'."""
+    more = len(lines) - most
+    shown = [*lines[:most], *([f"... and {more} more"] if more > 0 else [])]
+    return "".join(f"\n  {line}" for line in shown)

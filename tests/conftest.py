@@ -14,6 +14,7 @@ from ckptsel import cli
 from ckptsel.features import cifar_resnet  # noqa: F401
 from ckptsel.reproduce.run import write_parquet
 from ckptsel.target.images import ImageSet
+from ckptsel.target.samples import MemorySamples
 
 # Small products are slower on several threads, and tests may share the cores.
 torch.set_num_threads(1)
@@ -103,9 +104,7 @@ def make_data(folder: Path, split: str, n: int, mode: str) -> None:
         split=split,
         labels=labels,
         class_names=tuple("abcdefghij"),
-        open_image=lambda i: Image.fromarray(pixels[i]),
-        image_bytes=lambda i: pixels[i].tobytes(),
-        locate=str,
+        samples=MemorySamples.of(pixels),
     )
     write_parquet(folder / f"{split}-00000-of-00001.parquet", images)
 

@@ -1,6 +1,5 @@
 """Decoding: modes, rotation, the store, and images that cannot be read."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,19 +17,29 @@ from ckptsel.target.sources import open_source
 SETTINGS = Preprocessing((3, 8, 8), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 1.0)
 
 
-def image_set(images: list[Image.Image | Callable[[], Image.Image]]) -> ImageSet:
-    def open_image(i: int) -> Image.Image:
-        image = images[i]
-        return image if isinstance(image, Image.Image) else image()
+class Opened:
+    """Samples that are opened by being called, whatever comes of it."""
 
-    return ImageSet(
-        split="train",
-        labels=np.arange(len(images)),
-        class_names=tuple(map(str, range(len(images)))),
-        open_image=open_image,
-        image_bytes=lambda i: str(len(images)).encode(),
-        locate=lambda i: f"image-{i}",
-    )
+    def __init__(self, images: list[Callable[[], Image.Image]]) -> None:
+        self._images = images
+
+    def open(self, index: int) -> Image.Image:
+        return self._images[index]()
+
+    def read(self, index: int) -> bytes:
+        return str(len(self._images)).encode()
+
+    def locate(self, index: int) -> str:
+        return f"image-{index}"
+
+
+def image_set(images: list[Callable[[], Image.Image]]) -> ImageSet:
+    names = tuple(map(str, range(len(images))))
+    return ImageSet("train", np.arange(len(images)), names, Opened(images))
+
+
+def blank() -> Image.Image:
+    return Image.new("RGB", (4, 4))
 
 
 def test_16_bit_grey_keeps_its_high_bits() -> None:
@@ -70,27 +79,37 @@ def test_pixels_are_those_of_timms_transform() -> None:
     image = Image.fromarray(random.integers(0, 256, (20, 30, 3)).astype(np.uint8))
     settings = Preprocessing((3, 8, 8), "bicubic", SETTINGS.mean, SETTINGS.std, 0.8)
     expected = create_transform(**settings.to_dict(), is_training=False)(image)
-    pixels = decode(image_set([image]), settings, None, quiet=True)
+    pixels = decode(image_set([lambda: image]), settings, None, quiet=True)
     ours = normalise(torch.from_numpy(pixels), settings)[0]
     assert torch.allclose(ours, expected, atol=1e-5)
 
 
-def test_decoded_once_and_the_same_with_two_workers(images: Path, tmp_path: Path) -> None:
+def test_normalised_images_lie_in_memory_as_asked() -> None:
+    pixels = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    plain = normalise(pixels, SETTINGS)
+    last = normalise(pixels, SETTINGS, torch.channels_last)
+    assert plain.is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(plain, last)
+
+
+def test_decoded_once_and_the_same_with_two_workers(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train = open_source(str(images)).read("train")
     first = decode(train, SETTINGS, tmp_path / "store", quiet=True)
-    forked = decode(train, SETTINGS, None, n_workers=2, quiet=True)
-    assert np.array_equal(first, forked)
-    closed = dataclasses.replace(train, open_image=None)
-    assert np.array_equal(decode(closed, SETTINGS, tmp_path / "store", quiet=True), first)
+    by_workers = decode(train, SETTINGS, None, n_workers=2, quiet=True)
+    assert np.array_equal(first, by_workers)
+    monkeypatch.setattr("ckptsel.target.samples.FileSamples.open", None)
+    assert np.array_equal(decode(train, SETTINGS, tmp_path / "store", quiet=True), first)
 
 
 def test_up_to_ten_unreadable_images_are_listed(tmp_path: Path) -> None:
     def fail() -> Image.Image:
         raise OSError("broken")
 
-    good = Image.new("RGB", (4, 4))
     with pytest.raises(DataError) as caught:
-        decode(image_set([good] + [fail] * 12), SETTINGS, tmp_path, quiet=True)
+        decode(image_set([blank] + [fail] * 12), SETTINGS, tmp_path, quiet=True)
     message = str(caught.value)
     assert message.startswith("12 of 13 images cannot be read:\n  image-1 (OSError: broken)")
     assert message.count("(OSError: broken)") == 10
@@ -112,5 +131,5 @@ def test_an_interrupted_decode_leaves_nothing_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        decode(image_set([Image.new("RGB", (4, 4)), interrupt]), SETTINGS, tmp_path, quiet=True)
+        decode(image_set([blank, interrupt]), SETTINGS, tmp_path, quiet=True)
     assert list(tmp_path.iterdir()) == []

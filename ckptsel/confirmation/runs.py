@@ -199,8 +199,7 @@ class Task:
             return self.workspace.backbone.features(example).shape[1]
 
     def _prepare(self, pixels: Tensor) -> Tensor:
-        images = normalise(pixels, self.workspace.backbone.preprocessing)
-        return images.contiguous(memory_format=torch.channels_last)
+        return normalise(pixels, self.workspace.backbone.preprocessing, torch.channels_last)
 
     def _inputs(
         self, checkpoint: Checkpoint, indices: NDArray[np.int64]

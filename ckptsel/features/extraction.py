@@ -101,7 +101,7 @@ def _features_of_batch(
     raw = torch.from_numpy(np.array(batch))
     if device.startswith("cuda"):
         raw = raw.pin_memory().to(device, non_blocking=True)
-    images = normalise(raw, backbone.preprocessing).contiguous(memory_format=torch.channels_last)
+    images = normalise(raw, backbone.preprocessing, torch.channels_last)
     enabled = autocast_dtype is not None
     with torch.autocast(torch.device(device).type, dtype=autocast_dtype, enabled=enabled):
         return backbone.features(images).float()

@@ -28,6 +28,7 @@ from ckptsel.reproduce.recipes import Pretraining
 from ckptsel.target.images import ImageSet
 from ckptsel.target.pixels import Preprocessing, auto_workers, decode, normalise, to_colour_mode
 from ckptsel.target.sources import open_source
+from ckptsel.target.workers import batches_of, loader_options, worker_deaths_named
 from ckptsel.training.loop import Batch, TensorBatches, compose, epoch_generator, stream_state
 
 EVALUATION_BATCH = 500
@@ -63,7 +64,7 @@ def open_source_data(
     preprocessing = preprocessing_of(recipe)
 
     def prepare(pixels: Tensor) -> Tensor:
-        return normalise(pixels, preprocessing).contiguous(memory_format=torch.channels_last)
+        return normalise(pixels, preprocessing, torch.channels_last)
 
     def in_memory(images: ImageSet, batch_size: int, augment: Any) -> TensorBatches:
         pixels = torch.from_numpy(_decoded(images, preprocessing, recipe, quiet))
@@ -128,19 +129,18 @@ class StreamedBatches:
         self._n_workers = auto_workers(None, len(images)) // world.local_size
 
     def __iter__(self) -> Iterator[Batch]:
-        on_gpu = self._device.startswith("cuda")
         loader = DataLoader(
             self._dataset,
             batch_sampler=self._indices,
-            num_workers=self._n_workers,
-            pin_memory=on_gpu,
-            # A GPU's context does not survive a fork.
-            multiprocessing_context="forkserver" if on_gpu and self._n_workers else None,
+            pin_memory=self._device.startswith("cuda"),
+            **loader_options(self._n_workers),
         )
-        for pixels, labels in loader:
-            inputs = normalise(pixels.to(self._device, non_blocking=True), self._preprocessing)
-            channels_last = inputs.contiguous(memory_format=torch.channels_last)
-            yield channels_last, labels.to(self._device, non_blocking=True)
+        task = "read source images"
+        with worker_deaths_named(task):
+            for pixels, labels in batches_of(loader, task):
+                raw = pixels.to(self._device, non_blocking=True)
+                inputs = normalise(raw, self._preprocessing, torch.channels_last)
+                yield inputs, labels.to(self._device, non_blocking=True)
 
 
 class _Crops(Dataset[tuple[Tensor, int]]):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ckptsel.common.devices import default_device
 from ckptsel.common.files import read_json
-from ckptsel.errors import InputError, listed_lines
+from ckptsel.errors import InputError, listed_below
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.ranking.rank import SCORES_VERSION, rank
 from ckptsel.reproduce.paper_claims import check_claims
@@ -40,7 +40,7 @@ def verify(folder: Path, quiet: bool = False) -> list[str]:
         right.append(found)
         wrong += problems
     if wrong:
-        raise InputError(f"{len(wrong)} things in {folder} do not agree:\n{listed_lines(wrong)}")
+        raise InputError(f"{len(wrong)} things in {folder} do not agree:{listed_below(wrong)}")
     return right
 
 

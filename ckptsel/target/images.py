@@ -1,7 +1,7 @@
 """Labelled images of one split, opened one at a time, and the digest that they are known by."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ckptsel.errors import DataError
+from ckptsel.target.samples import DatasetSamples, FileSamples, Samples
 
 DIGEST_BLOCK = 64
 """Images that one thread reads and digests at a time."""
@@ -22,21 +23,29 @@ DIGEST_BLOCK = 64
 class ImageSet:
     """Labelled images of one split.
 
-    labels: (N,) int64, each an index into `class_names`.
-    open_image: index -> PIL image as stored (any mode).
-    image_bytes: index -> what tells the image from any other: its file as stored.
-    locate: index -> where the image lies, for messages.
+    labels: (N,) int64, each an index into `class_names`. samples: the images, in the same order.
+    Can be pickled: worker processes, however they are started, open the images by themselves.
     """
 
     split: str
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
-    open_image: Callable[[int], Image.Image]
-    image_bytes: Callable[[int], bytes]
-    locate: Callable[[int], str]
+    samples: Samples
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def open_image(self, index: int) -> Image.Image:
+        """An image as stored (any mode). Raises what Pillow raises where it cannot be read."""
+        return self.samples.open(index)
+
+    def image_bytes(self, index: int) -> bytes:
+        """What tells the image from any other: its file as stored. Raises OSError."""
+        return self.samples.read(index)
+
+    def locate(self, index: int) -> str:
+        """Where an image lies, for messages."""
+        return self.samples.locate(index)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -62,22 +71,19 @@ class ImageSet:
             split=self.split,
             labels=self.labels[indices],
             class_names=self.class_names,
-            open_image=lambda i: self.open_image(int(indices[i])),
-            image_bytes=lambda i: self.image_bytes(int(indices[i])),
-            locate=lambda i: self.locate(int(indices[i])),
+            samples=self.samples.take(indices),
         )
 
 
 def files_as_image_set(
     split: str, paths: list[Path], labels: list[int], class_names: tuple[str, ...]
 ) -> ImageSet:
+    """Image files as images of one split, in the order of `paths` and `labels`."""
     return ImageSet(
         split=split,
         labels=np.array(labels, dtype=np.int64),
         class_names=class_names,
-        open_image=lambda i: Image.open(paths[i]),
-        image_bytes=lambda i: paths[i].read_bytes(),
-        locate=lambda i: str(paths[i]),
+        samples=FileSamples.of(paths),
     )
 
 
@@ -90,20 +96,15 @@ def dataset_as_image_set(
 ) -> ImageSet:
     """A dataset of (image, label) pairs as images of one split; numbers where names are missing.
 
-    Its images are known by name, split, folder and index, since their files are the dataset's own.
+    Raises DataError where a label is not a whole number from 0.
     """
     labels = whole_numbers(_labels_of(samples), f"{name}, split {split}")
-    n_classes = int(labels.max(initial=-1)) + 1
-    if len(class_names) < n_classes:
-        class_names = tuple(str(i) for i in range(n_classes))
-    where = str(data_root.resolve()) if data_root else ""
+    folder = str(data_root.resolve()) if data_root else ""
     return ImageSet(
         split=split,
         labels=labels,
-        class_names=class_names,
-        open_image=lambda i: samples[i][0],
-        image_bytes=lambda i: f"{name}:{split}:{where}:{i}".encode(),
-        locate=lambda i: f"image {i} of {name}, split {split}",
+        class_names=names_or_numbers(class_names, labels),
+        samples=DatasetSamples(samples, name, split, folder, np.arange(len(labels))),
     )
 
 
@@ -131,6 +132,12 @@ def whole_numbers(values: Sequence[Any], where: str) -> NDArray[np.int64]:
                 "classes 0, 1, 2, ..., or sort the images into one folder a class."
             )
     return labels
+
+
+def names_or_numbers(names: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[str, ...]:
+    """The names of the classes, or 0, 1, 2, ... where there are fewer than labels ask for."""
+    n_classes = int(labels.max(initial=-1)) + 1
+    return names if len(names) >= n_classes else tuple(str(i) for i in range(n_classes))
 
 
 def digest_of(*parts: str | bytes) -> str:

@@ -23,13 +23,12 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
 from ckptsel.common.progress import Progress
-from ckptsel.errors import DataError
+from ckptsel.errors import MAX_LISTED, DataError, listed_below
 from ckptsel.target.images import ImageSet, digest_of
+from ckptsel.target.workers import batches_of, loader_options, worker_deaths_named
 
 PIXELS_VERSION = 1
 """Part of the cache key; raised whenever the same settings would give other pixels."""
-
-MAX_LISTED = 10
 
 PARALLEL_FROM = 5000
 """Images from which starting worker processes costs less than it saves."""
@@ -59,12 +58,20 @@ class Preprocessing:
         )
 
 
-def normalise(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """uint8 pixels (N, C, H, W) as float32, with the mean taken off and divided by std."""
+def normalise(
+    pixels: torch.Tensor,
+    preprocessing: Preprocessing,
+    memory_format: torch.memory_format | None = None,
+) -> torch.Tensor:
+    """uint8 pixels (N, C, H, W) as float32, with the mean taken off and divided by std.
+
+    memory_format: how the result lies in memory, such as `torch.channels_last`; None leaves it.
+    """
     shape = (1, -1, 1, 1)
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(shape) * 255
     std = torch.tensor(preprocessing.std, device=pixels.device).view(shape) * 255
-    return (pixels.float() - mean) / std
+    images = (pixels.float() - mean) / std
+    return images if memory_format is None else images.contiguous(memory_format=memory_format)
 
 
 def to_colour_mode(image: Image.Image, n_channels: int) -> Image.Image:
@@ -99,7 +106,7 @@ def decode(
 
     cache: folder of decoded pixels (the array is then mapped from disk), None for memory only.
     n_workers: processes that decode; 0 decodes in this one. Has no effect on the pixels.
-    Raises DataError naming up to ten images that cannot be read.
+    Raises DataError naming up to ten images that cannot be read, or a worker process that died.
     """
     shape = (len(images), *preprocessing.input_size)
     if cache is None:
@@ -158,25 +165,25 @@ def _fill(
 ) -> None:
     unreadable: list[str] = []
     dataset = _DecodedImages(images, preprocessing)
-    with Progress(f"decode {images.split}", len(images), quiet=quiet) as progress:
-        for index, pixels, problem in _decoded(dataset, n_workers):
+    task = f"decode {images.split}"
+    with Progress(task, len(images), quiet=quiet) as progress, worker_deaths_named(task):
+        for index, pixels, problem in _decoded(dataset, n_workers, task):
             if problem:
                 unreadable.append(f"{images.locate(index)} ({problem})")
             else:
                 store[index] = pixels
             progress.advance()
     if unreadable:
-        listed = "\n  ".join(unreadable[:MAX_LISTED])
-        more = len(unreadable) - MAX_LISTED
-        rest = f"\n  ... and {more} more" if more > 0 else ""
+        listed = listed_below(unreadable, MAX_LISTED)
         raise DataError(
-            f"{len(unreadable)} of {len(images)} images cannot be read:\n  {listed}{rest}\n"
+            f"{len(unreadable)} of {len(images)} images cannot be read:{listed}\n"
             "Repair or remove them: a ranking on part of the images would not be the one asked for."
         )
 
 
-def _decoded(dataset: _DecodedImages, n_workers: int) -> Iterator[tuple[int, Any, str]]:
+def _decoded(dataset: _DecodedImages, n_workers: int, task: str) -> Iterator[tuple[int, Any, str]]:
     if n_workers == 0:
         return (dataset[i] for i in range(len(dataset)))
-    loader = DataLoader(dataset, batch_size=32, num_workers=n_workers, collate_fn=list)
-    return (item for batch in loader for item in batch)
+    options = loader_options(n_workers)
+    loader = DataLoader(dataset, batch_size=32, collate_fn=list, **options)
+    return (item for batch in batches_of(loader, task) for item in batch)

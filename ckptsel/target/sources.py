@@ -5,17 +5,30 @@ opened one at a time. Nothing is decoded here.
 """
 
 import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from ckptsel.errors import DataError, did_you_mean
-from ckptsel.target.images import ImageSet, dataset_as_image_set, files_as_image_set, whole_numbers
+from ckptsel.target.images import (
+    ImageSet,
+    dataset_as_image_set,
+    files_as_image_set,
+    names_or_numbers,
+    whole_numbers,
+)
+from ckptsel.target.parquet import (
+    ParquetColumn,
+    ParquetSamples,
+    RowGroup,
+    read_schema,
+    read_values,
+)
 
 SPLIT_NAMES = {
     "train": "train",
@@ -142,7 +155,7 @@ class CsvSource:
 
     def read(self, split: str) -> ImageSet:
         labels = whole_numbers([row[self._label] for row in self._rows], str(self.path))
-        class_names = tuple(str(i) for i in range(int(labels.max()) + 1))
+        class_names = names_or_numbers((), labels)
         chosen = [i for i, row in enumerate(self._rows) if self._split_of(row) == split]
         paths = [self.path.parent / self._rows[i][self._image] for i in chosen]
         missing = [path for path in paths if not path.is_file()]
@@ -190,48 +203,31 @@ class ParquetSource:
         return list(self._files)
 
     def read(self, split: str) -> ImageSet:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         files = self._files[split]
-        try:
-            schema = pq.read_schema(files[0])
-            image_column = self._choose_image_column(schema)
-            label_column = _choose_column(
-                files[0],
-                schema.names,
-                self._label_column,
-                (*_features_of_type(schema, "ClassLabel"), *LABEL_COLUMNS),
-                "label",
-            )
-            columns = [image_column, label_column]
-            # Not pq.read_table, which imports pandas for a second.
-            table = pa.concat_tables(pq.ParquetFile(file).read(columns) for file in files)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"cannot read {files[0]}: {error}. Is it a whole file?") from error
-        images = table.column(image_column)
-        where = f"column {label_column!r} of {files[0]}"
-        labels = whole_numbers(table.column(label_column).to_pylist(), where)
-        names = _class_names_in(schema, label_column)
-        n_classes = int(labels.max(initial=-1)) + 1
-        if len(names) < n_classes:
-            names = tuple(str(i) for i in range(n_classes))
-
-        def image_bytes(index: int) -> bytes:
-            value = images[index].as_py()
-            data = value if isinstance(value, bytes) else (value or {}).get("bytes")
-            if data is None:
-                raise OSError("no image bytes in this row (only a path?)")
-            return data
-
+        schema = read_schema(files[0])
+        image_column = self._choose_image_column(schema)
+        label_column = self._choose_label_column(files[0], schema)
+        values: list[Any] = []
+        groups: list[RowGroup] = []
+        for file in files:
+            names = read_schema(file).names
+            for name, role in ((image_column, "image"), (label_column, "label")):
+                _choose_column(file, names, name, (), role)
+            more_values, more_groups = read_values(file, label_column)
+            values += more_values
+            groups += more_groups
+        labels = whole_numbers(values, f"column {label_column!r} of {files[0]}")
+        column = ParquetColumn(image_column, groups)
         return ImageSet(
             split=split,
             labels=labels,
-            class_names=names,
-            open_image=lambda i: Image.open(io.BytesIO(image_bytes(i))),
-            image_bytes=image_bytes,
-            locate=lambda i: f"row {i} of split {split} of {self.root}",
+            class_names=names_or_numbers(_class_names_in(schema, label_column), labels),
+            samples=ParquetSamples(column, np.arange(len(labels)), str(self.root), split),
         )
+
+    def _choose_label_column(self, file: Path, schema: Any) -> str:
+        usual = (*_features_of_type(schema, "ClassLabel"), *LABEL_COLUMNS)
+        return _choose_column(file, schema.names, self._label_column, usual, "label")
 
     def _choose_image_column(self, schema: Any) -> str:
         import pyarrow as pa

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsel.errors import DataError, UsageError, listed
+from ckptsel.errors import MAX_LISTED, DataError, UsageError, listed
 from ckptsel.target.images import ImageSet, digest_of
-from ckptsel.target.pixels import MAX_LISTED
 from ckptsel.target.sources import Source, open_source
 from ckptsel.target.splits import (
     HOLDOUT_ABOVE,

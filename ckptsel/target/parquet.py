@@ -1,0 +1,147 @@
+"""Images in parquet files: each process reads the row groups that it needs, when it needs them.
+
+What is passed on is where the rows lie. What was read is not: the next process reads it again.
+"""
+
+import contextlib
+import io
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ckptsel.errors import DataError
+
+KEPT_BYTES = 256 * 2**20
+"""Read row groups that one process keeps: small sets whole, of large ones those in use."""
+
+KEPT_GROUPS = 2
+"""Kept whatever their size: threads that read in order stand on both sides of a border."""
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a parquet file: its number in the file, and how many rows it has."""
+
+    path: str
+    number: int
+    n_rows: int
+
+
+class ParquetColumn:
+    """One column of several row groups, read as one sequence of values. Threads may share it.
+
+    It pickles as the names of its row groups.
+    """
+
+    def __init__(self, name: str, groups: Sequence[RowGroup]) -> None:
+        self._name, self._groups = name, tuple(groups)
+        self._ends = list(accumulate(group.n_rows for group in groups))
+        self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["ParquetColumn"], tuple[str, tuple[RowGroup, ...]]]:
+        return ParquetColumn, (self._name, self._groups)
+
+    def value(self, row: int) -> Any:
+        """The value in a row, as Python has it. Raises OSError where it cannot be read."""
+        number = bisect_right(self._ends, row)
+        start = self._ends[number] - self._groups[number].n_rows
+        return self._column_of(number)[row - start].as_py()
+
+    def _column_of(self, number: int) -> Any:
+        with self._lock:  # so that threads do not read one row group several times
+            if number not in self._kept:
+                self._kept[number] = _read_group(self._groups[number], self._name)
+                self._forget_oldest()
+            self._kept.move_to_end(number)
+            return self._kept[number]
+
+    def _forget_oldest(self) -> None:
+        size = sum(column.nbytes for column in self._kept.values())
+        while size > KEPT_BYTES and len(self._kept) > KEPT_GROUPS:
+            _, oldest = self._kept.popitem(last=False)
+            size -= oldest.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class ParquetSamples:
+    """One row an image. rows: (N,) int64 in the column. root, split: for messages."""
+
+    column: ParquetColumn
+    rows: NDArray[np.int64]
+    root: str
+    split: str
+
+    def read(self, index: int) -> bytes:
+        value = self.column.value(int(self.rows[index]))
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            raise OSError("no image bytes in this row (only a path?)")
+        return data
+
+    def open(self, index: int) -> Image.Image:
+        return Image.open(io.BytesIO(self.read(index)))
+
+    def locate(self, index: int) -> str:
+        return f"row {self.rows[index]} of split {self.split} of {self.root}"
+
+    def take(self, indices: NDArray[np.int64]) -> "ParquetSamples":
+        return ParquetSamples(self.column, self.rows[indices], self.root, self.split)
+
+
+def read_schema(file: Path) -> Any:
+    """The Arrow schema of a file. Raises DataError where it is not a whole parquet file."""
+    import pyarrow.parquet as pq
+
+    with _named_if_broken(file):
+        return pq.read_schema(file)
+
+
+def read_values(file: Path, column: str) -> tuple[list[Any], list[RowGroup]]:
+    """All values of a small column, and the row groups of the file that they lie in.
+
+    Raises DataError where the file cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    # Not pq.read_table, which imports pandas for a second.
+    with _named_if_broken(file), pq.ParquetFile(file) as opened:
+        values = opened.read([column]).column(column).to_pylist()
+        sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+    return values, [RowGroup(str(file), i, n) for i, n in enumerate(sizes)]
+
+
+@contextlib.contextmanager
+def _named_if_broken(file: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"cannot read {file}: {error}. Is it a whole file?") from error
+
+
+def _read_group(group: RowGroup, column: str) -> Any:
+    """A column of one row group. The file is closed again: no process shares its place in it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(group.path) as file:
+            # Without Arrow's threads, which a forked process does not have.
+            table = file.read_row_group(group.number, [column], use_threads=False)
+        values = table.column(column)
+    except (pa.ArrowException, IndexError, KeyError) as error:
+        raise OSError(f"cannot read column {column!r} of {group.path}: {error}") from error
+    if len(values) != group.n_rows:
+        raise OSError(f"{group.path} has changed since its labels were read")
+    return values
