@@ -29,7 +29,7 @@ def test_formats(run, trajectory: Path, images: Path, form: str) -> None:
     assert code == 0
     if form == "json":
         value = json.loads(out)
-        assert value["schema"] == "ckptsel.ranking/1"
+        assert value["schema"] == "ckptsel.ranking/2"
         assert len(value["checkpoints"]) == 3
     else:
         assert "checkpoint-005" in out

@@ -335,7 +335,7 @@ def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
         if row.confirmed:
             probe, trained = row.scores["linear_probe"], row.confirmed["fe"]
             assert trained.low <= probe.value <= trained.high
-            assert probe.low <= trained.accuracy <= probe.high
+            assert probe.low <= trained.accuracy.value <= probe.high
     assert 2 <= ranking[ranking.best].epoch <= 10
     assert ranking.baselines["last"].by == "confirmed" and ranking.baselines["last"].low > 0.03
     tau = ranking.confirmation["fe"].agreement["linear_probe"].kendall_tau
@@ -349,4 +349,4 @@ def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
     )
     assert tuned.goal == "ft" and tuned.confirmation.keys() == {"fe", "ft"}
     best = tuned[tuned.best].confirmed["ft"]
-    assert best.state == "won" and best.accuracy > 0.6
+    assert best.state == "won" and best.accuracy.value > 0.6

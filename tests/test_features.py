@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ckptsel import features as module
 from ckptsel.errors import FeatureError
+from ckptsel.features import extraction as module
 from ckptsel.features.encoders import Backbone, build_backbone
 from ckptsel.features.extraction import check_features, extract_features, feature_key
 from ckptsel.target.pixels import normalise

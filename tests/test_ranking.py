@@ -65,6 +65,7 @@ def ranked() -> Ranking:
         time_s={},
         created="2026-01-01T00:00:00+00:00",
         version="0.1.0",
+        units={"linear_probe": "accuracy", "linear_probe_loglik": "nats", "logme": "nats"},
     )
 
 
@@ -88,7 +89,7 @@ def test_baselines_are_the_last_and_the_best_by_source_accuracy(ranked: Ranking)
     source = ranked.baselines["source_accuracy"]
     assert source.name == "b"
     assert source.difference == pytest.approx(0.1)
-    assert 0.08 < source.low < 0.1 < source.high < 0.12
+    assert 0.08 < source.ahead.low < 0.1 < source.ahead.high < 0.12
 
 
 def test_the_summary_is_a_sentence_with_numbers(ranked: Ranking) -> None:
@@ -101,7 +102,7 @@ def test_the_summary_is_a_sentence_with_numbers(ranked: Ranking) -> None:
 
 def test_json_goes_there_and_back(ranked: Ranking) -> None:
     value = json.loads(json.dumps(ranked.to_dict()))
-    assert value["schema"] == "ckptsel.ranking/1"
+    assert value["schema"] == "ckptsel.ranking/2"
     assert value["ckptsel"] == "0.1.0"
     assert Ranking.from_dict(value) == ranked
     value["from the future"] = 1
@@ -110,7 +111,7 @@ def test_json_goes_there_and_back(ranked: Ranking) -> None:
 
 
 def test_another_schema_is_refused() -> None:
-    with pytest.raises(InputError, match="schema 'other/9', expected 'ckptsel.ranking/1'"):
+    with pytest.raises(InputError, match="schema 'other/9', expected 'ckptsel.ranking/2'"):
         Ranking.from_dict({"schema": "other/9"})
 
 

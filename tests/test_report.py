@@ -50,7 +50,7 @@ def test_every_score_is_a_series_with_the_numbers_of_the_ranking(confirmed: Rank
     probe, trained = by_key["linear_probe", row.name], by_key["confirmed_ft", row.name]
     assert (axis.name, axis.is_log, probe["x"]) == ("epoch", True, 5)
     assert probe["low"] == pytest.approx(100 * row.scores["linear_probe"].low)
-    assert trained["value"] == pytest.approx(100 * row.confirmed["ft"].accuracy, abs=1e-3)
+    assert trained["value"] == pytest.approx(100 * row.confirmed["ft"].accuracy.value, abs=1e-3)
     assert by_key["logme", row.name]["low"] is None
     assert len(records) == 14 * (len(row.scores) + 2 + 1)
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ckptsel.common.files import csv_text
+from ckptsel.errors import listed
 from ckptsel.report.confirmation_tables import (
     agreement_cells,
     agreement_title,
@@ -70,10 +71,7 @@ def _flag_lines(ranking: Ranking) -> list[str]:
         for name, score in row.scores.items():
             for flag in score.flags:
                 flagged.setdefault(f"{name}: {flag}", []).append(row.name)
-    return [
-        f"{flag} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
-        for flag, names in flagged.items()
-    ]
+    return [f"{flag} ({listed(names, 3)})" for flag, names in flagged.items()]
 
 
 def table_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
