@@ -5,26 +5,40 @@ import dataclasses
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import ckptsel
-from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.checkpoints.scan import (
+    Checkpoint,
+    digest_weights,
+    in_training_order,
+    scan_checkpoints,
+)
+from ckptsel.confirmation.confirm import _agreement
 from ckptsel.confirmation.learning_rate import choose_rate
 from ckptsel.confirmation.protocols import FE, FT
 from ckptsel.confirmation.race import race
-from ckptsel.confirmation.reorder import _behind_best
+from ckptsel.confirmation.reorder import _behind_best, reorder
 from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.features.extraction import feature_key
 from ckptsel.features.store import Cache
+from ckptsel.gating.baseline import _unpaired
+from ckptsel.gating.gate import FAIL, PASS, hold_against
 from ckptsel.ranking import rank as ranking_module
 from ckptsel.ranking.rank import _score_key
 from ckptsel.ranking.uncertainty import bootstrap_means, find_tie_set, seed_and_image_means
 from ckptsel.ranking.workspace import open_workspace
-from ckptsel.scores import ScoreInputs, known_scores
-from ckptsel.settings.options import RankSettings
+from ckptsel.results.ranking import Ranking, arrange, order_rows
+from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
+from ckptsel.settings.options import Policy, RankSettings
+from ckptsel.target.pixels import Preprocessing
 from ckptsel.target.splits import plan_cross_validation, plan_holdout, plan_validation
+from tests.test_ranking import make_row
 
 # ------------------------------------------------------------------- intervals and tie sets
 
@@ -40,7 +54,7 @@ def test_how_often_the_tie_set_leaves_out_one_so_many_standard_errors_behind(
     n_errors: float, least: float, most: float
 ) -> None:
     random = np.random.default_rng(0)
-    n_trials, n_images, left_out = 500, 100, 0
+    n_trials, n_images, left_out = 400, 60, 0
     for trial in range(n_trials):
         behind = random.standard_normal(n_images) + n_errors / np.sqrt(n_images)
         easy = 3 * random.standard_normal(n_images)
@@ -187,6 +201,17 @@ def test_the_paper_probe_is_drawn_by_the_seed_and_the_main_part_by_the_energy() 
     assert few.details["n_features"] < many.details["n_features"]
 
 
+def test_the_settings_of_a_ranking_reach_its_scores(trajectory: Path, images: Path) -> None:
+    for name in ("checkpoint-005", "checkpoint-010"):
+        (trajectory / f"{name}.safetensors").unlink()
+    options = {"goal": "ft", "scores": ("main_component",), "cache": False}
+    (usual,) = ckptsel.rank(trajectory, images, **options)
+    (other,) = ckptsel.rank(trajectory, images, energy=0.3, probe="paper", **options)
+    usual, other = (row.scores["main_component"].details for row in (usual, other))
+    assert other["n_features"] < usual["n_features"]
+    assert "C" in usual and "C" not in other
+
+
 # ----------------------------------------------------------------------------------- folds
 
 
@@ -205,6 +230,8 @@ def test_every_repeat_has_folds_of_its_own_that_cover_each_image_once() -> None:
         together.append(fold_of[:, None] == fold_of)
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert not np.array_equal(together[a], together[b])
+    holdouts = [plan_holdout(labels, 0.2, seed=seed).evaluated for seed in (0, 1)]
+    assert not np.array_equal(*holdouts)
     other = plan_cross_validation(labels, seed=1)
     pairs = zip(plan.folds, other.folds, strict=True)
     assert not any(np.array_equal(mine[1], its[1]) for mine, its in pairs)
@@ -385,51 +412,314 @@ def test_held_out_images_change_nothing_of_a_run(
     assert not np.array_equal(predictions[0][~kept], predictions[1][~kept])
 
 
+class MadeRun:
+    """In place of a training run: an accuracy by rate and checkpoint, None where it diverges."""
+
+    accuracy: ClassVar[dict[float, tuple[float | None, ...]]] = {}
+
+    def __init__(self, task, checkpoint, seed: int, lr: float) -> None:
+        self.task = task
+        self.reached = self.accuracy[lr][int(checkpoint.epoch) // 5]
+        self.record = SimpleNamespace(points=[SimpleNamespace(held_accuracy=self.reached)])
+
+    def advance(self, to_step: int) -> object:
+        return None if self.reached is None else ()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "chosen"),
+    [
+        # The mean over all checkpoints counts, not the best of them.
+        ({0.01: (0.6, 0.6, 0.6), 0.1: (0.9, 0.4, 0.4), 1.0: (0.5, 0.5, 0.5)}, 0.01),
+        # One that diverges rules its rate out, however good the others are.
+        ({0.01: (0.6, 0.6, 0.6), 0.1: (0.9, None, 0.9), 1.0: (0.5, 0.5, 0.5)}, 0.01),
+        # Of equals the lowest.
+        ({0.01: (0.5, 0.5, 0.5), 0.1: (0.7, 0.7, 0.7), 1.0: (0.7, 0.7, 0.7)}, 0.1),
+    ],
+)
+def test_the_rate_is_the_best_in_the_mean_of_those_that_train_all(
+    trajectory: Path, images: Path, tmp_path: Path, monkeypatch, accuracy, chosen: float
+) -> None:
+    protocol = dataclasses.replace(SHORT_FE, lrs=(0.01, 0.1, 1.0))
+    task = open_task(trajectory, images, protocol, tmp_path / "cache")
+    monkeypatch.setattr(MadeRun, "accuracy", accuracy)
+    monkeypatch.setattr("ckptsel.confirmation.learning_rate.Transfer", MadeRun)
+    assert choose_rate(task, scan_checkpoints(trajectory), 0, quiet=True).lr == chosen
+
+
 # ----------------------------------------------------------------------- the race and its order
 
 RUNGS = (10, 30, 90)
 COURSE = {
-    "winner": {10: 0.50, 30: 0.80, 90: 0.90},
-    "second": {10: 0.50, 30: 0.80, 90: 0.89},
-    "leaves": {10: 0.49, 30: 0.60},
-    "diverges": {10: 0.48, 30: 0.79},
+    "winner": {10: 0.75, 30: 0.80, 90: 0.90},
+    "diverges": {10: 0.75, 30: 0.79},
+    "leaves first": {10: 0.50},
+    "second": {10: 0.75, 30: 0.80, 90: 0.89},
+    "leaves then": {10: 0.74, 30: 0.45},
 }
-N_IMAGES = 1000
+N_IMAGES = 200
+
+
+def made_advance(course: dict[str, dict[int, float]]):
+    """Exact accuracies by candidate and step; without one it diverges."""
+    ease = np.random.default_rng(0).permutation(N_IMAGES) / N_IMAGES
+
+    def advance(name: str, seed: int, step: int) -> np.ndarray | None:
+        if step not in course[name]:
+            return None
+        # Before the end what a candidate gets right is its own, so that a point tells nobody apart.
+        own = ease if step == 90 else np.roll(ease, 17 * list(course).index(name))
+        return own < course[name][step]
+
+    return advance
 
 
 def raced():
-    """One that goes after the second rung, one that diverges after it, and two that go on."""
-    ease = np.random.default_rng(0).permutation(N_IMAGES) / N_IMAGES
-    noise = np.random.default_rng(1).random(N_IMAGES)
-
-    def advance(name: str, seed: int, step: int) -> np.ndarray | None:
-        accuracy = COURSE[name].get(step)
-        if accuracy is None:
-            return None
-        # Before the end what a candidate gets right is its own, so that a point tells nobody apart.
-        mixed = ease if step == 90 else np.roll(noise, 100 * list(COURSE).index(name))
-        return np.argsort(np.argsort(mixed, kind="stable")) < accuracy * N_IMAGES
-
-    ended = race(list(COURSE), (0, 1), RUNGS, advance, tolerance=0)
-    assert [step for step, there in ended.correct.items() if "leaves" in there] == [10, 30]
-    assert ended.winner == "winner"
+    """One that leaves after each of the first rungs, one that diverges, two that go on."""
+    ended = race(list(COURSE), (0, 1), RUNGS, made_advance(COURSE), tolerance=0, n_resamples=400)
+    there = {step: sorted(reached) for step, reached in ended.correct.items()}
+    assert there == {step: sorted(n for n in COURSE if step in COURSE[n]) for step in RUNGS}
     return ended
+
+
+UNTRIED = {"untried, better": -1.0, "untried, worse": -2.0}
+SCORED = {**dict.fromkeys(COURSE, 0.0), **UNTRIED}
+PER_IMAGE = {f"{name}/linear_probe/per_image": np.full(50, v) for name, v in SCORED.items()}
 
 
 def test_a_loser_is_compared_at_the_last_step_that_both_reached() -> None:
     ended = raced()
-    scored = {f"{name}/linear_probe/per_image": np.full(50, i) for i, name in enumerate(COURSE)}
-    scored["untried/linear_probe/per_image"] = np.full(50, -2.0)
     ranking = SimpleNamespace(score="linear_probe", settings={"n_resamples": 100, "seed": 0})
-
-    def behind(name: str):
-        return _behind_best(name, ended, ranking, scored)
-
-    assert behind("winner").value == 0
-    assert behind("second").value == pytest.approx(0.90 - 0.89)
-    assert behind("leaves").value == pytest.approx(0.80 - 0.60)
-    assert behind("diverges").value == pytest.approx(0.80 - 0.79)
+    behind = {name: _behind_best(name, ended, ranking, PER_IMAGE) for name in SCORED}
+    assert behind["winner"].value == 0
+    assert behind["second"].value == pytest.approx(0.90 - 0.89)
+    assert behind["leaves then"].value == pytest.approx(0.80 - 0.45)
+    assert behind["leaves first"].value == pytest.approx(0.75 - 0.50)
+    assert behind["diverges"].value == pytest.approx(0.80 - 0.79)
+    assert {behind[name].by for name in COURSE} == {"confirmed"}
     # Nothing but the score is there to compare with one that did not race.
-    assert behind("untried").value == pytest.approx(2.0)
-    assert {behind(name).by for name in COURSE} == {"confirmed"}
-    assert behind("untried").by == "linear_probe"
+    assert behind["untried, worse"].value == pytest.approx(2.0)
+    assert behind["untried, worse"].by == "linear_probe"
+
+
+def make_ranked(names: list[str], values: dict[str, float], best: str) -> Ranking:
+    """Those names in the order of training, by scores that say `values` of every image."""
+    rows = [make_row(name, i) for i, name in enumerate(names)]
+    results = {
+        name: {"linear_probe": ScoreResult(values[name], np.full(50, values[name]))}
+        for name in names
+    }
+    ordered, baselines = order_rows(rows, results, "linear_probe", 100, 0)
+    return Ranking(
+        goal="fe",
+        score="linear_probe",
+        checkpoints=tuple(ordered),
+        best=best,
+        tie_set=(best,),
+        baselines=baselines,
+        notes=(),
+        target={},
+        model={},
+        settings={"n_resamples": 100, "seed": 0},
+        environment={},
+        time_s={},
+        created="now",
+        version="0",
+    )
+
+
+def test_training_puts_first_what_went_furthest_then_what_scores_say_then_what_diverged() -> None:
+    ended = raced()
+    names = [*reversed(UNTRIED), *COURSE]
+    ranking = make_ranked(names, SCORED, best="leaves first")
+    reordered = reorder(ranking, "fe", {}, {"fe": ended}, PER_IMAGE)
+    assert [row.name for row in reordered] == [
+        "winner",
+        "second",
+        "leaves then",
+        "leaves first",
+        "untried, better",
+        "untried, worse",
+        "diverges",
+    ]
+    assert [row.rank for row in reordered] == [1, 2, 3, 4, 5, 6, 7]
+    assert reordered.best == "winner"
+    ties = [row.name for row in reordered if row.in_tie_set]
+    assert set(ties) == set(reordered.tie_set) == set(ended.tie_set)
+    by_score = {row.name: row.score_rank for row in ranking}
+    assert {row.name: row.score_rank for row in reordered} == by_score
+    # Those that left, and those that never ran, have no share in being the best.
+    shares = {row.name: row.p_best or 0.0 for row in reordered}
+    assert shares["winner"] + shares["second"] == pytest.approx(1)
+    assert sum(shares.values()) == pytest.approx(1)
+    # The last in training is what the baseline `last` names, and how far behind it is.
+    assert reordered.baselines["last"].name == "leaves then"
+
+
+def test_the_intervals_of_a_race_are_over_seeds_too_and_stay_accuracies() -> None:
+    """Two seeds that differ by ten points for both: the same images could not tell that."""
+    right = np.arange(500)
+
+    def advance(name: str, seed: int, step: int) -> np.ndarray:
+        return right < 500 * (0.85 + 0.1 * seed)
+
+    seeds = [(0, 1), (0,)]
+    both, one = (race(["a", "b"], s, (1,), advance).standings[0] for s in seeds)
+    assert (both.low, both.high) == (pytest.approx(0.27, abs=0.15), 1.0)
+    assert one.high - one.low < 0.1
+
+
+def test_agreement_is_measured_where_all_that_did_not_diverge_arrived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ckptsel.confirmation.agreement.N_RESAMPLES", 20)
+    final = {f"c{i}": 0.5 + 0.08 * i for i in range(5)}
+    course = {name: {10: 1.3 - a, 30: 1.3 - a, 90: a} for name, a in final.items()}
+    course["diverges"] = {10: 0.5}
+    ended = race(list(course), (0,), RUNGS, made_advance(course), full=True, n_resamples=100)
+    rows = [
+        SimpleNamespace(
+            name=name,
+            order=-i,
+            source_accuracy=None,
+            scores={"linear_probe": SimpleNamespace(value=final.get(name, 5.0))},
+        )
+        for i, name in enumerate(course)
+    ]
+    agreement, step = _agreement(rows, ended)
+    assert step == 90
+    assert agreement["linear_probe"].n == 5
+    assert agreement["linear_probe"].kendall_tau.value == pytest.approx(1)
+    assert agreement["epoch"].kendall_tau.value == pytest.approx(-1)
+    assert "source_accuracy" not in agreement
+
+
+def test_how_far_others_are_behind_is_told_from_the_best_not_from_the_highest() -> None:
+    """Inside the tie set the log-likelihood decides, and the best may be a bit lower in accuracy."""
+    order = np.random.default_rng(0).permutation(400) / 400
+    values = {"a": 0.82, "b": 0.80, "c": 0.81}
+    right = {name: (np.roll(order, int(1000 * v)) < v).astype(float) for name, v in values.items()}
+    lowest, highest = "b", "a"
+    results = {
+        name: {
+            "linear_probe": ScoreResult(values[name], right[name]),
+            "linear_probe_loglik": ScoreResult(-values[name], np.full(400, -values[name])),
+        }
+        for name in "abc"
+    }
+    rows = [make_row(name, i) for i, name in enumerate("abc")]
+    ordered, _ = order_rows(rows, results, "linear_probe", 200, 0)
+    assert all(row.in_tie_set for row in ordered)
+    assert (ordered[0].name, ordered[-1].name) == (lowest, highest)
+    for row in ordered:
+        assert row.behind_best.value == pytest.approx(values[lowest] - values[row.name])
+    assert ordered[-1].behind_best.low < values[lowest] - values[highest] < 0
+
+
+def test_of_equals_the_one_trained_first_is_taken() -> None:
+    """In the ranking; and of equal source accuracies the baseline is the earlier."""
+    names = ["late", "early", "middle"]
+    order = {"early": 0, "middle": 1, "late": 2}
+    rows = [make_row(name, order[name], source_accuracy=0.5) for name in names]
+    results = {name: {"linear_probe": ScoreResult(0.7, np.full(50, 0.7))} for name in names}
+    ordered, baselines = order_rows(rows, results, "linear_probe", 100, 0)
+    assert [row.name for row in ordered] == ["early", "middle", "late"]
+    assert baselines["source_accuracy"].name == "early"
+    assert baselines["last"].name == "late"
+    advance = {"second": np.arange(90) < 50, "first": np.arange(90) < 50}
+    assert race(["second", "first"], (0,), (1,), lambda n, *_: advance[n]).winner == "second"
+
+
+# ------------------------------------------------------------------------------------ the gate
+
+
+def test_two_intervals_add_up_side_by_side() -> None:
+    """What is ahead is lower by my low side and their high side, higher by the other two."""
+    mine = SimpleNamespace(value=0.80, low=0.77, high=0.81, by="linear_probe")
+    theirs = SimpleNamespace(value=0.70, low=0.64, high=0.74, by="linear_probe")
+    ahead = _unpaired(mine, theirs)
+    assert ahead.value == pytest.approx(0.10)
+    assert ahead.low == pytest.approx(0.10 - 0.05)
+    assert ahead.high == pytest.approx(0.10 + np.hypot(0.01, 0.06))
+
+
+def test_a_copy_of_the_best_has_no_regret() -> None:
+    ranking = make_ranked(["a", "b"], {"a": 0.9, "b": 0.7}, best="a")
+    copy = make_row("a again", 2, copy_of="a")
+    target = {"evaluation": {"n_eval": 50}}
+    ranking = dataclasses.replace(
+        ranking, checkpoints=tuple(arrange([*ranking, copy])), target=target
+    )
+
+    def decision(current: str) -> str:
+        return hold_against(ranking, Policy(current=current, max_regret=0.01)).decision
+
+    assert [decision(name) for name in ("a", "a again", "b")] == [PASS, PASS, FAIL]
+    unmeasured = [dataclasses.replace(row, behind_best=None) for row in ranking]
+    ranking = dataclasses.replace(ranking, checkpoints=tuple(unmeasured))
+    assert [decision(name) for name in ("a", "a again")] == [PASS, PASS]
+
+
+# ---------------------------------------------------------------------- checkpoints and features
+
+
+def test_a_digest_tells_names_types_shapes_and_values_apart() -> None:
+    zeros = torch.zeros(4)
+    states = [
+        {"a": zeros},
+        {"b": zeros},
+        {"a": zeros.int()},
+        {"a": zeros.view(2, 2)},
+        {"a": zeros.view(4, 1)},
+        {"a": torch.tensor([0.0, 0.0, 0.0, 1.0])},
+        {"a": zeros, "b": zeros},
+        {"a": torch.zeros(8)},
+    ]
+    assert len({digest_weights(state) for state in states}) == len(states)
+    assert digest_weights({"b": zeros, "a": zeros}) == digest_weights(states[6])
+
+
+def test_steps_order_what_one_epoch_wrote_and_names_where_some_epoch_is_unknown() -> None:
+    def made(name: str, epoch: float | None, step: int | None) -> Checkpoint:
+        return Checkpoint(name, Path(name), epoch=epoch, step=step)
+
+    def order(*checkpoints: Checkpoint) -> list[str]:
+        return [c.name for c in in_training_order(checkpoints)]
+
+    assert order(made("a", 1, 900), made("b", 1, 20), made("c", 0, 5000)) == ["c", "b", "a"]
+    assert order(made("a", None, 900), made("b", None, 20), made("c", 1, 50)) == ["b", "c", "a"]
+    # Neither is there for all of them: the names decide.
+    assert order(made("a9", 5, None), made("a10", None, 1), made("a1", 7, None)) == [
+        "a1",
+        "a9",
+        "a10",
+    ]
+
+
+def test_a_features_key_is_made_of_all_that_determines_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocessing = Preprocessing((3, 32, 32), "bicubic", (0.5,) * 3, (0.25,) * 3, 0.9)
+
+    def key(digest: str = "d", images: str = "i", precision: str = "float32", **changes) -> str:
+        about = {"name": "m", "layer": "l", "preprocessing": preprocessing, **changes}
+        return feature_key(digest, images, SimpleNamespace(**about), precision)
+
+    keys = [
+        key(),
+        key(digest="other"),
+        key(images="other"),
+        key(precision="bfloat16"),
+        key(name="other"),
+        key(layer="other"),
+    ]
+    for changes in (
+        {"input_size": (3, 64, 64)},
+        {"interpolation": "bilinear"},
+        {"mean": (0.4,) * 3},
+        {"std": (0.2,) * 3},
+        {"crop_pct": 1.0},
+    ):
+        keys.append(key(preprocessing=dataclasses.replace(preprocessing, **changes)))
+    assert key() == keys[0]
+    monkeypatch.setattr("ckptsel.features.extraction.FEATURES_VERSION", 10**6)
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
