@@ -17,6 +17,7 @@ from ckptsel.checkpoints.scan import (
     Checkpoint,
     digest_weights,
     in_training_order,
+    read_same_weights,
     scan_checkpoints,
 )
 from ckptsel.confirmation.confirm import _agreement
@@ -25,10 +26,11 @@ from ckptsel.confirmation.protocols import FE, FT
 from ckptsel.confirmation.race import race
 from ckptsel.confirmation.reorder import _behind_best, reorder
 from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.errors import CheckpointError
 from ckptsel.features.extraction import feature_key
 from ckptsel.features.store import Cache
-from ckptsel.gating.baseline import _unpaired
-from ckptsel.gating.gate import FAIL, PASS, hold_against
+from ckptsel.gating.baseline import _unpaired, compare_with_stored
+from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, best_accuracy, hold_against
 from ckptsel.ranking import rank as ranking_module
 from ckptsel.ranking.rank import _score_key
 from ckptsel.ranking.uncertainty import bootstrap_means, find_tie_set, seed_and_image_means
@@ -38,6 +40,7 @@ from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
 from ckptsel.settings.options import Policy, RankSettings
 from ckptsel.target.pixels import Preprocessing
 from ckptsel.target.splits import plan_cross_validation, plan_holdout, plan_validation
+from tests.test_gate import arrays_of, make_ranking, other_ranking, stored
 from tests.test_ranking import make_row
 
 # ------------------------------------------------------------------- intervals and tie sets
@@ -660,6 +663,50 @@ def test_a_copy_of_the_best_has_no_regret() -> None:
     assert [decision(name) for name in ("a", "a again")] == [PASS, PASS]
 
 
+def test_only_the_same_images_are_compared_one_by_one(tmp_path: Path) -> None:
+    """Of as many other images each by itself says nothing about the difference."""
+    right = (np.random.default_rng(0).random(1000) < 0.9).astype(float)
+    path = stored(tmp_path / "base", other_ranking(), right)
+    same = compare_with_stored(make_ranking(), arrays_of(right), path)
+    others = {**arrays_of(right), "evaluated": np.arange(1000) + 1}
+    other = compare_with_stored(make_ranking(), others, path)
+    assert same.high - same.low == 0
+    # Both have two points to either side.
+    assert other.high - other.low == pytest.approx(0.04 * np.sqrt(2))
+
+
+def test_the_accuracy_of_the_best_is_that_after_training_or_of_a_score_that_is_one() -> None:
+    ranking = make_ranking()
+    assert best_accuracy(ranking).value == 0.90
+    names = list(COURSE)
+    standing = next(s for s in raced().standings if s.name == names[0])
+    trained = dataclasses.replace(ranking["new"], confirmed={"fe": standing})
+    ranking = dataclasses.replace(ranking, checkpoints=(trained, ranking["old"]))
+    measured = best_accuracy(ranking)
+    assert measured.by == "confirmed"
+    assert measured.low <= COURSE[names[0]][90] <= measured.high
+    assert measured.high < 0.95 and measured.high - measured.low != pytest.approx(0.04)
+    # Of another goal it says nothing about this one.
+    assert best_accuracy(dataclasses.replace(ranking, goal="ft")).by == "linear_probe"
+    nats = ranking["new"].scores["linear_probe"]
+    row = dataclasses.replace(ranking["new"], confirmed=None, scores={"linear_probe_loglik": nats})
+    ranking = dataclasses.replace(ranking, checkpoints=(row,), score="linear_probe_loglik")
+    assert best_accuracy(ranking) is None
+
+
+def test_nobody_is_close_enough_to_a_best_at_chance() -> None:
+    ranking = make_ranking()
+    value = ranking["new"].scores["linear_probe"]
+    value = dataclasses.replace(value, details={"at_chance": True})
+    best = dataclasses.replace(ranking["new"], scores={"linear_probe": value})
+    changes = {"checkpoints": (best, ranking["old"]), "doubts": ("it tells nothing",)}
+    for current in ("new", "old"):
+        policy = Policy(current=current, max_regret=0.05)
+        assert hold_against(ranking, policy).decision == PASS
+        verdict = hold_against(dataclasses.replace(ranking, **changes), policy)
+        assert verdict.decision == CANNOT_TELL
+
+
 # ---------------------------------------------------------------------- checkpoints and features
 
 
@@ -677,6 +724,22 @@ def test_a_digest_tells_names_types_shapes_and_values_apart() -> None:
     ]
     assert len({digest_weights(state) for state in states}) == len(states)
     assert digest_weights({"b": zeros, "a": zeros}) == digest_weights(states[6])
+
+
+def test_a_file_replaced_after_the_scan_is_not_read_under_its_old_digest(trajectory: Path) -> None:
+    first, second, _ = scan_checkpoints(trajectory)
+    assert read_same_weights(first).keys() == read_same_weights(second).keys()
+    shutil.copy(second.path, first.path)
+    with pytest.raises(CheckpointError, match="was replaced after it was scanned"):
+        read_same_weights(first)
+
+
+def test_statistics_of_batch_norm_are_no_parameters(tmp_path: Path) -> None:
+    state = {"conv.weight": torch.ones(2, 3), "bn.running_mean": torch.ones(2)}
+    state |= {"bn.running_var": torch.ones(2), "bn.num_batches_tracked": torch.tensor(3)}
+    torch.save(state, tmp_path / "a.pth")
+    (found,) = scan_checkpoints(tmp_path)
+    assert found.n_parameters == 6
 
 
 def test_steps_order_what_one_epoch_wrote_and_names_where_some_epoch_is_unknown() -> None:
