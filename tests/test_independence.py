@@ -1,0 +1,788 @@
+"""What must not depend on what: held-out images on nothing fitted, keys on all that they stand for,
+intervals on all that is random. Each test fails where one line of the package lets go of that."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ckptsel
+from ckptsel.checkpoints.scan import (
+    Checkpoint,
+    digest_weights,
+    in_training_order,
+    read_same_weights,
+    scan_checkpoints,
+)
+from ckptsel.confirmation.confirm import _agreement
+from ckptsel.confirmation.learning_rate import choose_rate
+from ckptsel.confirmation.protocols import FE, FT
+from ckptsel.confirmation.race import race
+from ckptsel.confirmation.reorder import _behind_best, reorder
+from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.errors import CheckpointError
+from ckptsel.features.extraction import feature_key
+from ckptsel.features.store import Cache
+from ckptsel.gating.baseline import _unpaired, compare_with_stored
+from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, best_accuracy, hold_against
+from ckptsel.ranking import rank as ranking_module
+from ckptsel.ranking.rank import _score_key
+from ckptsel.ranking.uncertainty import bootstrap_means, find_tie_set, seed_and_image_means
+from ckptsel.ranking.workspace import open_workspace
+from ckptsel.results.ranking import Ranking, arrange, order_rows
+from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
+from ckptsel.settings.options import Policy, RankSettings
+from ckptsel.target.pixels import Preprocessing
+from ckptsel.target.splits import plan_cross_validation, plan_holdout, plan_validation
+from tests.test_gate import arrays_of, make_ranking, other_ranking, stored
+from tests.test_ranking import make_row
+
+# ------------------------------------------------------------------- intervals and tie sets
+
+
+@pytest.mark.parametrize(
+    ("n_errors", "least", "most"),
+    [
+        (3, 0.87, 0.945),  # normal theory: 91 %; at a level of 99.5 % it were 66, at 90 % 96
+        (0, 0.03, 0.075),  # 5 %; at a level of 99.5 % it were a half
+    ],
+)
+def test_how_often_the_tie_set_leaves_out_one_so_many_standard_errors_behind(
+    n_errors: float, least: float, most: float
+) -> None:
+    random = np.random.default_rng(0)
+    n_trials, n_images, left_out = 400, 60, 0
+    for trial in range(n_trials):
+        behind = random.standard_normal(n_images) + n_errors / np.sqrt(n_images)
+        easy = 3 * random.standard_normal(n_images)
+        per_image = np.stack([easy, easy - behind])
+        resampled = bootstrap_means(per_image, 200, seed=trial)
+        left_out += not find_tie_set(per_image.mean(1), resampled)[1]
+    assert least <= left_out / n_trials <= most
+
+
+def half_width(resampled: np.ndarray) -> float:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(high - low) / 2
+
+
+def made_runs(accuracy: np.ndarray, n_images: int = 500) -> np.ndarray:
+    """Correctness (n_candidates, n_seeds, n_images) with these accuracies (n_candidates, n_seeds);
+    the images are nested, so they add little to the intervals."""
+    return (np.arange(n_images) < n_images * accuracy[:, :, None]).astype(float)
+
+
+def test_a_seed_that_is_good_for_all_widens_every_interval_but_no_difference() -> None:
+    by_seed = np.array([0.7, 0.8, 0.9])
+    shared = np.tile(by_seed, (4, 1))
+    calm, moved = (
+        seed_and_image_means(made_runs(accuracy)) for accuracy in (np.full((4, 3), 0.8), shared)
+    )
+    # Student's t with 2 degrees of freedom reaches 4.30 standard errors of a mean of three.
+    expected = 4.303 * by_seed.std(ddof=1) / np.sqrt(3)
+    for candidate in range(4):
+        assert half_width(calm[candidate]) < 0.05
+        assert half_width(moved[candidate]) == pytest.approx(expected, rel=0.15)
+    assert half_width(moved[0] - moved[1]) == pytest.approx(0, abs=1e-12)
+
+
+def test_seeds_that_are_good_for_one_candidate_widen_the_differences() -> None:
+    """Each candidate's own part sums to zero over candidates and over seeds: none is shared."""
+    own = 0.05 * np.array([[1, -1, 0], [-1, 1, 0], [1, 0, -1], [-1, 0, 1]])
+    resampled = seed_and_image_means(made_runs(0.8 + own))
+    error = np.sqrt((own**2).sum() / 6 / 3)
+    # Student's t with (4 - 1) (3 - 1) degrees of freedom reaches 2.45 standard errors.
+    expected = 2.447 * error * np.sqrt(2)
+    for other in (1, 2, 3):
+        assert half_width(resampled[0] - resampled[other]) == pytest.approx(expected, rel=0.15)
+
+
+# --------------------------------------------------------- nothing fitted saw what it is read on
+
+
+def noisy_classes(n: int = 120, d: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Features off the origin, with signal in a wide direction and in a narrow one, and labels."""
+    random = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    features = random.standard_normal((n, d)) * np.linspace(3, 0.3, d) + 0.5
+    features[:, 0] += 2 * labels
+    features[:, -1] += 0.5 * labels
+    return features.astype(np.float32), labels
+
+
+def spoil(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    spoilt = features.copy()
+    garbage = np.random.default_rng(1).standard_normal((len(rows), features.shape[1]))
+    spoilt[rows] = 1e3 * (garbage + 1)
+    return spoilt
+
+
+@pytest.mark.parametrize("probe", ["logistic", "paper"])
+@pytest.mark.parametrize("view", ["all", "main", "residual"])
+def test_held_out_images_of_a_fold_change_nothing_that_is_fitted_there(
+    view: str, probe: str
+) -> None:
+    """Neither the basis nor the mean, the scale or the strength, though other folds fit on them."""
+    features, labels = noisy_classes()
+    plan = plan_cross_validation(labels, seed=0)
+    fitted, held = plan.folds[1]
+    # The other folds are left out for their time; what is fitted on as a whole stays everything.
+    plan = dataclasses.replace(plan, folds=((fitted, held),), evaluated=held, n_repeats=1)
+    assert len(plan.fit_part) == len(labels)
+    kept = np.arange(len(held)) % 2 == 0
+    before, after, relabelled = (
+        ScoreInputs(f, y, plan, probe=probe).held_out(view)
+        for f, y in (
+            (features, labels),
+            (spoil(features, held[~kept]), labels),
+            (features, np.where(np.isin(np.arange(len(labels)), held), (labels + 1) % 3, labels)),
+        )
+    )
+    assert before.details == after.details == relabelled.details
+    assert np.array_equal(before.predictions[:, kept], after.predictions[:, kept])
+    assert np.array_equal(before.log_likelihoods[:, kept], after.log_likelihoods[:, kept])
+    assert np.array_equal(before.predictions, relabelled.predictions)
+    assert not np.allclose(before.log_likelihoods, relabelled.log_likelihoods)
+
+
+def test_all_folds_of_a_cross_validation_are_apart_from_what_they_hold_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ckptsel.scores.probe.PAPER_EPOCHS", 2)
+    features, labels = noisy_classes(60, 5)
+    plan = plan_cross_validation(labels, seed=0)
+    before = ScoreInputs(features, labels, plan, probe="paper").held_out("main")
+    for i in (0, 4, 7):
+        held = plan.folds[i][1]
+        kept = held[::2]
+        spoilt = spoil(features, np.setdiff1d(held, kept))
+        after = ScoreInputs(spoilt, labels, plan, probe="paper").held_out("main")
+        repeat = i // 5
+        same = (before.log_likelihoods == after.log_likelihoods)[repeat]
+        assert same[kept].all()
+        # The folds that do fit on the garbage show that it is some.
+        others = np.setdiff1d(np.arange(60), held)
+        assert not same[others].any()
+
+
+@pytest.mark.parametrize("name", ["logme", "logme_thuml", "main_component"])
+def test_what_is_computed_of_the_training_part_is_of_that_alone(name: str) -> None:
+    features, labels = noisy_classes()
+    for plan in (plan_validation(80, 40), plan_holdout(labels, 0.3, seed=0)):
+        before, after = (
+            known_scores()[name].compute(ScoreInputs(f, labels, plan))
+            for f in (features, spoil(features, plan.evaluated))
+        )
+        if name == "main_component":
+            key = "singular_values"
+            assert np.array_equal(before.arrays[key], after.arrays[key])
+            assert before.details["n_features"] == after.details["n_features"]
+            assert before.details["C"] == after.details["C"]
+        else:
+            assert before.value == after.value
+
+
+def test_the_paper_probe_is_drawn_by_the_seed_and_the_main_part_by_the_energy() -> None:
+    features, labels = noisy_classes()
+    plan = plan_validation(80, 40)
+    first, same, other = (
+        ScoreInputs(features, labels, plan, probe="paper", seed=seed).held_out("all")
+        for seed in (0, 0, 1)
+    )
+    assert np.array_equal(first.log_likelihoods, same.log_likelihoods)
+    assert not np.array_equal(first.log_likelihoods, other.log_likelihoods)
+    few, many = (
+        ScoreInputs(features, labels, plan, energy=energy, probe="paper").held_out("main")
+        for energy in (0.3, 0.95)
+    )
+    assert few.details["n_features"] < many.details["n_features"]
+
+
+def test_the_settings_of_a_ranking_reach_its_scores(trajectory: Path, images: Path) -> None:
+    for name in ("checkpoint-005", "checkpoint-010"):
+        (trajectory / f"{name}.safetensors").unlink()
+    options = {"goal": "ft", "scores": ("main_component",), "cache": False}
+    (usual,) = ckptsel.rank(trajectory, images, **options)
+    (other,) = ckptsel.rank(trajectory, images, energy=0.3, probe="paper", **options)
+    usual, other = (row.scores["main_component"].details for row in (usual, other))
+    assert other["n_features"] < usual["n_features"]
+    assert "C" in usual and "C" not in other
+
+
+# ----------------------------------------------------------------------------------- folds
+
+
+def test_every_repeat_has_folds_of_its_own_that_cover_each_image_once() -> None:
+    labels = np.arange(60) % 3
+    plan = plan_cross_validation(labels, seed=0)
+    assert plan.n_repeats == 3
+    repeats = [[held for _, held in plan.folds[i : i + 5]] for i in (0, 5, 10)]
+    for folds in repeats:
+        assert np.array_equal(np.sort(np.concatenate(folds)), np.arange(60))
+    together = []
+    for folds in repeats:
+        fold_of = np.empty(60, dtype=int)
+        for i, held in enumerate(folds):
+            fold_of[held] = i
+        together.append(fold_of[:, None] == fold_of)
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert not np.array_equal(together[a], together[b])
+    holdouts = [plan_holdout(labels, 0.2, seed=seed).evaluated for seed in (0, 1)]
+    assert not np.array_equal(*holdouts)
+    other = plan_cross_validation(labels, seed=1)
+    pairs = zip(plan.folds, other.folds, strict=True)
+    assert not any(np.array_equal(mine[1], its[1]) for mine, its in pairs)
+
+
+# ------------------------------------------------------------------------------ keys of caches
+
+
+def test_a_scores_key_is_made_of_all_that_determines_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(60) % 3
+    score = known_scores()["linear_probe"]
+    plan = plan_cross_validation(labels, seed=0)
+
+    def key(score=score, features=("f0", "f1"), labels=labels, plan=plan, **settings) -> str:
+        target = SimpleNamespace(labels=labels, evaluation=plan)
+        workspace = SimpleNamespace(settings=RankSettings(**settings), target=target)
+        return _score_key(score, list(features), workspace)
+
+    fitted, held = plan.folds[0]
+    moved = (np.sort(np.append(fitted[1:], held[0])), np.sort(np.append(held[1:], fitted[0])))
+    keys = [
+        key(),
+        key(seed=1),
+        key(energy=0.9),
+        key(probe="paper"),
+        key(labels=(labels + 1) % 3),
+        key(plan=dataclasses.replace(plan, folds=(moved, *plan.folds[1:]))),
+        key(plan=dataclasses.replace(plan, folds=((fitted[:-1], held), *plan.folds[1:]))),
+        key(plan=dataclasses.replace(plan, folds=((fitted, held[:-1]), *plan.folds[1:]))),
+        key(plan=dataclasses.replace(plan, n_repeats=1)),
+        key(score=dataclasses.replace(score, version=score.version + 1)),
+        key(score=known_scores()["main_component"]),
+        key(features=("other", "f1")),
+        key(features=("f0", "other")),
+    ]
+    assert key() == keys[0]
+    version = ranking_module.SCORES_VERSION
+    monkeypatch.setattr(ranking_module, "SCORES_VERSION", version + 1)
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+def test_another_seed_does_not_get_the_scores_of_the_first(trajectory: Path, images: Path) -> None:
+    for name in ("checkpoint-005", "checkpoint-010"):
+        (trajectory / f"{name}.safetensors").unlink()
+    options = {"probe": "paper", "scores": ("linear_probe", "linear_probe_loglik")}
+    first, second = (ckptsel.rank(trajectory, images, seed=seed, **options) for seed in (0, 1))
+    fresh = ckptsel.rank(trajectory, images, seed=1, cache=False, **options)
+    for row in fresh:
+        name = "linear_probe_loglik"
+        value = row.scores[name].value
+        assert second[row.name].scores[name].value == pytest.approx(value, abs=1e-6)
+        assert abs(first[row.name].scores[name].value - value) > 1e-4
+
+
+SHORT_FE = dataclasses.replace(FE, n_steps=27, batch_size=8)
+SHORT_FT = dataclasses.replace(FT, n_steps=16, batch_size=8, augment=("crop",))
+
+
+def open_task(trajectory: Path, images: Path, protocol, cache: Path) -> Task:
+    found = scan_checkpoints(trajectory)
+    workspace = open_workspace(RankSettings(), found, str(images), quiet=True)
+    fitted, held = workspace.target.evaluation.folds[0]
+    return Task(protocol, workspace, Cache(cache), fitted, held)
+
+
+def another(value: object) -> object:
+    """A value of the same kind that is not this one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return (*value, "flip")
+    if isinstance(value, str):
+        return value + "x"
+    return 0.5 if value is None else value + 1
+
+
+def test_a_runs_key_is_made_of_all_that_determines_it(
+    trajectory: Path, images: Path, tmp_path: Path
+) -> None:
+    task = open_task(trajectory, images, SHORT_FE, tmp_path / "cache")
+    checkpoint, other, _ = scan_checkpoints(trajectory)
+
+    def key(checkpoint=checkpoint, seed: int = 0, lr: float = 0.1, **changes) -> str:
+        return dataclasses.replace(task, **changes).key(checkpoint, seed, lr)
+
+    labels = (task.workspace.target.labels + 1) % 3
+    target = dataclasses.replace(task.workspace.target, labels=labels)
+    keys = [
+        key(),
+        key(other),
+        key(seed=1),
+        key(lr=0.2),
+        key(fitted=task.fitted[1:]),
+        key(held=task.held[1:]),
+        key(workspace=dataclasses.replace(task.workspace, target=target)),
+    ]
+    for field in dataclasses.fields(SHORT_FE):
+        if field.name != "lrs":  # those to choose from; a run has one
+            value = another(getattr(SHORT_FE, field.name))
+            protocol = dataclasses.replace(SHORT_FE, **{field.name: value})
+            keys.append(key(protocol=protocol))
+    assert key() == keys[0]
+    assert len(set(keys)) == len(keys)
+
+
+def test_another_rate_and_another_seed_give_curves_of_their_own(
+    trajectory: Path, images: Path, tmp_path: Path
+) -> None:
+    task = open_task(trajectory, images, SHORT_FE, tmp_path / "cache")
+    fresh = dataclasses.replace(task, cache=Cache(tmp_path / "fresh"))
+    checkpoint = scan_checkpoints(trajectory)[0]
+
+    def curve(task: Task, seed: int, lr: float) -> list:
+        run = Transfer(task, checkpoint, seed, lr)
+        run.advance(SHORT_FE.n_steps)
+        return run.record.points
+
+    first = curve(task, 0, 0.01)
+    rate, seed = curve(task, 0, 1.0), curve(task, 1, 0.01)
+    assert rate != first and seed != first
+    assert rate == curve(fresh, 0, 1.0)
+    assert seed == curve(fresh, 1, 0.01)
+
+
+# ------------------------------------------------------------------------------- real training
+
+
+def spoil_held_out(images: Path, spoilt: Path, keep: int) -> Path:
+    """The same target with noise in place of held-out images, but for the first of each class."""
+    shutil.copytree(images, spoilt)
+    random = np.random.default_rng(0)
+    for folder in (images / "val").iterdir():
+        for i in range(keep, 10):
+            noise = random.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+            Image.fromarray(noise).save(spoilt / "val" / folder.name / f"{i}.png")
+    return spoilt
+
+
+@pytest.mark.parametrize("protocol", [SHORT_FE, SHORT_FT], ids=["fe", "ft"])
+def test_the_images_of_the_race_have_no_say_in_the_learning_rate(
+    trajectory: Path, images: Path, tmp_path: Path, protocol
+) -> None:
+    for name in ("checkpoint-005", "checkpoint-010"):
+        (trajectory / f"{name}.safetensors").unlink()
+    protocol = dataclasses.replace(protocol, lrs=(1e-4, 0.1))
+    spoilt = spoil_held_out(images, tmp_path / "spoilt", keep=0)
+    sweeps = []
+    for folder in (images, spoilt):
+        task = open_task(trajectory, folder, protocol, tmp_path / f"runs-{folder.name}")
+        sweeps.append(choose_rate(task, scan_checkpoints(trajectory), 0, quiet=True))
+        inner = {i for run in sweeps[-1].runs for i in (*run.task.fitted, *run.task.held)}
+        assert inner <= set(task.fitted.tolist())
+    honest, other = sweeps
+    assert honest.lr == other.lr
+    assert honest.accuracy == other.accuracy
+    assert honest.accuracy[0.1] != honest.accuracy[1e-4]
+    curves = [[run.record.points for run in sweep.runs] for sweep in sweeps]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("protocol", [SHORT_FE, SHORT_FT], ids=["fe", "ft"])
+def test_held_out_images_change_nothing_of_a_run(
+    trajectory: Path, images: Path, tmp_path: Path, protocol
+) -> None:
+    spoilt = spoil_held_out(images, tmp_path / "spoilt", keep=5)
+    losses, predictions = [], []
+    for folder in (images, spoilt):
+        task = open_task(trajectory, folder, protocol, tmp_path / f"runs-{folder.name}")
+        run = Transfer(task, scan_checkpoints(trajectory)[0], 0, 0.05)
+        predictions.append(run.advance(protocol.n_steps))
+        losses.append([point.train_loss for point in run.record.points])
+    held = task.workspace.target.image_sets[1]
+    kept = np.array([int(Path(held.locate(i)).stem) < 5 for i in range(len(held))])
+    assert kept.sum() == 15
+    assert losses[0] == losses[1]
+    assert np.array_equal(predictions[0][kept], predictions[1][kept])
+    assert not np.array_equal(predictions[0][~kept], predictions[1][~kept])
+
+
+class MadeRun:
+    """In place of a training run: an accuracy by rate and checkpoint, None where it diverges."""
+
+    accuracy: ClassVar[dict[float, tuple[float | None, ...]]] = {}
+
+    def __init__(self, task, checkpoint, seed: int, lr: float) -> None:
+        self.task = task
+        self.reached = self.accuracy[lr][int(checkpoint.epoch) // 5]
+        self.record = SimpleNamespace(points=[SimpleNamespace(held_accuracy=self.reached)])
+
+    def advance(self, to_step: int) -> object:
+        return None if self.reached is None else ()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "chosen"),
+    [
+        # The mean over all checkpoints counts, not the best of them.
+        ({0.01: (0.6, 0.6, 0.6), 0.1: (0.9, 0.4, 0.4), 1.0: (0.5, 0.5, 0.5)}, 0.01),
+        # One that diverges rules its rate out, however good the others are.
+        ({0.01: (0.6, 0.6, 0.6), 0.1: (0.9, None, 0.9), 1.0: (0.5, 0.5, 0.5)}, 0.01),
+        # Of equals the lowest.
+        ({0.01: (0.5, 0.5, 0.5), 0.1: (0.7, 0.7, 0.7), 1.0: (0.7, 0.7, 0.7)}, 0.1),
+    ],
+)
+def test_the_rate_is_the_best_in_the_mean_of_those_that_train_all(
+    trajectory: Path, images: Path, tmp_path: Path, monkeypatch, accuracy, chosen: float
+) -> None:
+    protocol = dataclasses.replace(SHORT_FE, lrs=(0.01, 0.1, 1.0))
+    task = open_task(trajectory, images, protocol, tmp_path / "cache")
+    monkeypatch.setattr(MadeRun, "accuracy", accuracy)
+    monkeypatch.setattr("ckptsel.confirmation.learning_rate.Transfer", MadeRun)
+    assert choose_rate(task, scan_checkpoints(trajectory), 0, quiet=True).lr == chosen
+
+
+# ----------------------------------------------------------------------- the race and its order
+
+RUNGS = (10, 30, 90)
+COURSE = {
+    "winner": {10: 0.75, 30: 0.80, 90: 0.90},
+    "diverges": {10: 0.75, 30: 0.79},
+    "leaves first": {10: 0.50},
+    "second": {10: 0.75, 30: 0.80, 90: 0.89},
+    "leaves then": {10: 0.74, 30: 0.45},
+}
+N_IMAGES = 200
+
+
+def made_advance(course: dict[str, dict[int, float]]):
+    """Exact accuracies by candidate and step; without one it diverges."""
+    ease = np.random.default_rng(0).permutation(N_IMAGES) / N_IMAGES
+
+    def advance(name: str, seed: int, step: int) -> np.ndarray | None:
+        if step not in course[name]:
+            return None
+        # Before the end what a candidate gets right is its own, so that a point tells nobody apart.
+        own = ease if step == 90 else np.roll(ease, 17 * list(course).index(name))
+        return own < course[name][step]
+
+    return advance
+
+
+def raced():
+    """One that leaves after each of the first rungs, one that diverges, two that go on."""
+    ended = race(list(COURSE), (0, 1), RUNGS, made_advance(COURSE), tolerance=0, n_resamples=400)
+    there = {step: sorted(reached) for step, reached in ended.correct.items()}
+    assert there == {step: sorted(n for n in COURSE if step in COURSE[n]) for step in RUNGS}
+    return ended
+
+
+UNTRIED = {"untried, better": -1.0, "untried, worse": -2.0}
+SCORED = {**dict.fromkeys(COURSE, 0.0), **UNTRIED}
+PER_IMAGE = {f"{name}/linear_probe/per_image": np.full(50, v) for name, v in SCORED.items()}
+
+
+def test_a_loser_is_compared_at_the_last_step_that_both_reached() -> None:
+    ended = raced()
+    ranking = SimpleNamespace(score="linear_probe", settings={"n_resamples": 100, "seed": 0})
+    behind = {name: _behind_best(name, ended, ranking, PER_IMAGE) for name in SCORED}
+    assert behind["winner"].value == 0
+    assert behind["second"].value == pytest.approx(0.90 - 0.89)
+    assert behind["leaves then"].value == pytest.approx(0.80 - 0.45)
+    assert behind["leaves first"].value == pytest.approx(0.75 - 0.50)
+    assert behind["diverges"].value == pytest.approx(0.80 - 0.79)
+    assert {behind[name].by for name in COURSE} == {"confirmed"}
+    # Nothing but the score is there to compare with one that did not race.
+    assert behind["untried, worse"].value == pytest.approx(2.0)
+    assert behind["untried, worse"].by == "linear_probe"
+
+
+def make_ranked(names: list[str], values: dict[str, float], best: str) -> Ranking:
+    """Those names in the order of training, by scores that say `values` of every image."""
+    rows = [make_row(name, i) for i, name in enumerate(names)]
+    results = {
+        name: {"linear_probe": ScoreResult(values[name], np.full(50, values[name]))}
+        for name in names
+    }
+    ordered, baselines = order_rows(rows, results, "linear_probe", 100, 0)
+    return Ranking(
+        goal="fe",
+        score="linear_probe",
+        checkpoints=tuple(ordered),
+        best=best,
+        tie_set=(best,),
+        baselines=baselines,
+        notes=(),
+        target={},
+        model={},
+        settings={"n_resamples": 100, "seed": 0},
+        environment={},
+        time_s={},
+        created="now",
+        version="0",
+    )
+
+
+def test_training_puts_first_what_went_furthest_then_what_scores_say_then_what_diverged() -> None:
+    ended = raced()
+    names = [*reversed(UNTRIED), *COURSE]
+    ranking = make_ranked(names, SCORED, best="leaves first")
+    reordered = reorder(ranking, "fe", {}, {"fe": ended}, PER_IMAGE)
+    assert [row.name for row in reordered] == [
+        "winner",
+        "second",
+        "leaves then",
+        "leaves first",
+        "untried, better",
+        "untried, worse",
+        "diverges",
+    ]
+    assert [row.rank for row in reordered] == [1, 2, 3, 4, 5, 6, 7]
+    assert reordered.best == "winner"
+    ties = [row.name for row in reordered if row.in_tie_set]
+    assert set(ties) == set(reordered.tie_set) == set(ended.tie_set)
+    by_score = {row.name: row.score_rank for row in ranking}
+    assert {row.name: row.score_rank for row in reordered} == by_score
+    # Those that left, and those that never ran, have no share in being the best.
+    shares = {row.name: row.p_best or 0.0 for row in reordered}
+    assert shares["winner"] + shares["second"] == pytest.approx(1)
+    assert sum(shares.values()) == pytest.approx(1)
+    # The last in training is what the baseline `last` names, and how far behind it is.
+    assert reordered.baselines["last"].name == "leaves then"
+
+
+def test_the_intervals_of_a_race_are_over_seeds_too_and_stay_accuracies() -> None:
+    """Two seeds that differ by ten points for both: the same images could not tell that."""
+    right = np.arange(500)
+
+    def advance(name: str, seed: int, step: int) -> np.ndarray:
+        return right < 500 * (0.85 + 0.1 * seed)
+
+    seeds = [(0, 1), (0,)]
+    both, one = (race(["a", "b"], s, (1,), advance).standings[0] for s in seeds)
+    assert (both.low, both.high) == (pytest.approx(0.27, abs=0.15), 1.0)
+    assert one.high - one.low < 0.1
+
+
+def test_agreement_is_measured_where_all_that_did_not_diverge_arrived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ckptsel.confirmation.agreement.N_RESAMPLES", 20)
+    final = {f"c{i}": 0.5 + 0.08 * i for i in range(5)}
+    course = {name: {10: 1.3 - a, 30: 1.3 - a, 90: a} for name, a in final.items()}
+    course["diverges"] = {10: 0.5}
+    ended = race(list(course), (0,), RUNGS, made_advance(course), full=True, n_resamples=100)
+    rows = [
+        SimpleNamespace(
+            name=name,
+            order=-i,
+            source_accuracy=None,
+            scores={"linear_probe": SimpleNamespace(value=final.get(name, 5.0))},
+        )
+        for i, name in enumerate(course)
+    ]
+    agreement, step = _agreement(rows, ended)
+    assert step == 90
+    assert agreement["linear_probe"].n == 5
+    assert agreement["linear_probe"].kendall_tau.value == pytest.approx(1)
+    assert agreement["epoch"].kendall_tau.value == pytest.approx(-1)
+    assert "source_accuracy" not in agreement
+
+
+def test_how_far_others_are_behind_is_told_from_the_best_not_from_the_highest() -> None:
+    """Inside the tie set the log-likelihood decides, and the best may be a bit lower in accuracy."""
+    order = np.random.default_rng(0).permutation(400) / 400
+    values = {"a": 0.82, "b": 0.80, "c": 0.81}
+    right = {name: (np.roll(order, int(1000 * v)) < v).astype(float) for name, v in values.items()}
+    lowest, highest = "b", "a"
+    results = {
+        name: {
+            "linear_probe": ScoreResult(values[name], right[name]),
+            "linear_probe_loglik": ScoreResult(-values[name], np.full(400, -values[name])),
+        }
+        for name in "abc"
+    }
+    rows = [make_row(name, i) for i, name in enumerate("abc")]
+    ordered, _ = order_rows(rows, results, "linear_probe", 200, 0)
+    assert all(row.in_tie_set for row in ordered)
+    assert (ordered[0].name, ordered[-1].name) == (lowest, highest)
+    for row in ordered:
+        assert row.behind_best.value == pytest.approx(values[lowest] - values[row.name])
+    assert ordered[-1].behind_best.low < values[lowest] - values[highest] < 0
+
+
+def test_of_equals_the_one_trained_first_is_taken() -> None:
+    """In the ranking; and of equal source accuracies the baseline is the earlier."""
+    names = ["late", "early", "middle"]
+    order = {"early": 0, "middle": 1, "late": 2}
+    rows = [make_row(name, order[name], source_accuracy=0.5) for name in names]
+    results = {name: {"linear_probe": ScoreResult(0.7, np.full(50, 0.7))} for name in names}
+    ordered, baselines = order_rows(rows, results, "linear_probe", 100, 0)
+    assert [row.name for row in ordered] == ["early", "middle", "late"]
+    assert baselines["source_accuracy"].name == "early"
+    assert baselines["last"].name == "late"
+    advance = {"second": np.arange(90) < 50, "first": np.arange(90) < 50}
+    assert race(["second", "first"], (0,), (1,), lambda n, *_: advance[n]).winner == "second"
+
+
+# ------------------------------------------------------------------------------------ the gate
+
+
+def test_two_intervals_add_up_side_by_side() -> None:
+    """What is ahead is lower by my low side and their high side, higher by the other two."""
+    mine = SimpleNamespace(value=0.80, low=0.77, high=0.81, by="linear_probe")
+    theirs = SimpleNamespace(value=0.70, low=0.64, high=0.74, by="linear_probe")
+    ahead = _unpaired(mine, theirs)
+    assert ahead.value == pytest.approx(0.10)
+    assert ahead.low == pytest.approx(0.10 - 0.05)
+    assert ahead.high == pytest.approx(0.10 + np.hypot(0.01, 0.06))
+
+
+def test_a_copy_of_the_best_has_no_regret() -> None:
+    ranking = make_ranked(["a", "b"], {"a": 0.9, "b": 0.7}, best="a")
+    copy = make_row("a again", 2, copy_of="a")
+    target = {"evaluation": {"n_eval": 50}}
+    ranking = dataclasses.replace(
+        ranking, checkpoints=tuple(arrange([*ranking, copy])), target=target
+    )
+
+    def decision(current: str) -> str:
+        return hold_against(ranking, Policy(current=current, max_regret=0.01)).decision
+
+    assert [decision(name) for name in ("a", "a again", "b")] == [PASS, PASS, FAIL]
+    unmeasured = [dataclasses.replace(row, behind_best=None) for row in ranking]
+    ranking = dataclasses.replace(ranking, checkpoints=tuple(unmeasured))
+    assert [decision(name) for name in ("a", "a again")] == [PASS, PASS]
+
+
+def test_only_the_same_images_are_compared_one_by_one(tmp_path: Path) -> None:
+    """Of as many other images each by itself says nothing about the difference."""
+    right = (np.random.default_rng(0).random(1000) < 0.9).astype(float)
+    path = stored(tmp_path / "base", other_ranking(), right)
+    same = compare_with_stored(make_ranking(), arrays_of(right), path)
+    others = {**arrays_of(right), "evaluated": np.arange(1000) + 1}
+    other = compare_with_stored(make_ranking(), others, path)
+    assert same.high - same.low == 0
+    # Both have two points to either side.
+    assert other.high - other.low == pytest.approx(0.04 * np.sqrt(2))
+
+
+def test_the_accuracy_of_the_best_is_that_after_training_or_of_a_score_that_is_one() -> None:
+    ranking = make_ranking()
+    assert best_accuracy(ranking).value == 0.90
+    names = list(COURSE)
+    standing = next(s for s in raced().standings if s.name == names[0])
+    trained = dataclasses.replace(ranking["new"], confirmed={"fe": standing})
+    ranking = dataclasses.replace(ranking, checkpoints=(trained, ranking["old"]))
+    measured = best_accuracy(ranking)
+    assert measured.by == "confirmed"
+    assert measured.low <= COURSE[names[0]][90] <= measured.high
+    assert measured.high < 0.95 and measured.high - measured.low != pytest.approx(0.04)
+    # Of another goal it says nothing about this one.
+    assert best_accuracy(dataclasses.replace(ranking, goal="ft")).by == "linear_probe"
+    nats = ranking["new"].scores["linear_probe"]
+    row = dataclasses.replace(ranking["new"], confirmed=None, scores={"linear_probe_loglik": nats})
+    ranking = dataclasses.replace(ranking, checkpoints=(row,), score="linear_probe_loglik")
+    assert best_accuracy(ranking) is None
+
+
+def test_nobody_is_close_enough_to_a_best_at_chance() -> None:
+    ranking = make_ranking()
+    value = ranking["new"].scores["linear_probe"]
+    value = dataclasses.replace(value, details={"at_chance": True})
+    best = dataclasses.replace(ranking["new"], scores={"linear_probe": value})
+    changes = {"checkpoints": (best, ranking["old"]), "doubts": ("it tells nothing",)}
+    for current in ("new", "old"):
+        policy = Policy(current=current, max_regret=0.05)
+        assert hold_against(ranking, policy).decision == PASS
+        verdict = hold_against(dataclasses.replace(ranking, **changes), policy)
+        assert verdict.decision == CANNOT_TELL
+
+
+# ---------------------------------------------------------------------- checkpoints and features
+
+
+def test_a_digest_tells_names_types_shapes_and_values_apart() -> None:
+    zeros = torch.zeros(4)
+    states = [
+        {"a": zeros},
+        {"b": zeros},
+        {"a": zeros.int()},
+        {"a": zeros.view(2, 2)},
+        {"a": zeros.view(4, 1)},
+        {"a": torch.tensor([0.0, 0.0, 0.0, 1.0])},
+        {"a": zeros, "b": zeros},
+        {"a": torch.zeros(8)},
+    ]
+    assert len({digest_weights(state) for state in states}) == len(states)
+    assert digest_weights({"b": zeros, "a": zeros}) == digest_weights(states[6])
+
+
+def test_a_file_replaced_after_the_scan_is_not_read_under_its_old_digest(trajectory: Path) -> None:
+    first, second, _ = scan_checkpoints(trajectory)
+    assert read_same_weights(first).keys() == read_same_weights(second).keys()
+    shutil.copy(second.path, first.path)
+    with pytest.raises(CheckpointError, match="was replaced after it was scanned"):
+        read_same_weights(first)
+
+
+def test_statistics_of_batch_norm_are_no_parameters(tmp_path: Path) -> None:
+    state = {"conv.weight": torch.ones(2, 3), "bn.running_mean": torch.ones(2)}
+    state |= {"bn.running_var": torch.ones(2), "bn.num_batches_tracked": torch.tensor(3)}
+    torch.save(state, tmp_path / "a.pth")
+    (found,) = scan_checkpoints(tmp_path)
+    assert found.n_parameters == 6
+
+
+def test_steps_order_what_one_epoch_wrote_and_names_where_some_epoch_is_unknown() -> None:
+    def made(name: str, epoch: float | None, step: int | None) -> Checkpoint:
+        return Checkpoint(name, Path(name), epoch=epoch, step=step)
+
+    def order(*checkpoints: Checkpoint) -> list[str]:
+        return [c.name for c in in_training_order(checkpoints)]
+
+    assert order(made("a", 1, 900), made("b", 1, 20), made("c", 0, 5000)) == ["c", "b", "a"]
+    assert order(made("a", None, 900), made("b", None, 20), made("c", 1, 50)) == ["b", "c", "a"]
+    # Neither is there for all of them: the names decide.
+    assert order(made("a9", 5, None), made("a10", None, 1), made("a1", 7, None)) == [
+        "a1",
+        "a9",
+        "a10",
+    ]
+
+
+def test_a_features_key_is_made_of_all_that_determines_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocessing = Preprocessing((3, 32, 32), "bicubic", (0.5,) * 3, (0.25,) * 3, 0.9)
+
+    def key(digest: str = "d", images: str = "i", precision: str = "float32", **changes) -> str:
+        about = {"name": "m", "layer": "l", "preprocessing": preprocessing, **changes}
+        return feature_key(digest, images, SimpleNamespace(**about), precision)
+
+    keys = [
+        key(),
+        key(digest="other"),
+        key(images="other"),
+        key(precision="bfloat16"),
+        key(name="other"),
+        key(layer="other"),
+    ]
+    for changes in (
+        {"input_size": (3, 64, 64)},
+        {"interpolation": "bilinear"},
+        {"mean": (0.4,) * 3},
+        {"std": (0.2,) * 3},
+        {"crop_pct": 1.0},
+    ):
+        keys.append(key(preprocessing=dataclasses.replace(preprocessing, **changes)))
+    assert key() == keys[0]
+    monkeypatch.setattr("ckptsel.features.extraction.FEATURES_VERSION", 10**6)
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
