@@ -32,10 +32,12 @@ from ckptsel.features.store import Cache
 from ckptsel.gating.baseline import _unpaired, compare_with_stored
 from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, best_accuracy, hold_against
 from ckptsel.ranking import rank as ranking_module
+from ckptsel.ranking.order import arrange, order_rows
 from ckptsel.ranking.rank import _score_key
 from ckptsel.ranking.uncertainty import bootstrap_means, find_tie_set, seed_and_image_means
 from ckptsel.ranking.workspace import open_workspace
-from ckptsel.results.ranking import Ranking, arrange, order_rows
+from ckptsel.results.estimate import Measured
+from ckptsel.results.ranking import Ranking
 from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
 from ckptsel.settings.options import Policy, RankSettings
 from ckptsel.target.pixels import Preprocessing
@@ -528,6 +530,7 @@ def make_ranked(names: list[str], values: dict[str, float], best: str) -> Rankin
         time_s={},
         created="now",
         version="0",
+        units={"linear_probe": "accuracy"},
     )
 
 
@@ -567,7 +570,7 @@ def test_the_intervals_of_a_race_are_over_seeds_too_and_stay_accuracies() -> Non
         return right < 500 * (0.85 + 0.1 * seed)
 
     seeds = [(0, 1), (0,)]
-    both, one = (race(["a", "b"], s, (1,), advance).standings[0] for s in seeds)
+    both, one = (race(["a", "b"], s, (1,), advance).standings[0].accuracy for s in seeds)
     assert (both.low, both.high) == (pytest.approx(0.27, abs=0.15), 1.0)
     assert one.high - one.low < 0.1
 
@@ -638,8 +641,8 @@ def test_of_equals_the_one_trained_first_is_taken() -> None:
 
 def test_two_intervals_add_up_side_by_side() -> None:
     """What is ahead is lower by my low side and their high side, higher by the other two."""
-    mine = SimpleNamespace(value=0.80, low=0.77, high=0.81, by="linear_probe")
-    theirs = SimpleNamespace(value=0.70, low=0.64, high=0.74, by="linear_probe")
+    mine = Measured(0.80, 0.77, 0.81, by="linear_probe")
+    theirs = Measured(0.70, 0.64, 0.74, by="linear_probe")
     ahead = _unpaired(mine, theirs)
     assert ahead.value == pytest.approx(0.10)
     assert ahead.low == pytest.approx(0.10 - 0.05)
