@@ -17,7 +17,7 @@ from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, further_images, hold_ag
 from ckptsel.gating.junit import junit_text
 from ckptsel.results.files import RANKING_NAME
 from ckptsel.results.ranking import Difference, Ranking, Row, ScoreValue
-from ckptsel.settings.options import Policy
+from ckptsel.settings.policy import Policy
 
 
 def make_ranking(n: int = 1000, **changes: object) -> Ranking:

@@ -33,7 +33,8 @@ from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.results.confirmation import GoalConfirmation, Point, Run, from_known_keys
 from ckptsel.results.files import check_writable, read_ranking, write_confirmation
 from ckptsel.results.ranking import EPOCH, Ranking, Row
-from ckptsel.settings.options import ConfirmSettings, RankSettings, make_confirm_settings
+from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
+from ckptsel.settings.rank import RankSettings
 
 MIN_CANDIDATES = 5
 N_SPREAD = 8

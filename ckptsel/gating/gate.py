@@ -12,7 +12,7 @@ from ckptsel.errors import GateFailed, GateUndecided
 from ckptsel.report.confirmation_tables import percent_interval
 from ckptsel.results.ranking import EPOCH, Difference, Ranking, find_row
 from ckptsel.scores import known_scores
-from ckptsel.settings.options import Policy
+from ckptsel.settings.policy import Policy
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot-tell"
 

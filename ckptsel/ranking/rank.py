@@ -19,7 +19,7 @@ from ckptsel.errors import DataError, OutputError, reason_of
 from ckptsel.ranking.workspace import Workspace, audit, fail_copies, open_workspace
 from ckptsel.results.ranking import EPOCH, GOALS, Ranking, Row, find_doubts, order_rows
 from ckptsel.scores import Score, ScoreInputs, ScoreResult, find_scores
-from ckptsel.settings.options import RankSettings, make_settings
+from ckptsel.settings.rank import RankSettings, make_settings
 from ckptsel.target.images import digest_of
 
 SCORES_VERSION = 3

@@ -28,7 +28,8 @@ from ckptsel.results.confirmation import from_known_keys
 from ckptsel.results.files import write_confirmation, write_ranking
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores.spectrum import compute_spectrum
-from ckptsel.settings.options import ConfirmSettings, RankSettings
+from ckptsel.settings.confirm import make_confirm_settings
+from ckptsel.settings.rank import RankSettings
 
 N_EMBEDDED = 2000
 """Held-out images of a t-SNE picture."""
@@ -78,14 +79,16 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
     write_ranking(place.out, ranking, predictions)
     if not place.recipe.goals:
         return ranking, None
-    settings = ConfirmSettings(
-        n_candidates=len(ranking),
-        goal="both" if len(place.recipe.goals) == 2 else place.recipe.goals[0],
-        n_seeds=place.recipe.n_transfer_seeds,
-        preset=place.target.preset,
-        epochs=place.target.epochs,
-        full=True,
-        data_root=place.settings.data_root,
+    settings = make_confirm_settings(
+        {
+            "n_candidates": len(ranking),
+            "goal": "both" if len(place.recipe.goals) == 2 else place.recipe.goals[0],
+            "n_seeds": place.recipe.n_transfer_seeds,
+            "preset": place.target.preset,
+            "epochs": place.target.epochs,
+            "full": True,
+            "data_root": place.settings.data_root,
+        }
     )
     confirmation = confirm_ranking(ranking, predictions, settings, place.quiet)
     write_confirmation(place.out, confirmation)
