@@ -153,7 +153,8 @@ class Declared:
         schema, first = self.schema, error.errors()[0]
         if first["loc"] and "enum" in schema["items"]:
             schema, value = schema["items"], first["input"]
-        said = f"{found(value, 'string' if self.kind == 'array' else self.kind)}; {wanted(schema)}"
+        is_names = self.kind == "array" and not self._is_numbers
+        said = f"{found(value, 'string' if is_names else self.kind)}; {wanted(schema)}"
         if isinstance(value, str) and self.kind in ("integer", "number", "boolean"):
             said += ", without quotes" if not isinstance(self._unquoted(value), str) else ""
         if isinstance(value, str) and self._is_numbers:

@@ -24,7 +24,10 @@ def _table(groups: tuple[type[Options], ...]) -> dict[str, Any]:
         about: dict[str, Any] = {**declared.schema, "description": declared.option.help}
         if "enum" in about.get("items", {}) or about.get("items", {}).get("type") == "string":
             # Names can also be one text, separated by commas.
-            about = {"anyOf": [about, {"type": "string"}], "description": about.pop("description")}
+            about = {
+                "anyOf": [about, {"type": "string", "pattern": r"\S"}],
+                "description": about.pop("description"),
+            }
         if declared.default is not None:
             about["default"] = declared.default
         for spelling in dict.fromkeys((name.replace("_", "-"), name)):
