@@ -12,8 +12,12 @@ import torch
 
 import ckptsel
 from ckptsel.cli.arguments import help_text
+from ckptsel.cli.report import ReportOptions
+from ckptsel.common.devices import PRECISIONS
 from ckptsel.confirmation import protocols
 from ckptsel.errors import UsageError
+from ckptsel.report import page, tables
+from ckptsel.results.ranking import GOALS
 from ckptsel.settings import effect
 from ckptsel.settings.confirm import ConfirmCall, ConfirmSettings, make_confirm_settings
 from ckptsel.settings.option import Argument, Given, declared
@@ -330,6 +334,15 @@ def test_defaults_in_words_are_those_of_the_protocols() -> None:
     assert said["lr"] == ",".join(f"{lr:g}" for lr in fe.lrs) and fe.lrs == ft.lrs
     for name in ("batch_size", "optimizer", "schedule"):
         assert said[name] == str(getattr(fe, name)) == str(getattr(ft, name))
+
+
+def test_choices_are_those_of_the_modules_that_take_them() -> None:
+    """Which are too heavy to import where options are declared."""
+    report, rank = declared(ReportOptions), {**declared(RankSettings), **declared(RankFiles)}
+    assert report["figures"].schema["enum"] == list(page.FORMATS)
+    assert rank["format"].schema["enum"] == list(tables.FORMATS)
+    assert rank["goal"].schema["enum"] == list(GOALS)
+    assert rank["precision"].schema["enum"] == list(PRECISIONS)
 
 
 def test_defaults_fit_their_own_fields() -> None:
