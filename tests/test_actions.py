@@ -13,7 +13,7 @@ import yaml
 
 from ckptsel.gating.gate import hold_against
 from ckptsel.gating.github import annotations, step_outputs, step_summary
-from ckptsel.settings.options import Policy
+from ckptsel.settings.policy import Policy
 from tests.test_gate import make_ranking, stored
 
 ROOT = Path(__file__).parents[1]

@@ -304,7 +304,7 @@ def test_a_folder_without_a_ranking(run, tmp_path: Path) -> None:
     [
         (("--goal", "tf"), "goal is 'tf'; it must be one of fe, ft, both"),
         (("--preset", "paper-cfar"), "unknown preset 'paper-cfar'"),
-        (("--steps", 5, "--epochs", 1), "steps and epochs are both given"),
+        (("--steps", 5, "--epochs", 1), "--steps and --epochs are both given"),
         (("--lr", "fast"), "--lr 'fast' is not a list of numbers"),
         (("--lr", "0.1,-1"), "it must be one or more numbers above 0"),
         (("--augment", "flop"), "augment is 'flop'; it must be one of flip, crop"),

@@ -18,7 +18,7 @@ from ckptsel.gating.junit import junit_text
 from ckptsel.results.estimate import Measured
 from ckptsel.results.files import RANKING_NAME
 from ckptsel.results.ranking import Ranking, Row, ScoreValue
-from ckptsel.settings.options import Policy
+from ckptsel.settings.policy import Policy
 
 
 def make_ranking(n: int = 1000, **changes: object) -> Ranking:

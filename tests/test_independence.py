@@ -39,7 +39,8 @@ from ckptsel.ranking.workspace import open_workspace
 from ckptsel.results.estimate import Measured
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
-from ckptsel.settings.options import Policy, RankSettings
+from ckptsel.settings.policy import Policy
+from ckptsel.settings.rank import RankSettings
 from ckptsel.target.pixels import Preprocessing
 from ckptsel.target.splits import plan_cross_validation, plan_holdout, plan_validation
 from tests.test_gate import arrays_of, make_ranking, other_ranking, stored

@@ -81,4 +81,4 @@ def test_wrong_names(run, ranked: Path) -> None:
     code, _, err = run("pick", ranked, "--checkpoint", "checkpoint-01")
     assert code == 2 and "Did you mean checkpoint-0" in err
     code, _, err = run("pick", ranked, "--format", "table")
-    assert code == 2 and "use one of path, json" in err
+    assert code == 2 and "must be one of path, json" in err

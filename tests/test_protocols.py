@@ -1,12 +1,13 @@
 """Protocols: budgets, schedules, and the paper's presets."""
 
 import itertools
+from typing import get_args
 
 import pytest
 
 from ckptsel.confirmation.protocols import Protocol, make_protocol
 from ckptsel.errors import UsageError
-from ckptsel.settings.options import AUGMENTATION_NAMES
+from ckptsel.settings.confirm import Augmentation
 from ckptsel.training.loop import AUGMENTATIONS
 
 
@@ -77,7 +78,7 @@ def test_the_default_grid_has_values_a_decade_apart() -> None:
 
 
 def test_the_settings_know_the_augmentations() -> None:
-    assert set(AUGMENTATION_NAMES) == {*AUGMENTATIONS, "none"}
+    assert set(get_args(Augmentation)) == {*AUGMENTATIONS, "none"}
 
 
 def test_an_unknown_preset_is_named() -> None:

@@ -128,7 +128,7 @@ def test_figures(run, trajectory, images, tmp_path: Path, form: str, magic: byte
 def test_wrong_ways_to_ask_for_a_report(run, tmp_path: Path) -> None:
     code, out, err = run("report", tmp_path, "--figures", "pgn")
     assert (code, out) == (2, "")
-    assert "use one of svg, png, pdf. Did you mean png?" in err
+    assert "must be one of svg, png, pdf. Did you mean png?" in err
     code, out, err = run("report", tmp_path)
     assert (code, out) == (3, "")
     assert f"{tmp_path / 'ranking.json'} does not exist" in err

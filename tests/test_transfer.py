@@ -14,7 +14,7 @@ from ckptsel.confirmation.protocols import FE, FT, Protocol
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.features.store import Cache
 from ckptsel.ranking.workspace import open_workspace
-from ckptsel.settings.options import RankSettings
+from ckptsel.settings.rank import RankSettings
 
 SHORT_FT = dataclasses.replace(FT, n_steps=18, batch_size=8, augment=("crop",))
 SHORT_FE = dataclasses.replace(FE, n_steps=27, batch_size=8)

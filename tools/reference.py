@@ -1,5 +1,5 @@
-"""Writes the generated part of the documentation, `docs/reference/`: the command line, and the
-schema of `ranking.json` with a page that shows it.
+"""Writes the generated part of the documentation, `docs/reference/`: the command line, the schema
+of `ckptsel.toml`, and that of `ranking.json` with a page that shows it.
 
     python -m tools.reference            # write
     python -m tools.reference --check    # exit 1 where a file is not current
@@ -19,6 +19,8 @@ from pydantic import TypeAdapter
 
 from ckptsel import cli, errors
 from ckptsel.results.ranking import SCHEMA, Ranking
+from ckptsel.settings import toml
+from ckptsel.settings.schema import config_schema
 from tools.docstrings import split_docstring
 
 FOLDER = Path(__file__).parents[1] / "docs/reference"
@@ -30,16 +32,19 @@ def pages() -> dict[str, str]:
     schema = ranking_schema()
     return {
         "cli.md": cli_page(),
+        "ckptsel.schema.json": json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n",
         "ranking.md": schema_page(schema),
         "ranking.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
     }
 
 
 def cli_page() -> str:
-    """Every command with its arguments, options, defaults and example, and the exit codes."""
+    """Every command with its arguments, options, defaults and example, what a configuration file may
+    hold, and the exit codes."""
     parts = [GENERATED, "# Command line\n", f"{cli.app.info.help}\n"]
     for name, command in commands().items():
         parts += [f"## ckptsel {name}\n", _command_text(name, command)]
+    parts += ["## Configuration file\n", _config_text()]
     parts += ["## Exit codes\n", _table(("code", "meaning"), _exit_codes())]
     return "\n".join(parts)
 
@@ -84,6 +89,18 @@ def _option_row(parameter: Any) -> tuple[str, str, str]:
 
 def _default_text(default: Any) -> str:
     return "" if default is None or default is False else f"`{default}`"
+
+
+def _config_text() -> str:
+    names = [
+        ", ".join(f"`{name.replace('_', '-')}`" for name in toml.known_options(groups))
+        for groups in (toml.TOP_LEVEL, toml.BELOW_GATE)
+    ]
+    return (
+        f"`{toml.CONFIG_NAME}`, or the table `[tool.ckptsel]` of a `pyproject.toml`, may hold "
+        f"{names[0]}; and below `[gate]` {names[1]}. Numbers stand without quotes, and several values "
+        "as a list. Editors can check the file with its [JSON Schema](ckptsel.schema.json).\n"
+    )
 
 
 def _exit_codes() -> Iterator[tuple[str, str]]:

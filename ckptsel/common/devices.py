@@ -22,6 +22,21 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def why_missing(device: str) -> str | None:
+    """Why this machine does not have a device, and what it has; None where it has it."""
+    if device == "mps":
+        missing = not torch.backends.mps.is_available()
+        return "torch finds no Apple GPU here: give cpu." if missing else None
+    if not device.startswith("cuda"):
+        return None
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if n_devices == 0:
+        return "torch finds no CUDA device here: give cpu."
+    if int(device.partition(":")[2] or 0) >= n_devices:
+        return f"the last that torch finds here is cuda:{n_devices - 1}."
+    return None
+
+
 def default_precision(device: str) -> str:
     """float32 on a CPU, bfloat16 on a GPU."""
     return "bfloat16" if device.startswith("cuda") else "float32"

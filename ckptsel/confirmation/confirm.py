@@ -41,7 +41,8 @@ from ckptsel.results.confirmation import (
 )
 from ckptsel.results.files import check_writable, read_whole_ranking, write_confirmation
 from ckptsel.results.ranking import EPOCH, Ranking, Row
-from ckptsel.settings.options import ConfirmSettings, RankSettings, make_confirm_settings
+from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
+from ckptsel.settings.rank import RankSettings
 
 MIN_CANDIDATES = 5
 N_SPREAD = 8
@@ -97,7 +98,7 @@ class Confirmation:
         return arrays
 
 
-def write(folder: Path, confirmation: Confirmation) -> None:
+def write_confirmed(folder: Path, confirmation: Confirmation) -> None:
     """Write a confirmation beside its ranking. Raises OutputError where that cannot be done."""
     write_confirmation(
         folder, confirmation.ranking, confirmation.record(), confirmation.predictions()
@@ -122,7 +123,7 @@ def confirm(
     ranking, predictions = read_whole_ranking(folder)
     check_writable(folder)
     confirmation = confirm_ranking(ranking, predictions, settings, quiet, folder)
-    write(folder, confirmation)
+    write_confirmed(folder, confirmation)
     return confirmation.ranking
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ckptsel.errors import GateFailed, GateUndecided
 from ckptsel.results.estimate import Estimate, Measured, percent
 from ckptsel.results.ranking import EPOCH, Ranking
-from ckptsel.settings.options import Policy
+from ckptsel.settings.policy import Policy
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot-tell"
 

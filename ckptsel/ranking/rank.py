@@ -23,7 +23,7 @@ from ckptsel.ranking.workspace import Workspace, audit, fail_copies, open_worksp
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import Score, ScoreInputs, find_scores
-from ckptsel.settings.options import RankSettings, make_settings
+from ckptsel.settings.rank import RankSettings, make_settings
 from ckptsel.target.images import digest_of
 
 SCORES_VERSION = 3

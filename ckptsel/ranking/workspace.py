@@ -20,7 +20,7 @@ from ckptsel.errors import InputError, ModelError, reason_of
 from ckptsel.features.encoders import Backbone, build_backbone, is_registered, load_weights
 from ckptsel.features.extraction import extract_features, feature_key
 from ckptsel.features.store import Cache, default_cache_folder
-from ckptsel.settings.options import RankSettings
+from ckptsel.settings.rank import RankSettings
 from ckptsel.target.pixels import auto_workers, decode
 from ckptsel.target.target import Target, load_target
 

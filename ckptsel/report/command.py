@@ -3,7 +3,7 @@
 import shlex
 
 from ckptsel.results.ranking import Ranking
-from ckptsel.settings.options import RankSettings
+from ckptsel.settings.rank import RankSettings
 
 OF_THE_MACHINE = ("device", "workers", "batch_size", "cache_dir", "cache")
 """Options that say where work runs, and change no number."""

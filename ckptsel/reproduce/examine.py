@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints
 from ckptsel.common.fields import from_known_fields
 from ckptsel.common.progress import Progress
-from ckptsel.confirmation.confirm import Confirmation, confirm_ranking
-from ckptsel.confirmation.confirm import write as write_confirmation_of
+from ckptsel.confirmation.confirm import Confirmation, confirm_ranking, write_confirmed
 from ckptsel.confirmation.protocols import Protocol
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.ranking.rank import rank_with_predictions
@@ -29,7 +28,8 @@ from ckptsel.reproduce.results import Results, prediction_key
 from ckptsel.results.files import write_ranking
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores.spectrum import compute_spectrum
-from ckptsel.settings.options import ConfirmSettings, RankSettings
+from ckptsel.settings.confirm import make_confirm_settings
+from ckptsel.settings.rank import RankSettings
 
 N_EMBEDDED = 2000
 """Held-out images of a t-SNE picture."""
@@ -79,17 +79,19 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
     write_ranking(place.out, ranking, predictions)
     if not place.recipe.goals:
         return ranking, None
-    settings = ConfirmSettings(
-        n_candidates=len(ranking),
-        goal="both" if len(place.recipe.goals) == 2 else place.recipe.goals[0],
-        n_seeds=place.recipe.n_transfer_seeds,
-        preset=place.target.preset,
-        epochs=place.target.epochs,
-        full=True,
-        data_root=place.settings.data_root,
+    settings = make_confirm_settings(
+        {
+            "n_candidates": len(ranking),
+            "goal": "both" if len(place.recipe.goals) == 2 else place.recipe.goals[0],
+            "n_seeds": place.recipe.n_transfer_seeds,
+            "preset": place.target.preset,
+            "epochs": place.target.epochs,
+            "full": True,
+            "data_root": place.settings.data_root,
+        }
     )
     confirmation = confirm_ranking(ranking, predictions, settings, place.quiet)
-    write_confirmation_of(place.out, confirmation)
+    write_confirmed(place.out, confirmation)
     return ranking, confirmation
 
 

@@ -32,9 +32,9 @@ from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.pretrain import checkpoint_name, pretrain
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, save_results
-from ckptsel.settings.options import RankSettings
-from ckptsel.target.images import ImageSet
-from ckptsel.target.sources import Source, open_source
+from ckptsel.settings.rank import RankSettings
+from ckptsel.target.images import ImageSet, Source
+from ckptsel.target.sources import open_source
 from ckptsel.target.splits import balanced_sample, stratified_sample
 
 MANIFEST_SCHEMA = "ckptsel.run/2"

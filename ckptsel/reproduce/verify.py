@@ -17,7 +17,7 @@ from ckptsel.ranking.rank import SCORES_VERSION, rank
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.results import Results, Row, load_results
 from ckptsel.reproduce.run import digests
-from ckptsel.settings.options import RankSettings
+from ckptsel.settings.rank import RankSettings
 
 SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01}
 """How far scores may be from those of another machine: its last digits move an image in two hundred

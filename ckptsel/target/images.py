@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,18 @@ class ImageSet:
             class_names=self.class_names,
             samples=self.samples.take(indices),
         )
+
+
+class Source(Protocol):
+    """Labelled images in one or more splits."""
+
+    kind: str
+
+    def splits(self) -> list[str]:
+        """Names of the splits that are there: of train, validation, test."""
+
+    def read(self, split: str) -> ImageSet:
+        """The images of one split."""
 
 
 def files_as_image_set(

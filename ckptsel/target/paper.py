@@ -20,8 +20,7 @@ import numpy as np
 from torch.utils.data import ConcatDataset
 
 from ckptsel.errors import DataError, UsageError, did_you_mean
-from ckptsel.target.images import ImageSet, dataset_as_image_set, files_as_image_set
-from ckptsel.target.sources import Source, open_source
+from ckptsel.target.images import ImageSet, Source, dataset_as_image_set, files_as_image_set
 from ckptsel.target.splits import stratified_sample
 
 SHENZHEN_TRAIN = 0.3
@@ -43,11 +42,14 @@ class PaperTarget:
 
 
 class PaperSource:
-    """One of the paper's targets, in its two splits."""
+    """One of the paper's targets, in its two splits. open_folder: opens one that lies there as an
+    image folder or parquet files."""
 
     kind = "paper target"
 
-    def __init__(self, spec: str, data_root: Path | None) -> None:
+    def __init__(
+        self, spec: str, data_root: Path | None, open_folder: Callable[[str], Source]
+    ) -> None:
         self.name = spec.removeprefix("paper/")
         if self.name not in TARGETS:
             raise UsageError(
@@ -56,7 +58,7 @@ class PaperSource:
             )
         if data_root is None:
             raise UsageError(f"{spec} is looked for below a data root: give --data-root.")
-        self.root = data_root
+        self.root, self._open_folder = data_root, open_folder
         self._target = TARGETS[self.name]
 
     def splits(self) -> list[str]:
@@ -82,7 +84,7 @@ class PaperSource:
         if not folder.is_dir():
             return None
         try:
-            source = open_source(str(folder))
+            source = self._open_folder(str(folder))
         except DataError:
             return None
         return source if {"train", "test"} <= set(source.splits()) else None

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,11 +17,13 @@ from PIL import Image
 from ckptsel.errors import DataError, did_you_mean
 from ckptsel.target.images import (
     ImageSet,
+    Source,
     dataset_as_image_set,
     files_as_image_set,
     names_or_numbers,
     whole_numbers,
 )
+from ckptsel.target.paper import PaperSource
 from ckptsel.target.parquet import (
     ParquetColumn,
     ParquetSamples,
@@ -43,18 +45,6 @@ SPLIT_NAMES = {
 IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
 
 
-class Source(Protocol):
-    """Labelled images in one or more splits."""
-
-    kind: str
-
-    def splits(self) -> list[str]:
-        """Names of the splits that are there: of train, validation, test."""
-
-    def read(self, split: str) -> ImageSet:
-        """The images of one split."""
-
-
 def open_source(
     spec: str,
     data_root: Path | None = None,
@@ -72,9 +62,7 @@ def open_source(
     if re.match(r"(hfds|hfids|torch|wds|tfds)/", spec) and not path.exists():
         return TimmSource(spec, data_root)
     if spec.startswith("paper/") and not path.exists():
-        from ckptsel.target.paper import PaperSource
-
-        return PaperSource(spec, data_root)
+        return PaperSource(spec, data_root, open_source)
     if data_root is not None and not path.exists():
         path = data_root / spec
     if not path.exists():

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptsel.errors import MAX_LISTED, DataError, UsageError, listed
-from ckptsel.target.images import ImageSet, digest_of
-from ckptsel.target.sources import Source, open_source
+from ckptsel.target.images import ImageSet, Source, digest_of
+from ckptsel.target.sources import open_source
 from ckptsel.target.splits import (
     HOLDOUT_ABOVE,
     Evaluation,

@@ -1,0 +1,63 @@
+"""From declared options to the parameters that typer shows, and from what it parsed to values."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ckptsel.settings.option import Argument, Declared, Given, OptionError
+
+METAVARS = {"integer": "<int>", "number": "<float>"}
+"""In typer's own form; all other values are texts."""
+
+
+def typer_signature(options: Mapping[str, Declared]) -> inspect.Signature:
+    """The signature from which typer makes its parameters.
+
+    All but flags are texts to typer, so that one wording speaks of wrong values, wherever they came
+    from; and all are None where they are not given, since a configuration file may hold them.
+    """
+    return inspect.Signature([_parameter(option) for option in options.values()])
+
+
+def _parameter(option: Declared) -> inspect.Parameter:
+    kind: Any = bool if option.kind == "boolean" else str
+    if isinstance(option.option, Argument):
+        shown: Any = typer.Argument(help=option.option.help)
+    else:
+        shown = typer.Option(*option.flags, help=help_text(option), metavar=_metavar(option))
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if option.is_required else None,
+        annotation=Annotated[kind if option.is_required else kind | None, shown],
+    )
+
+
+def help_text(option: Declared) -> str:
+    """What help shows of an option: what it does, and what it comes to where it is not given."""
+    default = option.default_text
+    return option.option.help + (f" [default: {default}]" if default else "")
+
+
+def _metavar(option: Declared) -> str | None:
+    if option.kind == "boolean":
+        return None
+    by_format = "<path>" if option.schema.get("format") == "path" else "<str>"
+    return METAVARS.get(option.kind, by_format)
+
+
+def read_arguments(options: Mapping[str, Declared], arguments: Mapping[str, Any]) -> Given:
+    """The options that were given, checked. Raises OptionError for a value that does not fit."""
+    written = {name: option.written(arguments.get(name)) for name, option in options.items()}
+    values = {}
+    for name, value in arguments.items():
+        if value is None:
+            continue
+        option = options[name]
+        try:
+            values[name] = option.check(option.parse(value) if isinstance(value, str) else value)
+        except OptionError as error:
+            raise error.written_as(written) from None
+    return Given(values, written)

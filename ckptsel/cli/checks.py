@@ -1,0 +1,36 @@
+"""What commands say and check before the work: configuration, device, options without effect."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from ckptsel.settings.option import Given, OptionError
+from ckptsel.settings.toml import Config, find_config, read_config
+
+
+def read_own_config(given: Given, quiet: bool) -> Config:
+    """The file that --config names, else the one of this folder, else an empty one."""
+    path: Path | None = given.values.get("config")
+    found = path or find_config(Path.cwd())
+    if found is None:
+        return Config()
+    if path is None and not quiet:
+        print(f"options from {found.name}", file=sys.stderr)
+    return read_config(found)
+
+
+def check_device(device: str | None, given: Given) -> None:
+    """Raises OptionError where this machine does not have the device that was asked for."""
+    if device in (None, "cpu"):
+        return
+
+    from ckptsel.common.devices import why_missing
+
+    if reason := why_missing(device):
+        raise OptionError(f"{{0}} is {device!r}; {reason}", "device").written_as(given.written)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """On stderr; nothing records them."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)

@@ -1,0 +1,52 @@
+"""How `rank` and `gate` end: the verdict, what is printed, what a CI system is told."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ckptsel.settings.policy import Policy
+
+
+def draw(folder: Path, ranking: Any, arrays: Any) -> None:
+    """Draw the report beside results that are written; a chart that fails is said, and no more."""
+    from ckptsel.report.page import draw_report
+
+    problem = draw_report(folder, ranking, arrays)
+    if problem is not None:
+        print(f"warning: {problem}", file=sys.stderr)
+
+
+def end(
+    ranking: Any,
+    arrays: Any,
+    policy: Policy | None,
+    run: Path | None,
+    form: str,
+    junit: Path | None,
+    show_ranking: bool = True,
+) -> None:
+    """Print the ranking and the verdict, tell the CI system, and exit as the gate decides."""
+    from ckptsel.gating.baseline import compare_with_stored
+    from ckptsel.gating.gate import enforce, hold_against
+    from ckptsel.gating.github import tell_actions
+    from ckptsel.gating.junit import write_junit
+    from ckptsel.gating.tables import format_verdict, with_verdict
+    from ckptsel.report.tables import format_ranking
+    from ckptsel.results.files import PAGE_NAME
+
+    verdict = None
+    if policy is not None:
+        ahead = None
+        if policy.baseline is not None:
+            ahead = compare_with_stored(ranking, arrays, Path(policy.baseline))
+        verdict = hold_against(ranking, policy, ahead)
+        if junit is not None:
+            write_junit(junit, verdict)
+    if show_ranking:
+        sys.stdout.write(with_verdict(format_ranking(ranking, form), verdict, form))
+    elif verdict is not None:
+        sys.stdout.write(format_verdict(verdict, form))
+    page = None if run is None else run / PAGE_NAME
+    tell_actions(ranking, verdict, page if page is not None and page.is_file() else None)
+    if verdict is not None:
+        enforce(verdict)

@@ -1,0 +1,39 @@
+"""`ckptsel inspect`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from ckptsel.cli.checks import print_notes
+from ckptsel.cli.command import command
+from ckptsel.settings.kinds import FormatOption, Text
+from ckptsel.settings.option import Argument, Given, Option, Options
+
+
+@dataclass(frozen=True)
+class InspectOptions(Options):
+    """The options of `ckptsel inspect`."""
+
+    checkpoints: Annotated[Path, Argument("Folder of checkpoints, or one file.")]
+    weights: Annotated[Text, Option("As for rank.")] = "auto"
+    format: FormatOption = "table"
+
+
+@command(InspectOptions)
+def inspect(given: Given) -> None:
+    """Show what was found: format, epoch, source accuracy, weights, parameters, digest, problems.
+
+    Example: ckptsel inspect ckpts/
+    """
+    _run(given.make(InspectOptions))
+
+
+def _run(options: InspectOptions) -> None:
+    """Everything that computes and writes."""
+    from ckptsel.checkpoints.scan import scan_checkpoints, trajectory_notes
+    from ckptsel.report.inspection import checkpoints_text
+
+    found = scan_checkpoints(options.checkpoints, options.weights)
+    sys.stdout.write(checkpoints_text(found, options.format))
+    print_notes(trajectory_notes(found))

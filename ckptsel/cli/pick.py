@@ -1,0 +1,52 @@
+"""`ckptsel pick`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ckptsel.cli.command import command
+from ckptsel.settings.kinds import OwnModelOption, RunArgument, Text
+from ckptsel.settings.option import Given, Option, Options
+
+
+@dataclass(frozen=True)
+class PickOptions(Options):
+    """The options of `ckptsel pick`."""
+
+    run: RunArgument
+    to: Annotated[Path | None, Option("Write its backbone to this safetensors file.")] = None
+    checkpoint: Annotated[Text | None, Option("Another than the best, by its name or path.")] = None
+    model: OwnModelOption = None
+    format: Annotated[
+        Literal["path", "json"],
+        Option("path, or json: all that is known of it.", ("--format", "-f")),
+    ] = "path"
+
+
+@command(PickOptions)
+def pick(given: Given) -> None:
+    """Print the path of the best checkpoint, and with --to export its weights.
+
+    Example: ckptsel pick ranking/ --to best.safetensors
+    """
+    _run(given.make(PickOptions))
+
+
+def _run(options: PickOptions) -> None:
+    """Everything that computes and writes."""
+    import dataclasses
+    import json
+
+    from ckptsel.export.backbone import export
+    from ckptsel.results.files import read_ranking
+
+    ranking, _ = read_ranking(options.run)
+    row = ranking.find(options.checkpoint or ranking.best)
+    if options.to is not None:
+        export(ranking, row, options.to, options.model)
+        print(f"{row.name} written to {options.to}", file=sys.stderr)
+    if not ranking.recommended:
+        print(f"warning: {ranking.doubts[0]}", file=sys.stderr)
+    as_path = options.format == "path"
+    print(row.path if as_path else json.dumps(dataclasses.asdict(row), indent=2))

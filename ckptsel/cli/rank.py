@@ -1,0 +1,96 @@
+"""`ckptsel rank`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ckptsel.cli.checks import check_device, print_notes, read_own_config
+from ckptsel.cli.command import command
+from ckptsel.cli.ending import draw, end
+from ckptsel.errors import UsageError
+from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
+from ckptsel.settings.effect import idle_in_evaluation, idle_in_rank
+from ckptsel.settings.option import Given
+from ckptsel.settings.policy import GateFiles, Policy
+from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings
+from ckptsel.settings.toml import Config
+
+SHARED = ("model", "device", "precision", "workers", "cache_dir", "cache", "seed")
+"""Options of the ranking that its confirmation gets too."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that one call asks for."""
+
+    checkpoints: Path
+    data: str
+    settings: RankSettings
+    confirm: ConfirmSettings | None
+    policy: Policy | None
+    junit: Path | None
+    out: Path | None
+    form: str
+    quiet: bool
+
+
+@command(RankInputs, RankSettings, RankFiles, RankCall)
+def rank(given: Given) -> None:
+    """Rank checkpoints for a target.
+
+    Example: ckptsel rank ckpts/ --data my_images/ --model resnet50 --out ranking/
+    """
+    call = given.make(RankCall)
+    config = read_own_config(given, call.quiet)
+    given = given.over(config.rank)
+    job = _make_job(given, config, call)
+    check_device(job.settings.device, given)
+    print_notes(idle_in_rank(given))
+    _run(job, given)
+
+
+def _make_job(given: Given, config: Config, call: RankCall) -> _Job:
+    inputs, files = given.make(RankInputs), given.make(RankFiles)
+    if inputs.checkpoints is None:
+        raise UsageError("no checkpoints given: ckptsel rank CHECKPOINTS --data DATA.")
+    if inputs.data is None:
+        raise UsageError("no data given: ckptsel rank CHECKPOINTS --data DATA.")
+    settings = given.make(RankSettings)
+    confirm = None
+    if call.confirm is not None:
+        same = {name: getattr(settings, name) for name in SHARED}
+        confirm = make_confirm_settings({"n_candidates": call.confirm, **same})
+    return _Job(
+        checkpoints=inputs.checkpoints,
+        data=inputs.data,
+        settings=settings,
+        confirm=confirm,
+        policy=config.gate.make(Policy) if call.gate else None,
+        junit=config.gate.make(GateFiles).junit,
+        out=files.out,
+        form=files.format,
+        quiet=call.quiet,
+    )
+
+
+def _run(job: _Job, given: Given) -> None:
+    """Everything that computes and writes."""
+    from ckptsel.confirmation.confirm import confirm_ranking, write_confirmed
+    from ckptsel.ranking.rank import rank_with_predictions
+    from ckptsel.results.files import check_writable, read_ranking, write_ranking
+
+    if job.out is not None:
+        check_writable(job.out)
+    if job.policy is not None and job.policy.baseline is not None:
+        read_ranking(Path(job.policy.baseline))  # what is missing is said before the work
+    ranking, predictions = rank_with_predictions(job.checkpoints, job.data, job.settings, job.quiet)
+    print_notes(idle_in_evaluation(given, ranking.target["evaluation"]["method"]))
+    if job.out is not None:
+        write_ranking(job.out, ranking, predictions)
+    if job.confirm is not None:
+        confirmation = confirm_ranking(ranking, predictions, job.confirm, job.quiet)
+        ranking = confirmation.ranking
+        if job.out is not None:
+            write_confirmed(job.out, confirmation)
+    if job.out is not None:
+        draw(job.out, ranking, predictions)
+    end(ranking, predictions, job.policy, job.out, job.form, job.junit)

@@ -1,0 +1,46 @@
+"""`ckptsel report`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ckptsel.cli.command import command
+from ckptsel.settings.kinds import RunArgument
+from ckptsel.settings.option import Given, Option, Options
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options):
+    """The options of `ckptsel report`."""
+
+    run: RunArgument
+    out: Annotated[
+        Path | None, Option("Folder for report.html.", ("--out", "-o"), default="RUN")
+    ] = None
+    figures: Annotated[
+        Literal["svg", "png", "pdf"] | None,
+        Option("Also write every chart as a file: svg, png or pdf, in figures/."),
+    ] = None
+
+
+@command(ReportOptions)
+def report(given: Given) -> None:
+    """Write the report of a ranking: one HTML page that holds all it shows; prints its path.
+
+    Example: ckptsel report ranking/ --figures pdf
+    """
+    _run(given.make(ReportOptions))
+
+
+def _run(options: ReportOptions) -> None:
+    """Everything that computes and writes."""
+    from ckptsel.report.charts import draw
+    from ckptsel.report.page import write_figures, write_page
+    from ckptsel.results.files import read_ranking
+
+    ranking, arrays = read_ranking(options.run)
+    folder = options.out or options.run
+    print(write_page(folder, ranking, arrays))
+    if options.figures is not None:
+        for path in write_figures(folder / "figures", draw(ranking, arrays), options.figures):
+            print(path)

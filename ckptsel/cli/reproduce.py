@@ -1,0 +1,98 @@
+"""`ckptsel reproduce`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import MinLen
+
+from ckptsel.cli.checks import check_device
+from ckptsel.cli.command import command
+from ckptsel.errors import UsageError
+from ckptsel.settings.kinds import Count, DeviceName, QuietOption, Seed, Text
+from ckptsel.settings.option import Argument, Given, Option, Options
+
+
+@dataclass(frozen=True)
+class ReproduceOptions(Options):
+    """The options of `ckptsel reproduce`."""
+
+    recipe: Annotated[Text | None, Argument("Name of a recipe (see --list), or `verify`.")] = None
+    run: Annotated[Path | None, Argument("For `verify`: the run folder.")] = None
+    preset: Annotated[Text, Option("Size of the experiment.")] = "small"
+    data_root: Annotated[
+        Path, Option("Folder that holds the data sets, such as cifar10/ and mnist/.")
+    ] = Path("data")
+    targets: Annotated[
+        tuple[Text, ...] | None,
+        MinLen(1),
+        Option("Some of the recipe's targets, separated by commas."),
+    ] = None
+    out: Annotated[
+        Path | None, Option("Run folder.", ("--out", "-o"), default="runs/RECIPE-PRESET")
+    ] = None
+    seed: Annotated[Seed, Option("The first seed of the pre-training.")] = 0
+    seeds: Annotated[Count | None, Option("Pre-training runs.", default="the recipe's")] = None
+    device: Annotated[DeviceName | None, Option("cpu or cuda.", default="what is there")] = None
+    list_: Annotated[bool, Option("Show the recipes and exit.", ("--list",))] = False
+    quiet: QuietOption = False
+
+
+@command(ReproduceOptions)
+def reproduce(given: Given) -> None:
+    """Run one of the paper's experiments and set its claims beside ours; goes on where it was killed.
+
+    `ckptsel reproduce verify RUN` checks a run folder: its files, its claims, its scores.
+
+    Example: ckptsel reproduce cifar10-mnist --preset small --data-root data/
+    """
+    options = given.make(ReproduceOptions)
+    if options.list_:
+        _list_recipes()
+        return
+    if options.recipe is None:
+        raise UsageError("no recipe given: ckptsel reproduce RECIPE; --list shows them.")
+    if options.recipe == "verify":
+        if options.run is None:
+            raise UsageError("no run folder given: ckptsel reproduce verify RUN.")
+        _verify(options.run, options.quiet)
+        return
+    if options.run is not None:
+        raise UsageError(
+            f"unexpected argument {str(options.run)!r}: the run folder is given with --out."
+        )
+    check_device(options.device, given)
+    _run(options.recipe, options)
+
+
+def _list_recipes() -> None:
+    from ckptsel.reproduce.registry import list_recipes
+
+    for known in list_recipes():
+        print(f"{known.name} --preset {known.preset}: {known.about}")
+
+
+def _verify(run: Path, quiet: bool) -> None:
+    from ckptsel.reproduce.verify import verify
+
+    for line in verify(run, quiet):
+        print(line)
+
+
+def _run(name: str, options: ReproduceOptions) -> None:
+    """Everything that computes and writes."""
+    from ckptsel.reproduce.registry import find_recipe
+
+    recipe = find_recipe(name, options.preset)
+
+    from ckptsel.reproduce.run import choose_targets, claims_table, run_recipe
+
+    if options.targets is not None:
+        recipe = choose_targets(recipe, list(options.targets))
+    folder = options.out or Path("runs") / f"{name}-{options.preset}"
+    seeds = range(options.seed, options.seed + (options.seeds or recipe.n_seeds))
+    claims = run_recipe(recipe, folder, options.data_root, seeds, options.device, options.quiet)
+    if claims is not None:
+        sys.stdout.write(claims_table(claims))
+        print(f"written to {folder}", file=sys.stderr)

@@ -1,0 +1,38 @@
+"""Options that have no effect with the others that were given: a sentence for each."""
+
+from collections.abc import Sequence
+
+from ckptsel.settings.option import Given
+
+EVALUATED = {
+    "cross-validation": "the training split is cross-validated",
+    "holdout": "a part of the training split is held out",
+}
+"""What is evaluated, by the method of the evaluation, where no split of its own is."""
+
+
+def idle_in_rank(given: Given) -> list[str]:
+    """What can be said before the target is open."""
+    if {"holdout", "eval_split"} <= set(given.values):
+        return [_said(given, "holdout", f"{given.name('eval_split')} names what is evaluated")]
+    return []
+
+
+def idle_in_evaluation(given: Given, method: str) -> list[str]:
+    """What can be said once the target is open. method: of its evaluation."""
+    if "max_eval_samples" in given.values and method in EVALUATED:
+        return [_said(given, "max_eval_samples", EVALUATED[method])]
+    return []
+
+
+def idle_in_confirm(given: Given, goals: Sequence[str]) -> list[str]:
+    """What a confirmation for these goals has no use for."""
+    names = [name for name in ("augment", "ema") if name in given.values and "ft" not in goals]
+    notes = [_said(given, name, "it is for fine-tuning, and the goal is fe") for name in names]
+    if given.values.get("full") and "tolerance" in given.values:
+        notes.append(_said(given, "tolerance", f"with {given.name('full')} there is no race"))
+    return notes
+
+
+def _said(given: Given, name: str, why: str) -> str:
+    return f"{given.name(name)} has no effect: {why}."

@@ -1,0 +1,44 @@
+"""Kinds of values that several options have, and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import Field
+
+from ckptsel.settings.option import Argument, Option
+
+Text = Annotated[str, Field(pattern=r"\S")]
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+"""The range that every generator of random numbers takes."""
+
+Fraction = Annotated[
+    float, Ge(0), Le(1), Field(description="it is a fraction between 0 and 1 (0.85 for 85 %)")
+]
+DeviceName = Annotated[
+    str,
+    Field(
+        pattern=r"^(cpu|mps|cuda(:[0-9]{1,4})?)$",
+        description="it must be cpu, cuda, cuda:N (such as cuda:1) or mps",
+    ),
+]
+Precision = Literal["float32", "bfloat16", "float16"]
+Form = Literal["table", "json", "csv", "md"]
+
+RunArgument = Annotated[Path, Argument("Folder that `ckptsel rank --out` wrote.")]
+FormatOption = Annotated[Form, Option("table, json, csv or md.", ("--format", "-f"))]
+ConfigOption = Annotated[
+    Path | None,
+    Option(
+        "TOML file of options.",
+        ("--config", "-c"),
+        default="ckptsel.toml, or [tool.ckptsel] of pyproject.toml",
+    ),
+]
+QuietOption = Annotated[bool, Option("No progress on stderr.", ("--quiet", "-q"))]
+OwnModelOption = Annotated[
+    Text | None,
+    Option("package.module:function, where it was ranked with one.", ("--model", "-m")),
+]

@@ -1,0 +1,172 @@
+"""The options of `ckptsel rank`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt, MinLen
+
+from ckptsel.settings.kinds import (
+    ConfigOption,
+    Count,
+    DeviceName,
+    FormatOption,
+    Positive,
+    Precision,
+    QuietOption,
+    Seed,
+    Text,
+)
+from ckptsel.settings.option import Argument, Option, Options, make
+
+
+@dataclass(frozen=True)
+class RankInputs(Options):
+    """What is ranked, and for what."""
+
+    checkpoints: Annotated[
+        Path | None, Argument("Folder of the checkpoints of one run (or one file).")
+    ] = None
+    data: Annotated[
+        Text | None,
+        Option(
+            "Labelled images: an image folder, a folder of parquet files, a CSV file of path and "
+            "label, a timm dataset name (hfds/..., torch/..., wds/...), or a target of the paper "
+            "(paper/flowers102, ...).",
+            ("--data", "-d"),
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RankSettings(Options):
+    """Everything that `ckptsel rank` can be told besides the checkpoints and the data.
+
+    None stands for a choice that depends on the data, the checkpoints or the machine; the ranking
+    records what was chosen.
+    """
+
+    goal: Annotated[Literal["fe", "ft"], Option("fe (frozen features) or ft (fine-tuning).")] = "fe"
+    model: Annotated[
+        Text | None,
+        Option(
+            "timm name, or package.module:function.",
+            ("--model", "-m"),
+            default="what the files record",
+        ),
+    ] = None
+    weights: Annotated[
+        Text,
+        Option(
+            "auto (averaged or teacher weights where there are any), raw, ema, teacher, student, or "
+            "the key in the file."
+        ),
+    ] = "auto"
+    pool: Annotated[
+        Text | None, Option("Pooling of the features, timm's global_pool (avg, token).")
+    ] = None
+    image_size: Annotated[
+        int | None, Ge(8), Option("Pixels a side.", default="the model's own")
+    ] = None
+    mean: Annotated[
+        tuple[float, ...] | None,
+        MinLen(1),
+        Option("Channel means, as in 0.5,0.5,0.5.", default="the model's", example="0.5,0.5,0.5"),
+    ] = None
+    std: Annotated[
+        tuple[Positive, ...] | None,
+        MinLen(1),
+        Option("Channel deviations.", default="the model's own", example="0.5,0.5,0.5"),
+    ] = None
+    data_root: Annotated[
+        Text | None, Option("Folder that relative data and timm datasets lie below.")
+    ] = None
+    image_column: Annotated[Text | None, Option("Column of images or paths.")] = None
+    label_column: Annotated[Text | None, Option("Column of labels.")] = None
+    train_split: Annotated[Text, Option("Split that is fitted on.")] = "train"
+    eval_split: Annotated[
+        Text | None,
+        Option(
+            "Split that is evaluated on.",
+            default="validation where there is one, else cross-validation on the training split",
+        ),
+    ] = None
+    holdout: Annotated[
+        float | None,
+        Gt(0),
+        Lt(1),
+        Option("Evaluate on this part of the training split, held out once."),
+    ] = None
+    max_train_samples: Annotated[
+        Count | None, Option("At most this many training images, stratified.")
+    ] = None
+    max_eval_samples: Annotated[
+        Count | None, Option("At most this many evaluation images, stratified.")
+    ] = None
+    scores: Annotated[
+        tuple[Text, ...] | None,
+        MinLen(1),
+        Option("Scores, separated by commas.", default="all built in"),
+    ] = None
+    probe: Annotated[
+        Literal["logistic", "paper"],
+        Option("logistic (converged) or paper (50 epochs of Adam)."),
+    ] = "logistic"
+    energy: Annotated[
+        float, Gt(0), Lt(1), Option("Part of the singular values' sum that is main.")
+    ] = 0.8
+    n_resamples: Annotated[int, Ge(100), Option("Bootstrap resamples.")] = 2000
+    seed: Annotated[Seed, Option("Seed of folds and resamples.")] = 0
+    device: Annotated[
+        DeviceName | None, Option("cpu, cuda, cuda:1, ...", default="cuda where there is one")
+    ] = None
+    precision: Annotated[
+        Precision | None,
+        Option("float32, bfloat16, float16.", default="bfloat16 on a GPU, else float32"),
+    ] = None
+    batch_size: Annotated[Count | None, Option("Images in a batch.", default="found by itself")] = (
+        None
+    )
+    workers: Annotated[
+        int | None, Ge(0), Option("Processes that decode images.", default="all cores")
+    ] = None
+    cache_dir: Annotated[
+        Text | None, Option("Where features are kept.", default="the user's cache")
+    ] = None
+    cache: Annotated[bool, Option("Keep features.", ("--cache/--no-cache",))] = True
+    strict: Annotated[
+        bool, Option("Exit 3 where any checkpoint cannot be used.", ("--strict/--no-strict",))
+    ] = False
+
+
+@dataclass(frozen=True)
+class RankFiles(Options):
+    """What `ckptsel rank` writes and prints, of which a configuration file may say something too."""
+
+    out: Annotated[
+        Path | None, Option("Folder for ranking.json and the rest.", ("--out", "-o"))
+    ] = None
+    format: FormatOption = "table"
+
+
+@dataclass(frozen=True)
+class RankCall(Options):
+    """What holds for one call of `ckptsel rank`, and stands in no file."""
+
+    confirm: Annotated[
+        Count | None, Option("Train so many of the best for real, as `ckptsel confirm` does.")
+    ] = None
+    gate: Annotated[
+        bool, Option("Hold the ranking against the policy of the configuration file.")
+    ] = False
+    config: ConfigOption = None
+    quiet: QuietOption = False
+
+
+def make_settings(options: Mapping[str, Any]) -> RankSettings:
+    """Settings of a ranking from options by name, those that are None left at their defaults.
+
+    Raises UsageError for a name that is not known or a value that does not fit.
+    """
+    return make(RankSettings, options)
