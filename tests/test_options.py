@@ -16,8 +16,8 @@ from ckptsel.cli.report import ReportOptions
 from ckptsel.common.devices import PRECISIONS
 from ckptsel.confirmation import protocols
 from ckptsel.errors import UsageError
+from ckptsel.ranking.order import GOALS
 from ckptsel.report import page, tables
-from ckptsel.results.ranking import GOALS
 from ckptsel.settings import effect
 from ckptsel.settings.confirm import ConfirmCall, ConfirmSettings, make_confirm_settings
 from ckptsel.settings.option import Argument, Given, declared
