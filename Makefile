@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
+# On all cores, one thread a process: threads that wait for each other cost more than they bring.
+PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist loadfile
 RUN = reference_runs/cifar10-mnist-small
 
 .PHONY: demo test test-all test-oldest lint types docs benchmarks clean
@@ -10,15 +12,15 @@ demo: .venv/installed
 	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(call PYTEST,$(BIN))
 
 # What is slow and statistical besides; half an hour.
 test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(call PYTEST,$(BIN)) -m 'slow or not slow'
 
 # With the oldest versions that are supported, in an environment of its own.
 test-oldest: .venv-oldest/installed-dev
-	.venv-oldest/bin/python -m pytest
+	$(call PYTEST,.venv-oldest/bin)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -133,16 +133,16 @@ def test_an_output_that_cannot_be_written_is_said_first(
 def test_ctrl_c_exits_130_and_keeps_the_cache(
     run, trajectory: Path, images: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path
 ) -> None:
-    from ckptsel.ranking import rank as pipeline
+    from ckptsel.ranking import scoring
 
-    score_one = pipeline._score_one
+    score_one = scoring._score_one
 
-    def interrupted(checkpoint, *rest):
-        if checkpoint.name == "checkpoint-010":
+    def interrupted(candidate, *rest):
+        if candidate.name == "checkpoint-010":
             raise KeyboardInterrupt
-        return score_one(checkpoint, *rest)
+        return score_one(candidate, *rest)
 
-    monkeypatch.setattr(pipeline, "_score_one", interrupted)
+    monkeypatch.setattr(scoring, "_score_one", interrupted)
     code, out, err = run("rank", trajectory, "-d", images, "--scores", "linear_probe")
     assert (code, out) == (130, "")
     assert "interrupted: what was finished is kept" in err

@@ -80,7 +80,7 @@ def test_again_gives_the_same_and_trains_nothing(
     def untrained(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ckptsel.transfer.Training.run", untrained)
+    monkeypatch.setattr("ckptsel.training.loop.Training.run", untrained)
     assert run("confirm", ranked, *SMALL, "-f", "csv") == first
 
 
@@ -334,10 +334,11 @@ def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
     for row in ranking:
         if row.confirmed:
             probe, trained = row.scores["linear_probe"], row.confirmed["fe"]
-            assert trained.low <= probe.value <= trained.high
+            assert trained.accuracy.low <= probe.value <= trained.accuracy.high
             assert probe.low <= trained.accuracy.value <= probe.high
     assert 2 <= ranking[ranking.best].epoch <= 10
-    assert ranking.baselines["last"].by == "confirmed" and ranking.baselines["last"].low > 0.03
+    assert ranking.baselines["last"].ahead.by == "confirmed"
+    assert ranking.baselines["last"].ahead.low > 0.03
     tau = ranking.confirmation["fe"].agreement["linear_probe"].kendall_tau
     assert tau.value > 0.5
     text = format_ranking(ranking, "table")

@@ -238,8 +238,9 @@ def test_the_generated_reference_is_current() -> None:
 
 
 def test_every_command_and_key_is_explained() -> None:
-    schema = reference.ranking_schema()
-    for name, definition in {"Ranking": schema, **schema["$defs"]}.items():
+    schemas = (reference.ranking_schema(), reference.confirmation_schema())
+    definitions = {s["title"]: s for s in schemas} | schemas[0]["$defs"] | schemas[1]["$defs"]
+    for name, definition in definitions.items():
         keys = definition["properties"].items()
         assert [f"{name}.{k}" for k, v in keys if not v.get("description")] == [], (
             "explain it in the class's docstring, as `key: text`"
@@ -251,9 +252,10 @@ def test_rankings_fit_the_schema() -> None:
     schema = json.loads((ROOT / "docs/reference/ranking.schema.json").read_text())
     fresh = ckptsel.rank("ckpts/", "my_images/").to_dict()
     shipped = [json.loads(path.read_text()) for path in Path(RUN).glob("seed*/*/ranking.json")]
-    assert len(shipped) == 4
-    for value in (json.loads(json.dumps(fresh)), *shipped):
+    assert {value["schema"] for value in shipped} == {"ckptsel.ranking/1"} and len(shipped) == 4
+    upgraded = [json.loads(json.dumps(ckptsel.Ranking.from_dict(v).to_dict())) for v in shipped]
+    for value in (json.loads(json.dumps(fresh)), *upgraded):
         jsonschema.validate(value, schema)
-    wrong = {**shipped[0], "checkpoints": [{**shipped[0]["checkpoints"][0], "rank": "first"}]}
+    wrong = {**upgraded[0], "checkpoints": [{**upgraded[0]["checkpoints"][0], "rank": "first"}]}
     with pytest.raises(jsonschema.ValidationError, match="'first'"):
         jsonschema.validate(wrong, schema)

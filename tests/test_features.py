@@ -8,16 +8,17 @@ import torch
 
 from ckptsel.errors import FeatureError
 from ckptsel.features import extraction as module
-from ckptsel.features.encoders import Backbone, build_backbone
+from ckptsel.features.encoder import LAST
+from ckptsel.features.encoders import ImageEncoder, build_image_encoder
 from ckptsel.features.extraction import check_features, extract_features, feature_key
 from ckptsel.target.pixels import normalise
 from tests.conftest import TINY_MODEL
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Backbone:
+def backbone() -> ImageEncoder:
     torch.manual_seed(0)
-    return build_backbone(TINY_MODEL)
+    return build_image_encoder(TINY_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -25,35 +26,35 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (10, 3, 32, 32), dtype=np.uint8)
 
 
-def test_features_are_those_of_a_plain_forward(backbone: Backbone, pixels: np.ndarray) -> None:
+def test_features_are_those_of_a_plain_forward(backbone: ImageEncoder, pixels: np.ndarray) -> None:
     images = normalise(torch.from_numpy(pixels), backbone.preprocessing)
     with torch.no_grad():
         expected = backbone.module(images)
-    features = extract_features(backbone, pixels, batch_size=4)
+    features = extract_features(backbone, pixels, batch_size=4)[LAST]
     assert features.dtype == np.float32
     assert np.allclose(features, expected.numpy(), atol=1e-5)
 
 
-def test_buffers_do_not_change(backbone: Backbone, pixels: np.ndarray) -> None:
+def test_buffers_do_not_change(backbone: ImageEncoder, pixels: np.ndarray) -> None:
     before = {name: b.clone() for name, b in backbone.module.named_buffers()}
     backbone.module.train()
-    extract_features(backbone, pixels)
+    extract_features(backbone, pixels)[LAST]
     assert not backbone.module.training
     assert all(torch.equal(b, before[name]) for name, b in backbone.module.named_buffers())
 
 
 def test_batches_are_halved_where_memory_runs_out(backbone, pixels, monkeypatch) -> None:
-    whole = extract_features(backbone, pixels)
+    whole = extract_features(backbone, pixels)[LAST]
     forward, sizes = module._features_of_batch, []
 
-    def small_memory(backbone, batch, device, dtype):
+    def small_memory(backbone, batch, layers, device, dtype):
         sizes.append(len(batch))
         if len(batch) > 3:
             raise RuntimeError("DefaultCPUAllocator: not enough memory")
-        return forward(backbone, batch, device, dtype)
+        return forward(backbone, batch, layers, device, dtype)
 
     monkeypatch.setattr(module, "_features_of_batch", small_memory)
-    assert np.allclose(extract_features(backbone, pixels, batch_size=8), whole, atol=1e-6)
+    assert np.allclose(extract_features(backbone, pixels, batch_size=8)[LAST], whole, atol=1e-6)
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
 
 
@@ -63,7 +64,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(backbone, pixels, monke
 
     monkeypatch.setattr(module, "_features_of_batch", fail)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        extract_features(backbone, pixels)
+        extract_features(backbone, pixels)[LAST]
 
 
 def test_values_that_cannot_be_scored() -> None:
@@ -76,7 +77,7 @@ def test_values_that_cannot_be_scored() -> None:
         check_features(values)
 
 
-def test_the_key_is_made_of_what_determines_the_features(backbone: Backbone) -> None:
+def test_the_key_is_made_of_what_determines_the_features(backbone: ImageEncoder) -> None:
     settings = dataclasses.replace(backbone.preprocessing, mean=(0.5, 0.5, 0.5))
     larger = dataclasses.replace(backbone.preprocessing, input_size=(3, 64, 64))
     keys = [
@@ -85,7 +86,7 @@ def test_the_key_is_made_of_what_determines_the_features(backbone: Backbone) -> 
         feature_key("digest", "other", backbone, "float32"),
         feature_key("digest", "images", backbone, "bfloat16"),
     ]
-    for change in ({"preprocessing": settings}, {"preprocessing": larger}, {"layer": "x"}):
+    for change in ({"preprocessing": settings}, {"preprocessing": larger}, {"position": "x"}):
         changed = dataclasses.replace(backbone, **change)
         keys.append(feature_key("digest", "images", changed, "float32"))
     assert len(set(keys)) == len(keys)
@@ -95,8 +96,8 @@ def test_the_key_is_made_of_what_determines_the_features(backbone: Backbone) -> 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_features_of_the_cpu(pixels: np.ndarray) -> None:
-    backbone = build_backbone(TINY_MODEL)
-    expected = extract_features(backbone, pixels)
-    on_gpu = extract_features(backbone, pixels, device="cuda", precision="bfloat16")
+    backbone = build_image_encoder(TINY_MODEL)
+    expected = extract_features(backbone, pixels)[LAST]
+    on_gpu = extract_features(backbone, pixels, device="cuda", precision="bfloat16")[LAST]
     scale = np.abs(expected).max()
     assert np.abs(on_gpu - expected).max() < 0.05 * scale

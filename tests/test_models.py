@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from ckptsel.errors import CheckpointError, FeatureError, ModelError
-from ckptsel.features.encoders import Backbone, build_backbone, load_weights
+from ckptsel.features.encoders import ImageEncoder, build_image_encoder
 from tests.conftest import TINY_MODEL
 
 
 @pytest.fixture
-def backbone() -> Backbone:
-    return build_backbone(TINY_MODEL)
+def backbone() -> ImageEncoder:
+    return build_image_encoder(TINY_MODEL)
 
 
 @pytest.fixture
@@ -24,25 +24,25 @@ def state() -> dict[str, torch.Tensor]:
     return dict(timm.create_model(TINY_MODEL, num_classes=7).state_dict())
 
 
-def test_weights_arrive_and_the_head_may_differ(backbone: Backbone, state: dict) -> None:
-    assert load_weights(backbone, state) == ""
+def test_weights_arrive_and_the_head_may_differ(backbone: ImageEncoder, state: dict) -> None:
+    assert backbone.load(state) == ""
     loaded = backbone.module.state_dict()
     assert all(torch.equal(loaded[name], state[name]) for name in loaded)
     del state["fc.weight"], state["fc.bias"]
-    assert load_weights(backbone, state) == ""
+    assert backbone.load(state) == ""
 
 
 @pytest.mark.parametrize("prefix", ["model.", "module.backbone.", "net._orig_mod.encoder."])
-def test_prefixes_are_found(backbone: Backbone, state: dict, prefix: str) -> None:
+def test_prefixes_are_found(backbone: ImageEncoder, state: dict, prefix: str) -> None:
     prefixed = {prefix + name: tensor for name, tensor in state.items()}
     prefixed["projection_head.0.weight"] = torch.zeros(3)
-    assert load_weights(backbone, prefixed) == prefix
+    assert backbone.load(prefixed) == prefix
 
 
-def test_of_student_and_teacher_the_teacher_is_taken(backbone: Backbone, state: dict) -> None:
+def test_of_student_and_teacher_the_teacher_is_taken(backbone: ImageEncoder, state: dict) -> None:
     both = {f"student_backbone.{n}": t + 1 for n, t in state.items()}
     both |= {f"teacher_backbone.{n}": t for n, t in state.items()}
-    assert load_weights(backbone, both) == "teacher_backbone."
+    assert backbone.load(both) == "teacher_backbone."
     assert torch.equal(backbone.module.state_dict()["bn1.bias"], state["bn1.bias"])
 
 
@@ -61,22 +61,24 @@ def test_of_student_and_teacher_the_teacher_is_taken(backbone: Backbone, state: 
         (lambda s: s.clear(), r"missing: conv1\.weight, bn1\.weight, .* and \d+ more"),
     ],
 )
-def test_what_does_not_fit_is_named(backbone: Backbone, state: dict, change, message: str) -> None:
+def test_what_does_not_fit_is_named(
+    backbone: ImageEncoder, state: dict, change, message: str
+) -> None:
     change(state)
     before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
     with pytest.raises(CheckpointError, match=message):
-        load_weights(backbone, state)
+        backbone.load(state)
     after = backbone.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_batch_counters_may_be_missing(backbone: Backbone, state: dict) -> None:
-    load_weights(backbone, {n: t for n, t in state.items() if "num_batches" not in n})
+def test_batch_counters_may_be_missing(backbone: ImageEncoder, state: dict) -> None:
+    backbone.load({n: t for n, t in state.items() if "num_batches" not in n})
 
 
 def test_a_stem_for_small_images_gets_a_hint(state: dict) -> None:
     with pytest.raises(CheckpointError, match=r"first convolution is 3x3 \(the model's: 7x7\)"):
-        load_weights(build_backbone("resnet18"), state)
+        build_image_encoder("resnet18").load(state)
 
 
 def test_vit_with_chunked_blocks_and_decoder_left_overs() -> None:
@@ -85,77 +87,77 @@ def test_vit_with_chunked_blocks_and_decoder_left_overs() -> None:
     chunked = {n.replace("blocks.", "blocks.0."): t for n, t in state.items()}
     chunked["decoder_embed.weight"] = chunked["mask_token"] = torch.zeros(2)
     prefixed = {f"backbone.{n}": t for n, t in chunked.items()}
-    assert load_weights(build_backbone(name), prefixed) == "backbone."
+    assert build_image_encoder(name).load(prefixed) == "backbone."
 
 
 def test_blocks_of_other_networks_are_not_taken_for_chunks() -> None:
     state = timm.create_model("test_efficientnet").state_dict()
     prefixed = {f"model.{name}": tensor for name, tensor in state.items()}
-    assert load_weights(build_backbone("test_efficientnet"), prefixed) == "model."
+    assert build_image_encoder("test_efficientnet").load(prefixed) == "model."
 
 
 def test_a_norm_within_the_head_belongs_to_the_backbone() -> None:
     state = timm.create_model("test_convnext", num_classes=5).state_dict()
-    backbone = build_backbone("test_convnext")
-    load_weights(backbone, {n: t for n, t in state.items() if not n.startswith("head.fc.")})
+    backbone = build_image_encoder("test_convnext")
+    backbone.load({n: t for n, t in state.items() if not n.startswith("head.fc.")})
     del state["head.norm.weight"]
     with pytest.raises(CheckpointError, match=r"missing: head\.norm\.weight"):
-        load_weights(backbone, state)
+        backbone.load(state)
 
 
-def test_the_prefix_is_named_where_weights_do_not_fit(backbone: Backbone, state: dict) -> None:
+def test_the_prefix_is_named_where_weights_do_not_fit(backbone: ImageEncoder, state: dict) -> None:
     del state["conv1.weight"]
     prefixed = {f"backbone.{name}": tensor for name, tensor in state.items()}
     with pytest.raises(CheckpointError, match=r"below prefix 'backbone\.'; missing: conv1\.weight"):
-        load_weights(backbone, prefixed)
+        backbone.load(prefixed)
 
 
-def test_half_precision_weights_are_loaded_as_single(backbone: Backbone, state: dict) -> None:
-    load_weights(backbone, {n: t.half() if t.ndim else t for n, t in state.items()})
+def test_half_precision_weights_are_loaded_as_single(backbone: ImageEncoder, state: dict) -> None:
+    backbone.load({n: t.half() if t.ndim else t for n, t in state.items()})
     loaded = backbone.module.state_dict()["conv1.weight"]
     assert torch.equal(loaded, state["conv1.weight"].half().float())
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet", "deit_tiny_patch16_224"])
 def test_the_image_size_can_be_chosen(name: str) -> None:
-    backbone = build_backbone(name, image_size=96)
+    backbone = build_image_encoder(name, image_size=96)
     assert backbone.preprocessing.input_size == (3, 96, 96)
-    assert backbone.features(torch.zeros(1, 3, 96, 96)).shape[0] == 1
+    assert backbone.penultimate(torch.zeros(1, 3, 96, 96)).shape[0] == 1
 
 
 def test_mean_and_std_need_one_number_or_one_a_channel() -> None:
-    backbone = build_backbone(TINY_MODEL, mean=(0.1, 0.2, 0.3), std=(0.5,))
+    backbone = build_image_encoder(TINY_MODEL, mean=(0.1, 0.2, 0.3), std=(0.5,))
     assert backbone.preprocessing.mean == (0.1, 0.2, 0.3)
     assert backbone.preprocessing.std == (0.5, 0.5, 0.5)
     with pytest.raises(ModelError, match="--std has 2 numbers; the model has 3 channels"):
-        build_backbone(TINY_MODEL, std=(0.5, 0.5))
+        build_image_encoder(TINY_MODEL, std=(0.5, 0.5))
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
 def test_features_equal_the_input_of_the_classifier(name: str) -> None:
     whole = timm.create_model(name, num_classes=5).eval()
-    backbone = build_backbone(name)
-    load_weights(backbone, whole.state_dict())
+    backbone = build_image_encoder(name)
+    backbone.load(whole.state_dict())
     images = torch.randn(2, 3, *backbone.preprocessing.input_size[1:])
     with torch.no_grad():
         expected = whole.forward_head(whole.forward_features(images), pre_logits=True)
-        logits = whole.get_classifier()(backbone.features(images))
+        logits = whole.get_classifier()(backbone.penultimate(images))
         torch.testing.assert_close(logits, whole(images))
-    assert torch.equal(backbone.features(images), expected)
+    assert torch.equal(backbone.penultimate(images), expected)
 
 
-def test_timm_features_are_the_pre_logits(backbone: Backbone) -> None:
+def test_timm_features_are_the_pre_logits(backbone: ImageEncoder) -> None:
     images = torch.randn(3, 3, 32, 32)
     module = backbone.module
     with torch.no_grad():
         maps = module.forward_features(images)
-    assert torch.equal(backbone.features(images), maps.mean((2, 3)))
-    assert backbone.layer == "pre-logits (pool avg)"
+    assert torch.equal(backbone.penultimate(images), maps.mean((2, 3)))
+    assert backbone.position == "pre-logits (pool avg)"
 
 
-def test_buffers_do_not_change_and_the_model_stays_in_eval(backbone: Backbone) -> None:
+def test_buffers_do_not_change_and_the_model_stays_in_eval(backbone: ImageEncoder) -> None:
     before = {name: buffer.clone() for name, buffer in backbone.module.named_buffers()}
-    backbone.features(torch.randn(4, 3, 32, 32))
+    backbone.penultimate(torch.randn(4, 3, 32, 32))
     assert not backbone.module.training
     assert all(torch.equal(b, before[name]) for name, b in backbone.module.named_buffers())
 
@@ -187,15 +189,15 @@ def plain_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_any_module_gives_the_input_of_its_last_linear_layer(plain_module: str) -> None:
-    backbone = build_backbone(plain_module, image_size=8, mean=(0.5,), std=(0.5,), typed=True)
+    backbone = build_image_encoder(plain_module, image_size=8, mean=(0.5,), std=(0.5,), typed=True)
     images = torch.randn(4, 3, 8, 8)
-    assert backbone.layer == "input of classifier"
-    assert torch.equal(backbone.features(images), backbone.module.body(images[:, :, :2, :2]))
+    assert backbone.position == "input of classifier"
+    assert torch.equal(backbone.penultimate(images), backbone.module.body(images[:, :, :2, :2]))
     assert backbone.preprocessing.input_size == (3, 8, 8)
     assert backbone.preprocessing.mean == (0.5, 0.5, 0.5)
     state = backbone.module.state_dict()
     del state["classifier.weight"]
-    assert load_weights(backbone, state) == ""
+    assert backbone.load(state) == ""
 
 
 @pytest.mark.parametrize(
@@ -209,15 +211,15 @@ def test_any_module_gives_the_input_of_its_last_linear_layer(plain_module: str) 
 )
 def test_unknown_models(plain_module: str, name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        build_backbone(name, typed=True)
+        build_image_encoder(name, typed=True)
 
 
-def test_features_that_are_not_pooled_are_refused(backbone: Backbone) -> None:
+def test_features_that_are_not_pooled_are_refused(backbone: ImageEncoder) -> None:
     backbone.module.global_pool = nn.Identity()
     with pytest.raises(FeatureError, match=r"has shape \(2, 128, 2, 2\), not \(images, features\)"):
-        backbone.features(torch.randn(2, 3, 32, 32))
+        backbone.penultimate(torch.randn(2, 3, 32, 32))
 
 
 def test_pooling_is_chosen_and_recorded() -> None:
-    assert build_backbone("test_vit", pool="avg").layer == "pre-logits (pool avg)"
-    assert build_backbone("test_vit").layer == "pre-logits (pool token)"
+    assert build_image_encoder("test_vit", pool="avg").position == "pre-logits (pool avg)"
+    assert build_image_encoder("test_vit").position == "pre-logits (pool token)"

@@ -11,7 +11,7 @@ from timm.data import create_transform
 
 from ckptsel.errors import DataError
 from ckptsel.target.images import ImageSet
-from ckptsel.target.pixels import Preprocessing, decode, normalise, to_colour_mode
+from ckptsel.target.pixels import Preprocessing, normalise, prepare_all, to_colour_mode
 from ckptsel.target.sources import open_source
 
 SETTINGS = Preprocessing((3, 8, 8), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 1.0)
@@ -79,7 +79,7 @@ def test_pixels_are_those_of_timms_transform() -> None:
     image = Image.fromarray(random.integers(0, 256, (20, 30, 3)).astype(np.uint8))
     settings = Preprocessing((3, 8, 8), "bicubic", SETTINGS.mean, SETTINGS.std, 0.8)
     expected = create_transform(**settings.to_dict(), is_training=False)(image)
-    pixels = decode(image_set([lambda: image]), settings, None, quiet=True)
+    pixels = prepare_all(image_set([lambda: image]), settings, None, quiet=True)
     ours = normalise(torch.from_numpy(pixels), settings)[0]
     assert torch.allclose(ours, expected, atol=1e-5)
 
@@ -97,11 +97,11 @@ def test_decoded_once_and_the_same_with_two_workers(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = open_source(str(images)).read("train")
-    first = decode(train, SETTINGS, tmp_path / "store", quiet=True)
-    by_workers = decode(train, SETTINGS, None, n_workers=2, quiet=True)
+    first = prepare_all(train, SETTINGS, tmp_path / "store", quiet=True)
+    by_workers = prepare_all(train, SETTINGS, None, n_workers=2, quiet=True)
     assert np.array_equal(first, by_workers)
     monkeypatch.setattr("ckptsel.target.samples.FileSamples.open", None)
-    assert np.array_equal(decode(train, SETTINGS, tmp_path / "store", quiet=True), first)
+    assert np.array_equal(prepare_all(train, SETTINGS, tmp_path / "store", quiet=True), first)
 
 
 def test_up_to_ten_unreadable_images_are_listed(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_up_to_ten_unreadable_images_are_listed(tmp_path: Path) -> None:
         raise OSError("broken")
 
     with pytest.raises(DataError) as caught:
-        decode(image_set([blank] + [fail] * 12), SETTINGS, tmp_path, quiet=True)
+        prepare_all(image_set([blank] + [fail] * 12), SETTINGS, tmp_path, quiet=True)
     message = str(caught.value)
     assert message.startswith("12 of 13 images cannot be read:\n  image-1 (OSError: broken)")
     assert message.count("(OSError: broken)") == 10
@@ -123,7 +123,7 @@ def test_a_truncated_jpeg_is_unreadable(tmp_path: Path) -> None:
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"image-0 \(OSError: "):
-        decode(image_set([lambda: Image.open(tmp_path / "a.jpg")]), SETTINGS, None, quiet=True)
+        prepare_all(image_set([lambda: Image.open(tmp_path / "a.jpg")]), SETTINGS, None, quiet=True)
 
 
 def test_an_interrupted_decode_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -131,5 +131,5 @@ def test_an_interrupted_decode_leaves_nothing_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        decode(image_set([blank, interrupt]), SETTINGS, tmp_path, quiet=True)
+        prepare_all(image_set([blank, interrupt]), SETTINGS, tmp_path, quiet=True)
     assert list(tmp_path.iterdir()) == []

@@ -176,7 +176,7 @@ def test_a_finished_run_is_not_trained_again(
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
     monkeypatch.setenv("CKPTSEL_CACHE", str(finished.parent / "cache"))
-    monkeypatch.setattr("ckptsel.training.Training.run", None)
+    monkeypatch.setattr("ckptsel.training.loop.Training.run", None)
     # The probes of components are trained too, and not kept.
     monkeypatch.setattr("ckptsel.reproduce.readings.PROBES", ())
     monkeypatch.setattr("ckptsel.reproduce.figures.FIGURES", {})

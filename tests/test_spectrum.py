@@ -5,7 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from ckptsel.scores.spectrum import compute_spectrum, count_main
+from ckptsel.results.scores import count_main
+from ckptsel.scores.spectrum import compute_spectrum
 
 
 def make_features(n: int, d: int, kind: str) -> np.ndarray:
@@ -56,7 +57,7 @@ def test_main_and_residual_add_up_and_equal_the_truncated_svd(n: int, d: int) ->
 
 
 def test_count_main_takes_the_least_number_that_reaches_the_energy() -> None:
-    values = torch.tensor([4.0, 4.0, 1.0, 1.0], dtype=torch.float64)
+    values = np.array([4.0, 4.0, 1.0, 1.0])
     assert count_main(values, 0.8) == 2
     assert count_main(values, 0.81) == 3
     assert count_main(values, 1.0) == 4

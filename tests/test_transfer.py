@@ -52,7 +52,7 @@ def test_an_fe_run_leaves_the_network_as_it_is(make_task) -> None:
     task = make_task(SHORT_FE)
     checkpoint = make_task.checkpoints[0]
     task.workspace.load(checkpoint)
-    module = task.workspace.backbone.module
+    module = task.workspace.encoder.module
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     assert any("running_var" in name for name in before)
     Transfer(task, checkpoint, 0, 0.1).advance(SHORT_FE.n_steps)

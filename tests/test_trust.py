@@ -14,8 +14,8 @@ from ckptsel.checkpoints import scan
 from ckptsel.checkpoints.scan import natural_key, scan_checkpoints
 from ckptsel.errors import CheckpointError
 from ckptsel.ranking import rank as pipeline
-from ckptsel.ranking import workspace
-from ckptsel.ranking.rank import SCORES_VERSION
+from ckptsel.ranking import scoring, workspace
+from ckptsel.ranking.scoring import SCORES_VERSION
 from tests.conftest import TINY_MODEL
 
 HOSTILE = Path(__file__).parents[2] / "shared" / "hostile"
@@ -161,16 +161,16 @@ def test_digits_that_are_no_numbers_sort_as_text() -> None:
     assert sorted(["c-10", "c-5²", "c-9"], key=natural_key) == ["c-5²", "c-9", "c-10"]
 
 
-@pytest.mark.parametrize("stage", ["_read", "load_weights", "extract_features", "compute"])
+@pytest.mark.parametrize("stage", ["_read", "read_weights", "extract_features", "compute"])
 def test_an_unexpected_error_fails_its_checkpoint_alone(
     trajectory: Path, images: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """While it is read, audited, extracted or scored; with the type of the error."""
     module = {
         "_read": scan,
-        "load_weights": workspace,
+        "read_weights": workspace,
         "extract_features": workspace,
-        "compute": pipeline,
+        "compute": scoring,
     }[stage]
     name = "ScoreInputs" if stage == "compute" else stage
     original, calls = getattr(module, name), []

@@ -19,7 +19,7 @@ from ckptsel.errors import DataError
 from ckptsel.reproduce.source_data import _Crops
 from ckptsel.target import parquet
 from ckptsel.target.images import ImageSet
-from ckptsel.target.pixels import Preprocessing, decode
+from ckptsel.target.pixels import Preprocessing, prepare_all
 from ckptsel.target.samples import MemorySamples, Samples
 from ckptsel.target.sources import open_source
 from ckptsel.target.workers import batches_of, worker_context, worker_deaths_named
@@ -87,7 +87,7 @@ def started_by(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def pixels_of(images: ImageSet, n_workers: int = 0) -> np.ndarray:
-    return decode(images, SETTINGS, None, n_workers, quiet=True)
+    return prepare_all(images, SETTINGS, None, n_workers, quiet=True)
 
 
 @pytest.mark.parametrize("started_by", multiprocessing.get_all_start_methods(), indirect=True)

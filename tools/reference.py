@@ -5,6 +5,7 @@ of `ckptsel.toml`, and that of `ranking.json` with a page that shows it.
     python -m tools.reference --check    # exit 1 where a file is not current
 """
 
+import dataclasses
 import inspect
 import itertools
 import json
@@ -18,7 +19,10 @@ import typer
 from pydantic import TypeAdapter
 
 from ckptsel import cli, errors
-from ckptsel.results.ranking import SCHEMA, Ranking
+from ckptsel.results import confirmation, ranking
+from ckptsel.results.confirmation import ConfirmationRecord
+from ckptsel.results.estimate import Estimate
+from ckptsel.results.ranking import Ranking
 from ckptsel.settings import toml
 from ckptsel.settings.schema import config_schema
 from tools.docstrings import split_docstring
@@ -29,13 +33,20 @@ GENERATED = "<!-- Written by `python -m tools.reference`; edits are lost. -->\n"
 
 def pages() -> dict[str, str]:
     """Text of every generated file, by its name."""
-    schema = ranking_schema()
+    schema, confirmed = ranking_schema(), confirmation_schema()
+    written = "What `ckptsel rank --out` writes and `--format json` prints"
     return {
         "cli.md": cli_page(),
-        "ckptsel.schema.json": json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n",
-        "ranking.md": schema_page(schema),
-        "ranking.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
+        "ckptsel.schema.json": _json_text(config_schema()),
+        "ranking.md": schema_page(schema, "ranking.json", written),
+        "ranking.schema.json": _json_text(schema),
+        "confirm.md": schema_page(confirmed, "confirm.json", "What `ckptsel confirm` writes"),
+        "confirm.schema.json": _json_text(confirmed),
     }
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def cli_page() -> str:
@@ -119,37 +130,52 @@ def _subclasses(cls: type) -> Iterator[type[errors.CkptselError]]:
 
 
 def ranking_schema() -> dict[str, Any]:
-    """JSON Schema of `ranking.json`, from the dataclasses and their docstrings."""
-    schema = TypeAdapter(Ranking).json_schema()
+    """JSON Schema of `ranking.json`."""
+    return _result_schema(Ranking, ranking.SCHEMA)
+
+
+def confirmation_schema() -> dict[str, Any]:
+    """JSON Schema of `confirm.json`."""
+    return _result_schema(ConfirmationRecord, confirmation.SCHEMA)
+
+
+def _result_schema(cls: type, name: str) -> dict[str, Any]:
+    """The schema of a file, from the classes and their docstrings."""
+    schema = TypeAdapter(cls).json_schema()
     for definition in (schema, *schema["$defs"].values()):
         _explain(definition)
     properties = schema["properties"]
     properties["ckptsel"] = {**properties.pop("version"), "title": "Ckptsel"}
-    properties["schema"] = {"const": SCHEMA, "description": properties["schema"]["description"]}
+    properties["schema"] = {"const": name, "description": properties["schema"]["description"]}
     schema["required"] = ["schema", *(n.replace("version", "ckptsel") for n in schema["required"])]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def _explain(definition: dict[str, Any]) -> None:
-    """Move what a class's docstring says of each field to the field."""
+    """Move what a class's docstring says of each field to the field; of fields that it inherits, what
+    the docstring of the class below says."""
     properties = definition["properties"]
     about, fields = split_docstring(definition["description"], properties)
     definition["description"] = " ".join(about.split())
+    for base in (Estimate, confirmation.GoalConfirmation):
+        if {f.name for f in dataclasses.fields(base)} <= set(properties):
+            fields = split_docstring(inspect.getdoc(base) or "", properties)[1] | fields
     for name, text in fields.items():
         properties[name]["description"] = text[0].upper() + text[1:]
 
 
-def schema_page(schema: dict[str, Any]) -> str:
-    """A table of keys for each object of the schema."""
+def schema_page(schema: dict[str, Any], file: str, about: str) -> str:
+    """A table of keys for each object of the schema. about: what writes the file."""
+    name = schema["properties"]["schema"]["const"]
     parts = [
         GENERATED,
-        "# ranking.json\n",
-        f"What `ckptsel rank --out` writes and `--format json` prints: schema `{SCHEMA}`, as "
-        "[JSON Schema](ranking.schema.json). Within a schema number keys are only ever added.\n",
+        f"# {file}\n",
+        f"{about}: schema `{name}`, as [JSON Schema]({file.replace('.json', '.schema.json')}). Within "
+        "a schema number keys are only ever added; files of older numbers are read.\n",
     ]
-    for name, definition in {"Ranking": schema, **schema["$defs"]}.items():
+    for title, definition in {schema["title"]: schema, **schema["$defs"]}.items():
         parts += [
-            f"## {name}\n",
+            f"## {title}\n",
             definition["description"] + "\n",
             _table(("key", "type", "meaning"), _key_rows(definition["properties"])),
         ]

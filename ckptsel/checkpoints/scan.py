@@ -64,6 +64,10 @@ class Checkpoint:
     problem: str | None = None
     copy_of: str | None = None
 
+    def failed(self, problem: str) -> "Checkpoint":
+        """The same, which cannot be used."""
+        return dataclasses.replace(self, problem=problem)
+
 
 def scan_checkpoints(root: Path, weights: str = "auto") -> list[Checkpoint]:
     """All checkpoints below `root` (or the one file), in training order, copies and problems marked.

@@ -38,12 +38,13 @@ def _run(options: PickOptions) -> None:
     import dataclasses
     import json
 
-    from ckptsel.export.backbone import export
     from ckptsel.results.files import read_ranking
 
     ranking, _ = read_ranking(options.run)
     row = ranking.find(options.checkpoint or ranking.best)
     if options.to is not None:
+        from ckptsel.export.backbone import export
+
         export(ranking, row, options.to, options.model)
         print(f"{row.name} written to {options.to}", file=sys.stderr)
     if not ranking.recommended:

@@ -28,6 +28,7 @@ from ckptsel.confirmation.race import Race, race
 from ckptsel.confirmation.reorder import reorder
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.errors import CheckpointError, DataError, InputError
+from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.features.store import Cache
 from ckptsel.ranking.workspace import Workspace, open_workspace
@@ -182,7 +183,11 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
     over the trajectory instead, by default N_SPREAD.
     Raises InputError where that is fewer than two.
     """
-    ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
+    ranked = [
+        row
+        for row in ranking
+        if row.score_rank is not None and row.copy_of is None and row.layer == LAST
+    ]
     ranked.sort(key=lambda row: row.score_rank or 0)
     if ranking.score == EPOCH:
         chosen = spread(ranked, n or N_SPREAD)
@@ -266,7 +271,7 @@ def confirm_goal(
 ) -> Outcome:
     """The learning rate, then the race, with the same split and protocol for every candidate."""
     fitted, held = workspace.target.evaluation.folds[0]
-    size = workspace.backbone.preprocessing.input_size[1]
+    size = workspace.encoder.preparation.shape[-1]
     protocol = _protocol(goal, len(fitted), size, settings)
     task = Task(protocol, workspace, cache, fitted, held)
     seeds = range(settings.seed, settings.seed + settings.n_seeds)

@@ -28,7 +28,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ckptsel.checkpoints.scan import Checkpoint
 from ckptsel.common.devices import PRECISIONS, few_threads
 from ckptsel.confirmation.protocols import Protocol
-from ckptsel.features.encoders import Backbone
+from ckptsel.errors import UsageError
+from ckptsel.features.candidate import Candidate
+from ckptsel.features.encoder import LAST
+from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import extract_features
 from ckptsel.features.store import Cache
 from ckptsel.ranking.workspace import Workspace
@@ -85,15 +88,15 @@ class Record:
 
 
 class Network(nn.Module):
-    """A backbone with a new linear layer on its features."""
+    """An encoder's network with a new linear layer on its features."""
 
-    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
+    def __init__(self, encoder: ImageEncoder, head: nn.Linear) -> None:
         super().__init__()
-        self.backbone, self.body, self.head = backbone, backbone.module, head
+        self.encoder, self.body, self.head = encoder, encoder.module, head
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of normalised images (N, C, H, W)."""
-        return self.head(self.backbone.features(images))
+        return self.head(self.encoder.penultimate(images))
 
 
 @dataclass
@@ -112,6 +115,14 @@ class Task:
     n_chunks: int = 1
     _parts: list[Tensor] | None = None
     _features_of: str = ""
+
+    @property
+    def encoder(self) -> ImageEncoder:
+        """The network that is trained. Raises UsageError where only its features can be had."""
+        encoder = self.workspace.encoder
+        if not isinstance(encoder, ImageEncoder):
+            raise UsageError(f"{encoder.name} gives features only: it cannot be trained for real.")
+        return encoder
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -144,8 +155,7 @@ class Task:
             model: nn.Module = self._new_layer(n_features, seed)
         else:
             self.workspace.load(checkpoint)
-            backbone = self.workspace.backbone
-            model = Network(backbone, self._new_layer(self._n_features, seed))
+            model = Network(self.encoder, self._new_layer(self._n_features, seed))
         model = model.to(device).to(memory_format=torch.channels_last)
         optimizer = create_optimizer_v2(
             model, protocol.optimizer, lr=lr, weight_decay=protocol.weight_decay, momentum=0.9
@@ -180,7 +190,7 @@ class Task:
         return digest_of(
             f"transfer {TRANSFER_VERSION}",
             json.dumps(about, sort_keys=True),
-            *workspace.feature_keys(checkpoint),
+            *workspace.feature_keys(Candidate(checkpoint)),
             workspace.target.labels.tobytes(),
             self.fitted.tobytes(),
             self.held.tobytes(),
@@ -192,14 +202,13 @@ class Task:
     @cached_property
     def _n_features(self) -> int:
         """The same for all checkpoints of an architecture."""
-        self.workspace.backbone.module.to(self.workspace.device).eval()
-        size = self.workspace.backbone.preprocessing.input_size
+        self.encoder.to(self.workspace.device)
         with torch.no_grad():
-            example = torch.zeros(2, *size, device=self.workspace.device)
-            return self.workspace.backbone.features(example).shape[1]
+            example = torch.zeros(2, *self.encoder.preparation.shape, device=self.workspace.device)
+            return self.encoder.penultimate(example).shape[1]
 
     def _prepare(self, pixels: Tensor) -> Tensor:
-        return normalise(pixels, self.workspace.backbone.preprocessing, torch.channels_last)
+        return normalise(pixels, self.encoder.preprocessing, torch.channels_last)
 
     def _inputs(
         self, checkpoint: Checkpoint, indices: NDArray[np.int64]
@@ -220,11 +229,11 @@ class Task:
     def _load_parts(self, checkpoint: Checkpoint) -> list[Tensor]:
         """Pixels of each image set; or features of a checkpoint, which then names them."""
         if self.protocol.goal == "ft":
-            pixels = [torch.from_numpy(array) for array in self.workspace.pixels()]
+            pixels = [torch.from_numpy(array) for array in self.workspace.prepared()]
             fits = sum(array.nbytes for array in pixels) <= ON_DEVICE_BYTES
             return [array.to(self.workspace.device) if fits else array for array in pixels]
         self._features_of = checkpoint.name
-        features = torch.from_numpy(self.workspace.features(checkpoint))
+        features = torch.from_numpy(self.workspace.features(Candidate(checkpoint)))
         if self.protocol.scale_features:
             features = features - features[self.fitted].mean(0)
             features = features / features[self.fitted].square().mean().sqrt()
@@ -269,13 +278,13 @@ class Transfer:
                 raise FloatingPointError(f"{self.checkpoint.name} diverged")
             parts = [
                 extract_features(
-                    workspace.backbone,
+                    workspace.encoder,
                     pixels,
                     workspace.device,
                     workspace.precision,
                     workspace.settings.batch_size,
-                )
-                for pixels in workspace.pixels()
+                )[LAST]
+                for pixels in workspace.prepared()
             ]
             features = np.concatenate(parts)
             task.cache.put_features(key, features)

@@ -8,7 +8,7 @@ from ckptsel.checkpoints.scan import Checkpoint, digest_weights, read_weights
 from ckptsel.common.environment import package_version
 from ckptsel.common.files import atomic_path
 from ckptsel.errors import CheckpointError, InputError
-from ckptsel.features.encoders import backbone_weights, build_backbone, typed_or_recorded
+from ckptsel.features.encoders import backbone_weights, build_image_encoder, typed_or_recorded
 from ckptsel.report.command import rank_command
 from ckptsel.results.ranking import Ranking, Row
 
@@ -41,8 +41,8 @@ def export(ranking: Ranking, row: Row, path: Path, model: str | None = None) -> 
         )
     name = typed_or_recorded(model, ranking.model["name"])
     pool, image_size = ranking.settings["pool"], ranking.settings["image_size"]
-    backbone = build_backbone(name, pool, image_size, typed=model is not None)
-    weights, _ = backbone_weights(backbone, state_dict)
+    encoder = build_image_encoder(name, pool, image_size, typed=model is not None)
+    weights, _ = backbone_weights(encoder, state_dict)
     with atomic_path(path) as temporary:
         tensors = {key: tensor.contiguous().clone() for key, tensor in weights.items()}
         save_file(tensors, temporary, _metadata(ranking, row))

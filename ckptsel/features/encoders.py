@@ -1,6 +1,6 @@
 """From an architecture to features: build it, put weights in strictly, take what the classifier sees.
 
-A backbone is a network without its classifier. Every tensor of the backbone must come from the
+The backbone is the network without its classifier. Every tensor of the backbone must come from the
 checkpoint: one that is missing or has another shape, or one that the backbone has no place for,
 fails the checkpoint by name. A random layer would give a plausible and meaningless score.
 """
@@ -10,7 +10,7 @@ import importlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from ckptsel.errors import CheckpointError, FeatureError, ModelError, did_you_mean, listed
 from ckptsel.features import cifar_resnet  # noqa: F401  (registers its architectures with timm)
-from ckptsel.target.pixels import Preprocessing
+from ckptsel.features.encoder import LAST
+from ckptsel.target.images import digest_of
+from ckptsel.target.pixels import Preprocessing, normalise
 
 OTHER_HEADS = re.compile(
     r"(head|fc|classifier|projection_head|projector|prediction_head|predictor|decoder_\w+"
@@ -34,20 +36,38 @@ MAX_LISTED = 4
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """A network that gives penultimate features.
+class ImageEncoder:
+    """A network of images that gives penultimate features.
 
-    name: timm name or `package.module:function`. layer: which activations are the features.
+    name: timm name or `package.module:function`. position: which activations are the features.
     head: names of the classifier's tensors begin with one of these.
     """
 
     name: str
     module: Any
     preprocessing: Preprocessing
-    layer: str
+    position: str
     head: tuple[str, ...]
+    layers: tuple[str, ...] = (LAST,)
 
-    def features(self, images: Tensor) -> Tensor:
+    @property
+    def preparation(self) -> Preprocessing:
+        return self.preprocessing
+
+    def load(self, weights: Mapping[str, Tensor]) -> str:
+        found, prefix = backbone_weights(self, weights)
+        self.module.load_state_dict(found, strict=False)
+        return prefix
+
+    def to(self, device: str) -> None:
+        self.module.to(device, memory_format=torch.channels_last)
+        self.module.eval()
+
+    def features(self, batch: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        images = normalise(batch, self.preprocessing, torch.channels_last)
+        return {LAST: self.penultimate(images)}
+
+    def penultimate(self, images: Tensor) -> Tensor:
         """Features (N, D) of normalised images (N, C, H, W).
 
         Raises FeatureError where the layer gives anything but one vector an image.
@@ -59,10 +79,23 @@ class Backbone:
             features = _input_of_last_linear(self.module, images)[1]
         if features.ndim != 2:
             raise FeatureError(
-                f"{self.layer} of {self.name} has shape {tuple(features.shape)}, not (images, "
+                f"{self.position} of {self.name} has shape {tuple(features.shape)}, not (images, "
                 "features): it is not pooled. Choose a pooling with --pool (for example avg)."
             )
         return features
+
+    def key(self, layer: str) -> str:
+        settings = self.preprocessing
+        return digest_of(
+            settings.key(), repr((settings.mean, settings.std)), self.name, self.position, layer
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "layer": self.position,
+            "preprocessing": self.preprocessing.to_dict(),
+        }
 
 
 def is_registered(name: str) -> bool:
@@ -87,14 +120,14 @@ def typed_or_recorded(typed: str | None, recorded: str) -> str:
     return typed or recorded
 
 
-def build_backbone(
+def build_image_encoder(
     name: str,
     pool: str | None = None,
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     typed: bool = False,
-) -> Backbone:
+) -> ImageEncoder:
     """The architecture `name`, on the CPU, in evaluation mode, with random weights.
 
     typed: the user named it, so that `package.module:function` is imported and called.
@@ -120,21 +153,11 @@ def build_backbone(
             example = torch.zeros(2, *preprocessing.input_size)
             head = (_input_of_last_linear(module, example)[0],)
         layer = f"input of {head[0]}"
-    return Backbone(name, module, preprocessing, layer, head)
-
-
-def load_weights(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> str:
-    """Put weights into the backbone, strictly; returns the prefix that their names had.
-
-    Raises CheckpointError as `backbone_weights` does.
-    """
-    weights, prefix = backbone_weights(backbone, state_dict)
-    backbone.module.load_state_dict(weights, strict=False)
-    return prefix
+    return ImageEncoder(name, module, preprocessing, layer, head)
 
 
 def backbone_weights(
-    backbone: Backbone, state_dict: Mapping[str, Tensor]
+    encoder: ImageEncoder, state_dict: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], str]:
     """(weights of the backbone under its own names, the prefix that the names had), without heads.
 
@@ -142,8 +165,8 @@ def backbone_weights(
     """
     expected = {
         name: tensor
-        for name, tensor in backbone.module.state_dict().items()
-        if not _is_head(name, backbone.head)
+        for name, tensor in encoder.module.state_dict().items()
+        if not _is_head(name, encoder.head)
     }
     state_dict = _without_chunks(state_dict, expected)
     prefix = _best_prefix(state_dict, expected)
@@ -152,7 +175,7 @@ def backbone_weights(
         for name, tensor in state_dict.items()
         if name.startswith(prefix)
     }
-    _check_fit(backbone, expected, weights, prefix)
+    _check_fit(encoder, expected, weights, prefix)
     return {name: weights[name] for name in expected if name in weights}, prefix
 
 
@@ -186,7 +209,7 @@ def _without_chunks(
 
 
 def _check_fit(
-    backbone: Backbone,
+    encoder: ImageEncoder,
     expected: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     prefix: str,
@@ -202,9 +225,7 @@ def _check_fit(
     left_over = [
         name
         for name in weights
-        if name not in expected
-        and not _is_head(name, backbone.head)
-        and not OTHER_HEADS.match(name)
+        if name not in expected and not _is_head(name, encoder.head) and not OTHER_HEADS.match(name)
     ]
     problems = []
     if misshapen:
@@ -216,7 +237,7 @@ def _check_fit(
     if problems:
         where = f" below prefix {prefix!r}" if prefix else ""
         raise CheckpointError(
-            f"the weights do not fit {backbone.name}{where}; {'; '.join(problems)}. "
+            f"the weights do not fit {encoder.name}{where}; {'; '.join(problems)}. "
             f"Name the right architecture with --model.{_stem_hint(expected, weights)}"
         )
 

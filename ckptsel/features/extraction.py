@@ -4,6 +4,9 @@ The key of a cached array is made of what determines it: tensors, images and lab
 model, layer and precision. World size, batch size and worker count do not enter.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,11 +14,10 @@ from torch import Tensor
 
 from ckptsel.common.devices import PRECISIONS, is_out_of_memory
 from ckptsel.errors import FeatureError
-from ckptsel.features.encoders import Backbone
+from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.target.images import digest_of
-from ckptsel.target.pixels import normalise
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Part of the cache key; raised whenever the same inputs would give other features."""
 
 BATCH_VALUES = {"cpu": 64 * 3 * 224 * 224, "cuda": 1024 * 3 * 224 * 224}
@@ -25,51 +27,48 @@ MAX_BATCH = {"cpu": 128, "cuda": 4096}
 """Small images: beyond this a CPU gets slower, since activations leave its caches."""
 
 
-def feature_key(digest: str, fingerprint: str, backbone: Backbone, precision: str) -> str:
-    """The cache key of the features of one checkpoint on one set of images."""
-    settings = backbone.preprocessing
+def feature_key(
+    digest: str, fingerprint: str, encoder: Encoder, precision: str, layer: str = LAST
+) -> str:
+    """The key of the features of one checkpoint at one layer, on one set of samples."""
     return digest_of(
-        f"features {FEATURES_VERSION}",
-        digest,
-        fingerprint,
-        settings.pixel_key(),
-        repr((settings.mean, settings.std)),
-        backbone.name,
-        backbone.layer,
-        precision,
+        f"features {FEATURES_VERSION}", digest, fingerprint, encoder.key(layer), precision
     )
 
 
 def extract_features(
-    backbone: Backbone,
-    pixels: NDArray[np.uint8],
+    encoder: Encoder,
+    samples: NDArray[Any],
     device: str = "cpu",
     precision: str = "float32",
     batch_size: int | None = None,
-) -> NDArray[np.float32]:
-    """Penultimate features (N, D), float32, of pixels (N, C, H, W), uint8, in evaluation mode.
+    layers: Sequence[str] = (LAST,),
+) -> dict[str, NDArray[np.float32]]:
+    """Features (N, D), float32, at each layer, of prepared samples (N, *shape), in evaluation mode.
 
     batch_size: None finds one; it is halved where memory runs out.
-    Raises FeatureError where a feature is not finite, or all images get the same features.
+    Raises FeatureError where a feature is not finite, or all samples get the same features.
     """
-    module = backbone.module.to(device, memory_format=torch.channels_last)
-    module.eval()
+    encoder.to(device)
     kind = torch.device(device).type
-    batch_size = batch_size or _first_batch_size(pixels.shape[1:], kind)
-    parts: list[Tensor] = []
+    batch_size = batch_size or _first_batch_size(samples.shape[1:], kind)
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     start = 0
-    while start < len(pixels):
-        batch = pixels[start : start + batch_size]
+    while start < len(samples):
+        batch = samples[start : start + batch_size]
         try:
-            parts.append(_features_of_batch(backbone, batch, device, PRECISIONS[precision]))
+            found = _features_of_batch(encoder, batch, layers, device, PRECISIONS[precision])
         except RuntimeError as error:
             if batch_size == 1 or not is_out_of_memory(error):
                 raise
             batch_size //= 2
             continue
+        for layer in layers:
+            parts[layer].append(found[layer])
         start += len(batch)
-    features = torch.cat(parts).cpu().numpy()
-    check_features(features)
+    features = {layer: torch.cat(part).cpu().numpy() for layer, part in parts.items()}
+    for found_features in features.values():
+        check_features(found_features)
     return features
 
 
@@ -92,19 +91,20 @@ def check_features(features: NDArray[np.float32]) -> None:
 
 @torch.inference_mode()
 def _features_of_batch(
-    backbone: Backbone,
-    batch: NDArray[np.uint8],
+    encoder: Encoder,
+    batch: NDArray[Any],
+    layers: Sequence[str],
     device: str,
     autocast_dtype: torch.dtype | None,
-) -> Tensor:
-    # A copy: pixels may be a read-only map of a file.
+) -> dict[str, Tensor]:
+    # A copy: samples may be a read-only map of a file.
     raw = torch.from_numpy(np.array(batch))
     if device.startswith("cuda"):
         raw = raw.pin_memory().to(device, non_blocking=True)
-    images = normalise(raw, backbone.preprocessing, torch.channels_last)
     enabled = autocast_dtype is not None
     with torch.autocast(torch.device(device).type, dtype=autocast_dtype, enabled=enabled):
-        return backbone.features(images).float()
+        found = encoder.features(raw, layers)
+    return {layer: found[layer].float() for layer in layers}
 
 
 def _first_batch_size(image_shape: tuple[int, ...], kind: str) -> int:

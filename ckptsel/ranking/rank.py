@@ -5,9 +5,8 @@ scan -> audit (every checkpoint is matched to the model before anything is compu
 """
 
 import dataclasses
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,15 @@ from numpy.typing import NDArray
 from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints, trajectory_notes
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.progress import Progress
-from ckptsel.errors import DataError, FeatureError, OutputError, reason_of
+from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.ranking.doubts import find_doubts
 from ckptsel.ranking.order import GOALS, order_rows
+from ckptsel.ranking.scoring import ScoringSpec, score_candidates
 from ckptsel.ranking.workspace import Workspace, audit, fail_copies, open_workspace
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.results.scores import ScoreResult
-from ckptsel.scores import Score, ScoreInputs, find_scores
+from ckptsel.scores import Score, find_scores
 from ckptsel.settings.rank import RankSettings, make_settings
-from ckptsel.target.images import digest_of
-
-SCORES_VERSION = 3
-"""Part of the cache key; raised whenever the shared parts of scores change what is kept."""
 
 Results = dict[str, dict[str, ScoreResult]]
 
@@ -66,8 +62,9 @@ def rank_with_predictions(
     workspace = open_workspace(settings, found, str(data), quiet)
     workspace.time_s["scan"] = scanned - start
     audited = audit(found, workspace)
-    results, audited = _score_all(audited, scores, workspace)
-    ranking = _make_ranking(audited, results, scores, workspace, str(checkpoints), start)
+    candidates = candidates_of(audited, workspace.encoder.layers)
+    results, candidates = _score_all(candidates, scores, workspace)
+    ranking = _make_ranking(candidates, results, scores, workspace, str(checkpoints), start)
     return ranking, _predictions(results, workspace)
 
 
@@ -81,86 +78,32 @@ def _scores_for(settings: RankSettings) -> list[Score]:
 
 
 def _score_all(
-    audited: Sequence[Checkpoint], scores: Sequence[Score], workspace: Workspace
-) -> tuple[Results, list[Checkpoint]]:
-    """Score results by checkpoint and score, and the checkpoints with new problems marked."""
+    candidates: Sequence[Candidate], scores: Sequence[Score], workspace: Workspace
+) -> tuple[Results, list[Candidate]]:
+    """Score results by candidate and score, and the candidates with new problems marked."""
     results: Results = {}
-    checkpoints = []
-    to_do = sum(c.problem is None and c.copy_of is None for c in audited)
-    with Progress("rank", to_do, quiet=workspace.quiet) as progress:
-        for checkpoint in audited:
-            if checkpoint.problem is None and checkpoint.copy_of is None:
-                try:
-                    found = _score_one(checkpoint, scores, workspace)
-                    results[checkpoint.name] = _finite(checkpoint.name, found, workspace)
-                    progress.advance(checkpoint.name)
-                except (DataError, OutputError):
-                    raise  # the images and the cache are every checkpoint's
-                except Exception as error:  # one checkpoint's surprise must not end the run
-                    checkpoint = dataclasses.replace(checkpoint, problem=reason_of(error))
-                    progress.advance(f"{checkpoint.name} failed")
-            checkpoints.append(checkpoint)
-    return results, fail_copies(checkpoints, workspace.settings.strict)
-
-
-def _finite(
-    name: str, results: dict[str, ScoreResult], workspace: Workspace
-) -> dict[str, ScoreResult]:
-    """Without the scores that are not finite, which no file could hold; they are noted.
-
-    Raises FeatureError where it is the one that decides.
-    """
-    finite = {}
-    for score, result in results.items():
-        if math.isfinite(result.value):
-            finite[score] = result
-        elif score == GOALS[workspace.settings.goal]:
-            raise FeatureError(f"its {score} is {result.value}, which is no number to rank by.")
-        else:
-            workspace.notes.append(f"{score} of {name} is {result.value}, and left out")
-    return finite
-
-
-def _score_one(
-    checkpoint: Checkpoint, scores: Sequence[Score], workspace: Workspace
-) -> dict[str, ScoreResult]:
-    feature_keys = workspace.feature_keys(checkpoint)
-    keys = {score.name: _score_key(score, feature_keys, workspace) for score in scores}
-    cached = {name: workspace.cache.get_score(key) for name, key in keys.items()}
-    results = {name: result for name, result in cached.items() if result is not None}
-    missing = [score for score in scores if score.name not in results]
-    if missing:
-        features = workspace.features(checkpoint)
-        with workspace.timed("scores"):
-            inputs = ScoreInputs(
-                features,
-                workspace.target.labels,
-                workspace.target.evaluation,
-                energy=workspace.settings.energy,
-                probe=workspace.settings.probe,
-                seed=workspace.settings.seed,
-                device=workspace.device,
-            )
-            for score in missing:
-                results[score.name] = score.compute(inputs)
-                workspace.cache.put_score(keys[score.name], results[score.name])
-    return {score.name: results[score.name] for score in scores}
-
-
-def _score_key(score: Score, feature_keys: Sequence[str], workspace: Workspace) -> str:
-    settings, plan = workspace.settings, workspace.target.evaluation
-    folds = [part.tobytes() for fold in plan.folds for part in fold]
-    return digest_of(
-        f"score {SCORES_VERSION} {score.name} {score.version}",
-        f"{settings.energy} {settings.probe} {settings.seed} {plan.n_repeats}",
-        workspace.target.labels.tobytes(),
-        digest_of(*folds),
-        *feature_keys,
+    problems: dict[str, str] = {}
+    spec = ScoringSpec(
+        tuple(c for c in candidates if c.problem is None and c.copy_of is None),
+        workspace.target.spec,
+        dataclasses.replace(workspace.settings, model=workspace.encoder.name),
+        tuple(score.name for score in scores),
     )
+    with Progress("rank", len(spec.candidates), quiet=workspace.quiet) as progress:
+        for outcome in score_candidates(spec, workspace):
+            if outcome.problem is None:
+                results[outcome.name] = outcome.results
+                progress.advance(outcome.name)
+            else:
+                problems[outcome.name] = outcome.problem
+                progress.advance(f"{outcome.name} failed")
+            workspace.notes += outcome.notes
+    marked = [c.failed(problems[c.name]) if c.name in problems else c for c in candidates]
+    return results, fail_copies(marked, workspace.settings.strict)
 
 
 def _make_ranking(
-    audited: Sequence[Checkpoint],
+    candidates: Sequence[Candidate],
     results: Results,
     scores: Sequence[Score],
     workspace: Workspace,
@@ -170,7 +113,7 @@ def _make_ranking(
     settings = workspace.settings
     score = GOALS[settings.goal]
     rows, baselines = order_rows(
-        [_row_of(checkpoint, i) for i, checkpoint in enumerate(audited)],
+        [_row_of(candidate, order) for order, candidate in _in_order(candidates)],
         results,
         score,
         settings.n_resamples,
@@ -186,14 +129,10 @@ def _make_ranking(
         tie_set=tuple(row.name for row in tied),
         baselines=baselines,
         units={score.name: score.unit for score in scores},
-        notes=(*trajectory_notes(audited), *workspace.notes),
+        notes=(*trajectory_notes(_checkpoints(candidates)), *workspace.notes),
         doubts=tuple(find_doubts(rows)),
         target=workspace.target.describe(),
-        model={
-            "name": workspace.backbone.name,
-            "layer": workspace.backbone.layer,
-            "preprocessing": workspace.backbone.preprocessing.to_dict(),
-        },
+        model=workspace.encoder.describe(),
         settings={
             "checkpoints": root,
             **dataclasses.asdict(settings),
@@ -207,9 +146,21 @@ def _make_ranking(
     )
 
 
-def _row_of(checkpoint: Checkpoint, order: int) -> Row:
+def _checkpoints(candidates: Sequence[Candidate]) -> list[Checkpoint]:
+    """Each checkpoint once, in order."""
+    return list({c.checkpoint.name: c.checkpoint for c in candidates}.values())
+
+
+def _in_order(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Candidate]]:
+    """(place in the order of training, candidate): the same for all layers of a checkpoint."""
+    places = {checkpoint.name: i for i, checkpoint in enumerate(_checkpoints(candidates))}
+    return ((places[c.checkpoint.name], c) for c in candidates)
+
+
+def _row_of(candidate: Candidate, order: int) -> Row:
+    checkpoint = candidate.checkpoint
     return Row(
-        name=checkpoint.name,
+        name=candidate.name,
         path=str(checkpoint.path),
         digest=checkpoint.digest,
         order=order,
@@ -218,10 +169,11 @@ def _row_of(checkpoint: Checkpoint, order: int) -> Row:
         epoch_from=checkpoint.epoch_from,
         source_accuracy=checkpoint.source_accuracy,
         format=checkpoint.format,
-        status="ok" if checkpoint.problem is None else "failed",
-        reason=checkpoint.problem,
+        status="ok" if candidate.problem is None else "failed",
+        reason=candidate.problem,
         weights_key=checkpoint.weights_key,
-        copy_of=checkpoint.copy_of,
+        copy_of=candidate.copy_of,
+        layer=candidate.layer,
     )
 
 

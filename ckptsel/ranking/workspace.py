@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 from ckptsel.checkpoints.scan import Checkpoint, read_same_weights, read_weights
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.errors import InputError, ModelError, reason_of
-from ckptsel.features.encoders import Backbone, build_backbone, is_registered, load_weights
+from ckptsel.features.candidate import Candidate
+from ckptsel.features.encoder import Encoder
+from ckptsel.features.encoders import is_registered
 from ckptsel.features.extraction import extract_features, feature_key
+from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache, default_cache_folder
 from ckptsel.settings.rank import RankSettings
-from ckptsel.target.pixels import auto_workers, decode
+from ckptsel.target.pixels import auto_workers, prepare_all
 from ckptsel.target.target import Target, load_target
 
 
@@ -34,71 +38,89 @@ class Workspace:
 
     settings: RankSettings
     target: Target
-    backbone: Backbone
+    encoder: Encoder
     cache: Cache
     device: str
     precision: str
     quiet: bool
     time_s: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    _pixels: list[NDArray[np.uint8]] | None = None
+    _prepared: list[NDArray[Any]] | None = None
+    _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
-    def pixels(self) -> list[NDArray[np.uint8]]:
-        """Decoded pixels of each image set; decoded when first asked for."""
-        if self._pixels is None:
+    def prepared(self) -> list[NDArray[Any]]:
+        """Prepared samples of each image set; prepared when first asked for."""
+        if self._prepared is None:
             with self.timed("decode"):
-                self._pixels = [
-                    decode(
+                self._prepared = [
+                    prepare_all(
                         images,
-                        self.backbone.preprocessing,
+                        self.encoder.preparation,
                         self.cache.pixels_folder,
                         auto_workers(self.settings.workers, len(images)),
                         self.quiet,
                     )
                     for images in self.target.image_sets
                 ]
-        return self._pixels
+        return self._prepared
 
     def load(self, checkpoint: Checkpoint) -> str:
-        """Put a checkpoint's weights into the backbone; returns the prefix that its names had.
+        """Put a checkpoint's weights into the encoder; returns the prefix that its names had.
 
         Raises CheckpointError where they do not fit, or are not those that were scanned.
         """
-        return load_weights(self.backbone, read_same_weights(checkpoint, self.settings.weights))
+        return self.encoder.load(read_same_weights(checkpoint, self.settings.weights))
 
-    def feature_keys(self, checkpoint: Checkpoint) -> list[str]:
-        """The cache key of a checkpoint's features on each image set."""
+    def feature_keys(self, candidate: Candidate) -> list[str]:
+        """The key of a candidate's features on each image set."""
+        digest = candidate.checkpoint.digest or ""
         return [
-            feature_key(checkpoint.digest or "", images.fingerprint, self.backbone, self.precision)
+            feature_key(digest, images.fingerprint, self.encoder, self.precision, candidate.layer)
             for images in self.target.image_sets
         ]
 
-    def features(self, checkpoint: Checkpoint) -> NDArray[np.float32]:
-        """Features (N, D) of all images of the target, from the cache or extracted (then cached).
+    def features(self, candidate: Candidate) -> NDArray[np.float32]:
+        """Features (N, D) of all images of the target, from the store or extracted (then kept).
 
+        One pass of a checkpoint gives all layers: those of the last pass are held, so that the next
+        layer of the same checkpoint needs no other where nothing is kept.
         Raises FeatureError where they cannot be used.
         """
-        keys = self.feature_keys(checkpoint)
-        kept = [self.cache.get_features(key) for key in keys]
-        parts = [features for features in kept if features is not None]
-        if len(parts) == len(keys):
-            return np.concatenate(parts)
-        pixels = self.pixels()
+        keys = self.feature_keys(candidate)
+        kept = [self._find(key) for key in keys]
+        if any(features is None for features in kept):
+            self._extract(candidate.checkpoint)
+            kept = [self._extracted[key] for key in keys]
+        return np.concatenate([features for features in kept if features is not None])
+
+    def _find(self, key: str) -> NDArray[np.float32] | None:
+        found = self.cache.get_features(key)
+        return self._extracted.get(key) if found is None else found
+
+    def _extract(self, checkpoint: Checkpoint) -> None:
+        """Features of a checkpoint at all layers, on every image set."""
+        samples = self.prepared()
+        layers = self.encoder.layers
+        keys = {layer: self.feature_keys(Candidate(checkpoint, layer)) for layer in layers}
+        self._extracted = {}
         with self.timed("features"):
             self.load(checkpoint)
-            parts = []
-            for key, features, images in zip(keys, kept, pixels, strict=True):
-                if features is None:
-                    features = extract_features(
-                        self.backbone,
-                        images,
-                        self.device,
-                        self.precision,
-                        self.settings.batch_size,
-                    )
-                    self.cache.put_features(key, features)
-                parts.append(features)
-        return np.concatenate(parts)
+            for i, part in enumerate(samples):
+                kept = {layer: self.cache.get_features(keys[layer][i]) for layer in layers}
+                missing = [layer for layer in layers if kept[layer] is None]
+                found = self._extract_part(part, missing) if missing else {}
+                for layer in missing:
+                    self.cache.put_features(keys[layer][i], found[layer])
+                for layer in layers:
+                    features = kept[layer]
+                    self._extracted[keys[layer][i]] = found[layer] if features is None else features
+
+    def _extract_part(
+        self, samples: NDArray[Any], layers: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        return extract_features(
+            self.encoder, samples, self.device, self.precision, self.settings.batch_size, layers
+        )
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -115,21 +137,13 @@ def open_workspace(
 
     Raises InputError where the architecture or the target cannot be had.
     """
-    name = settings.model or _recorded_model(found)
-    backbone = build_backbone(
-        name,
-        settings.pool,
-        settings.image_size,
-        settings.mean,
-        settings.std,
-        typed=settings.model is not None,
-    )
+    encoder = build_encoder(settings.model or _recorded_model(found), settings)
     device = settings.device or default_device()
     folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_folder()
     return Workspace(
         settings,
         _load_target(data, settings),
-        backbone,
+        encoder,
         Cache(folder if settings.cache else None),
         device,
         settings.precision or default_precision(device),
@@ -138,7 +152,7 @@ def open_workspace(
 
 
 def audit(found: Sequence[Checkpoint], workspace: Workspace) -> list[Checkpoint]:
-    """Each checkpoint matched to the backbone; those that do not fit get a problem.
+    """Each checkpoint matched to the encoder; those that do not fit get a problem.
 
     Raises InputError where none is left, or any failed and the settings are strict.
     """
@@ -147,33 +161,46 @@ def audit(found: Sequence[Checkpoint], workspace: Workspace) -> list[Checkpoint]
         if checkpoint.problem is None and checkpoint.copy_of is None:
             try:
                 weights = read_weights(checkpoint, workspace.settings.weights)
-                prefix = load_weights(workspace.backbone, weights)
+                prefix = workspace.encoder.load(weights)
                 key = f"{checkpoint.weights_key}:{prefix}" if prefix else checkpoint.weights_key
                 checkpoint = dataclasses.replace(checkpoint, weights_key=key)
             except Exception as error:  # one file's surprise must not end the run
-                checkpoint = dataclasses.replace(checkpoint, problem=reason_of(error))
+                checkpoint = checkpoint.failed(reason_of(error))
         audited.append(checkpoint)
     return fail_copies(audited, workspace.settings.strict)
 
 
-def fail_copies(checkpoints: Sequence[Checkpoint], strict: bool) -> list[Checkpoint]:
-    """A copy of a checkpoint that cannot be used cannot be used either. Raises as `audit` does."""
-    problems = {c.name: c.problem for c in checkpoints}
-    checkpoints = [
-        dataclasses.replace(c, problem=problems[c.copy_of])
-        if c.copy_of and problems.get(c.copy_of)
-        else c
-        for c in checkpoints
-    ]
-    failed = [c for c in checkpoints if c.problem is not None]
-    if len(failed) == len(checkpoints):
-        raise InputError(_nothing_to_rank(checkpoints))
+class Usable(Protocol):
+    """A checkpoint or a candidate, which may have a problem."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def problem(self) -> str | None: ...
+
+    @property
+    def copy_of(self) -> str | None: ...
+
+    def failed(self, problem: str) -> Any: ...
+
+
+U = TypeVar("U", bound=Usable)
+
+
+def fail_copies(items: Sequence[U], strict: bool) -> list[U]:
+    """A copy of what cannot be used cannot be used either. Raises as `audit` does."""
+    problems = {c.name: c.problem for c in items}
+    marked = [c.failed(problem) if (problem := problems.get(c.copy_of or "")) else c for c in items]
+    failed = [c for c in marked if c.problem is not None]
+    if len(failed) == len(marked):
+        raise InputError(_nothing_to_rank(marked))
     if failed and strict:
         raise InputError(
-            f"{len(failed)} of {len(checkpoints)} checkpoints cannot be used, and --strict asks for "
+            f"{len(failed)} of {len(marked)} checkpoints cannot be used, and --strict asks for "
             "all of them:\n" + _problems(failed)
         )
-    return checkpoints
+    return marked
 
 
 def _recorded_model(found: Sequence[Checkpoint]) -> str:
@@ -216,12 +243,12 @@ def _load_target(data: str, settings: RankSettings) -> Target:
     )
 
 
-def _nothing_to_rank(checkpoints: Sequence[Checkpoint]) -> str:
+def _nothing_to_rank(checkpoints: Sequence[Usable]) -> str:
     return (
         f"none of the {len(checkpoints)} checkpoints can be used, so there is nothing to rank:\n"
         + _problems([c for c in checkpoints if c.problem])
     )
 
 
-def _problems(failed: Sequence[Checkpoint]) -> str:
+def _problems(failed: Sequence[Usable]) -> str:
     return "\n".join(f"  {c.name}: {c.problem}" for c in failed if not c.copy_of)

@@ -19,6 +19,7 @@ from ckptsel.common.progress import Progress
 from ckptsel.confirmation.confirm import Confirmation, confirm_ranking, write_confirmed
 from ckptsel.confirmation.protocols import Protocol
 from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.rank import rank_with_predictions
 from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.reproduce.clusters import embed, neighbour_purity, silhouette
@@ -153,7 +154,7 @@ def _features_by_stage(
     first = {"target": place.target.name, "seed": place.seed}
     for checkpoint in found:
         about = {**first, "epoch": checkpoint.epoch, "stage": "before", "transfer_seed": -1}
-        yield about, checkpoint, partial(workspace.features, checkpoint)
+        yield about, checkpoint, partial(workspace.features, Candidate(checkpoint))
     if confirmation is None or "ft" not in confirmation.outcomes or not closer:
         return
     summary = confirmation.outcomes["ft"].summary

@@ -25,7 +25,7 @@ from ckptsel.common.environment import describe_environment, package_version, ut
 from ckptsel.common.files import atomic_path, write_json, write_text
 from ckptsel.common.progress import format_seconds
 from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
-from ckptsel.ranking.rank import SCORES_VERSION
+from ckptsel.ranking.scoring import SCORES_VERSION
 from ckptsel.reproduce.claims import Claim
 from ckptsel.reproduce.distributed import open_world
 from ckptsel.reproduce.paper_claims import check_claims

@@ -26,7 +26,13 @@ from ckptsel.features.store import default_cache_folder
 from ckptsel.reproduce.distributed import World
 from ckptsel.reproduce.recipes import Pretraining
 from ckptsel.target.images import ImageSet
-from ckptsel.target.pixels import Preprocessing, auto_workers, decode, normalise, to_colour_mode
+from ckptsel.target.pixels import (
+    Preprocessing,
+    auto_workers,
+    normalise,
+    prepare_all,
+    to_colour_mode,
+)
 from ckptsel.target.sources import open_source
 from ckptsel.target.workers import batches_of, loader_options, worker_deaths_named
 from ckptsel.training.loop import Batch, TensorBatches, compose, epoch_generator, stream_state
@@ -204,7 +210,7 @@ def _decoded(
 ) -> NDArray[np.uint8]:
     """Large sets are kept on disk between runs, and mapped from there."""
     cache = default_cache_folder() / "pixels" if recipe.streamed else None
-    return decode(images, preprocessing, cache, auto_workers(None, len(images)), quiet)
+    return prepare_all(images, preprocessing, cache, auto_workers(None, len(images)), quiet)
 
 
 def _chosen(images: ImageSet, recipe: Pretraining, seed: int) -> ImageSet:

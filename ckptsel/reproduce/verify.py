@@ -13,7 +13,8 @@ from ckptsel.common.devices import default_device
 from ckptsel.common.files import read_json
 from ckptsel.errors import InputError, listed_below
 from ckptsel.features.encoders import typed_or_recorded
-from ckptsel.ranking.rank import SCORES_VERSION, rank
+from ckptsel.ranking.rank import rank
+from ckptsel.ranking.scoring import SCORES_VERSION
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.results import Results, Row, load_results
 from ckptsel.reproduce.run import digests

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from ckptsel.common.files import atomic_path, csv_text, read_json, write_json, write_text
 from ckptsel.errors import InputError
-from ckptsel.results.confirmation import ConfirmationRecord
+from ckptsel.results.confirmation import SCHEMA, ConfirmationRecord
 from ckptsel.results.ranking import Ranking
+from ckptsel.results.versions import upgrade_confirmation
 
 RANKING_NAME = "ranking.json"
 PREDICTIONS_NAME = "predictions.safetensors"
@@ -80,11 +81,9 @@ def read_confirmation(folder: Path) -> ConfirmationRecord:
     """What `confirm` wrote into a folder. Raises InputError where there is none."""
     path = folder / CONFIRMATION_NAME
     value = read_json(path)
-    if not isinstance(value, dict) or value.get("schema") != ConfirmationRecord.schema:
-        raise InputError(
-            f"{path} is none that this version reads; expected {ConfirmationRecord.schema}. "
-            "Confirm again."
-        )
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}, not an object. Confirm again.")
+    value = upgrade_confirmation(value, SCHEMA)
     value["version"] = value.pop("ckptsel", None)
     try:
         return TypeAdapter(ConfirmationRecord).validate_python(value)

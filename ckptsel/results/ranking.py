@@ -76,7 +76,7 @@ class Row:
     path: str
     digest: str | None
     order: int
-    epoch: float | None
+    epoch: int | float | None
     step: int | None
     epoch_from: str | None
     source_accuracy: float | None

@@ -5,6 +5,7 @@ from typing import Any
 from ckptsel.errors import InputError
 
 FIRST_RANKING = "ckptsel.ranking/1"
+FIRST_CONFIRMATION = "ckptsel.confirm/1"
 
 FIRST_UNITS = {
     "linear_probe": "accuracy",
@@ -50,6 +51,27 @@ def upgrade_ranking(value: dict[str, Any], schema: str) -> dict[str, Any]:
         raise InputError(
             f"no ranking that can be read: {type(error).__name__}: {error}."
         ) from error
+
+
+def upgrade_confirmation(value: dict[str, Any], schema: str) -> dict[str, Any]:
+    """The plain data of `confirm.json` in the layout of `schema`; raises as `upgrade_ranking`."""
+    found = value.get("schema")
+    if found == schema:
+        return dict(value)
+    if found != FIRST_CONFIRMATION:
+        raise InputError(
+            f"no confirmation that this version reads: schema {found!r}, expected {schema!r}."
+        )
+    try:
+        goals = {
+            goal: {**outcome, "standings": [upgrade_standing(s) for s in outcome["standings"]]}
+            for goal, outcome in value["goals"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"no confirmation that can be read: {type(error).__name__}: {error}."
+        ) from error
+    return {**value, "schema": schema, "goals": goals}
 
 
 def _baseline(value: dict[str, Any], score: str) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
 from ckptsel.common.progress import Progress
-from ckptsel.errors import MAX_LISTED, DataError, listed_below
+from ckptsel.errors import DataError, listed_below
 from ckptsel.target.images import ImageSet, digest_of
+from ckptsel.target.samples import Samples
 from ckptsel.target.workers import batches_of, loader_options, worker_deaths_named
 
 PIXELS_VERSION = 1
@@ -34,12 +36,35 @@ PARALLEL_FROM = 5000
 """Images from which starting worker processes costs less than it saves."""
 
 
+class Preparation(Protocol):
+    """How a sample becomes one entry of an array, once for all checkpoints.
+
+    Plain data, which passes to worker processes. shape, dtype: of one prepared sample.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    def key(self) -> str:
+        """A digest of everything that decides what is prepared."""
+
+    def prepare(self, samples: Samples, index: int) -> NDArray[Any]:
+        """The prepared sample. Raises OSError, SyntaxError or ValueError where it cannot be read."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For people and the ranking."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image becomes the input of a model (timm's evaluation transform).
 
     input_size: channels, height, width in pixels. mean, std: one number a channel, for pixels
     scaled to [0, 1]. crop_pct: the part of the resized image that the centre crop keeps.
+    Prepared are pixels, uint8, not yet normalised.
     """
 
     input_size: tuple[int, int, int]
@@ -51,11 +76,33 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def pixel_key(self) -> str:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.input_size
+
+    @property
+    def dtype(self) -> str:
+        return "uint8"
+
+    def prepare(self, samples: Samples, index: int) -> NDArray[np.uint8]:
+        image = to_colour_mode(samples.open(index), self.input_size[0])
+        return np.asarray(_transform(self)(image))
+
+    def key(self) -> str:
         """What decides the stored pixels: everything but mean and std."""
         return digest_of(
             f"{PIXELS_VERSION} {self.input_size} {self.interpolation} {self.crop_pct:.6f}"
         )
+
+
+@cache
+def _transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Any]:
+    """timm's, made once in each process."""
+    settings = preprocessing.to_dict()
+    transform: Callable[[Image.Image], Any] = create_transform(
+        **settings, is_training=False, use_prefetcher=True
+    )
+    return transform
 
 
 def normalise(
@@ -95,53 +142,51 @@ def auto_workers(asked: int | None, n_images: int) -> int:
     return (os.cpu_count() or 1) if n_images >= PARALLEL_FROM else 0
 
 
-def decode(
+def prepare_all(
     images: ImageSet,
-    preprocessing: Preprocessing,
-    cache: Path | None,
+    preparation: Preparation,
+    folder: Path | None,
     n_workers: int = 0,
     quiet: bool = False,
-) -> NDArray[np.uint8]:
-    """Pixels of all images, (N, C, H, W) uint8, from the cache where they are there already.
+) -> NDArray[Any]:
+    """All samples prepared, (N, *shape), from the store where they are there already.
 
-    cache: folder of decoded pixels (the array is then mapped from disk), None for memory only.
-    n_workers: processes that decode; 0 decodes in this one. Has no effect on the pixels.
-    Raises DataError naming up to ten images that cannot be read, or a worker process that died.
+    folder: of prepared samples (the array is then mapped from disk), None for memory only.
+    n_workers: processes that prepare; 0 prepares in this one. Has no effect on what comes out.
+    Raises DataError naming up to ten samples that cannot be read, or a worker process that died.
     """
-    shape = (len(images), *preprocessing.input_size)
-    if cache is None:
-        pixels = np.empty(shape, dtype=np.uint8)
-        _fill(pixels, images, preprocessing, n_workers, quiet)
-        return pixels
-    folder = cache / digest_of(images.fingerprint, preprocessing.pixel_key())[:32]
-    path = folder / "pixels.npy"
+    shape = (len(images), *preparation.shape)
+    if folder is None:
+        prepared = np.empty(shape, dtype=preparation.dtype)
+        _fill(prepared, images, preparation, n_workers, quiet)
+        return prepared
+    entry = folder / digest_of(images.fingerprint, preparation.key())[:32]
+    path = entry / "pixels.npy"
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".decoding-") as temporary:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".decoding-") as temporary:
             part = Path(temporary) / "part"
             part.mkdir()
             store = np.lib.format.open_memmap(
-                part / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape
+                part / "pixels.npy", mode="w+", dtype=preparation.dtype, shape=shape
             )
-            _fill(store, images, preprocessing, n_workers, quiet)
+            _fill(store, images, preparation, n_workers, quiet)
             store.flush()
             del store
             (part / "about.json").write_text(
-                json.dumps({"n_images": len(images), **preprocessing.to_dict()}, indent=2)
+                json.dumps({"n_images": len(images), **preparation.to_dict()}, indent=2)
             )
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
+            shutil.rmtree(entry, ignore_errors=True)
+            part.rename(entry)
     # Copy on write: torch wants arrays that it could write to; the file never changes.
     return np.load(path, mmap_mode="c")
 
 
-class _DecodedImages(Dataset[tuple[int, Any, str]]):
-    """One image: (index, pixels or None, why it cannot be read)."""
+class _Prepared(Dataset[tuple[int, Any, str]]):
+    """One sample: (index, prepared or None, why it cannot be read)."""
 
-    def __init__(self, images: ImageSet, preprocessing: Preprocessing) -> None:
-        self._images, self._n_channels = images, preprocessing.input_size[0]
-        settings = preprocessing.to_dict()
-        self._transform = create_transform(**settings, is_training=False, use_prefetcher=True)
+    def __init__(self, images: ImageSet, preparation: Preparation) -> None:
+        self._images, self._preparation = images, preparation
 
     def __len__(self) -> int:
         return len(self._images)
@@ -150,38 +195,36 @@ class _DecodedImages(Dataset[tuple[int, Any, str]]):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                image = to_colour_mode(self._images.open_image(index), self._n_channels)
-                return index, np.asarray(self._transform(image)), ""
+                return index, self._preparation.prepare(self._images.samples, index), ""
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return index, None, f"{type(error).__name__}: {error}"
 
 
 def _fill(
-    store: NDArray[np.uint8],
+    store: NDArray[Any],
     images: ImageSet,
-    preprocessing: Preprocessing,
+    preparation: Preparation,
     n_workers: int,
     quiet: bool,
 ) -> None:
     unreadable: list[str] = []
-    dataset = _DecodedImages(images, preprocessing)
+    dataset = _Prepared(images, preparation)
     task = f"decode {images.split}"
     with Progress(task, len(images), quiet=quiet) as progress, worker_deaths_named(task):
-        for index, pixels, problem in _decoded(dataset, n_workers, task):
+        for index, prepared, problem in _each(dataset, n_workers, task):
             if problem:
                 unreadable.append(f"{images.locate(index)} ({problem})")
             else:
-                store[index] = pixels
+                store[index] = prepared
             progress.advance()
     if unreadable:
-        listed = listed_below(unreadable, MAX_LISTED)
         raise DataError(
-            f"{len(unreadable)} of {len(images)} images cannot be read:{listed}\n"
+            f"{len(unreadable)} of {len(images)} images cannot be read:{listed_below(unreadable)}\n"
             "Repair or remove them: a ranking on part of the images would not be the one asked for."
         )
 
 
-def _decoded(dataset: _DecodedImages, n_workers: int, task: str) -> Iterator[tuple[int, Any, str]]:
+def _each(dataset: _Prepared, n_workers: int, task: str) -> Iterator[tuple[int, Any, str]]:
     if n_workers == 0:
         return (dataset[i] for i in range(len(dataset)))
     options = loader_options(n_workers)

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torchvision.transforms import RandomResizedCrop
 
-from ckptsel.features.encoders import build_backbone
+from ckptsel.features.encoders import build_image_encoder
 from ckptsel.features.extraction import extract_features
 from ckptsel.reproduce.source_data import crop_and_resize
 from ckptsel.scores import ScoreInputs, find_scores
@@ -27,7 +27,7 @@ MODELS = [("cifar_resnet18_w16_s2", 2048, 128), ("resnet18", 64, 64)]
 @pytest.fixture(params=MODELS, ids=lambda m: m[0])
 def forward_case(request):
     name, n_images, batch_size = request.param
-    backbone = build_backbone(name)
+    backbone = build_image_encoder(name)
     shape = (n_images, *backbone.preprocessing.input_size)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return name, backbone, pixels, batch_size
