@@ -57,10 +57,10 @@ def test_a_summary_that_is_too_long_loses_its_end(shown_ranking) -> None:
 def shown_ranking():
     """A made ranking that is whole enough to be put into words."""
     from ckptsel.results.estimate import Measured
-    from ckptsel.results.ranking import Baseline
+    from ckptsel.results.ranking import Reference
 
     return make_ranking(
-        baselines={"last": Baseline("old", Measured(0.03, 0.01, 0.05, by="linear_probe"))}
+        references={"last": Reference("old", Measured(0.03, 0.01, 0.05, by="linear_probe"))}
     )
 
 

@@ -337,8 +337,8 @@ def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
             assert trained.accuracy.low <= probe.value <= trained.accuracy.high
             assert probe.low <= trained.accuracy.value <= probe.high
     assert 2 <= ranking[ranking.best].epoch <= 10
-    assert ranking.baselines["last"].ahead.by == "confirmed"
-    assert ranking.baselines["last"].ahead.low > 0.03
+    assert ranking.references["last"].ahead.by == "confirmed"
+    assert ranking.references["last"].ahead.low > 0.03
     tau = ranking.confirmation["fe"].agreement["linear_probe"].kendall_tau
     assert tau.value > 0.5
     text = format_ranking(ranking, "table")

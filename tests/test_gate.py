@@ -1,4 +1,4 @@
-"""The gate: decisions on made rankings, further images, baselines; the command line and its codes."""
+"""The gate: decisions on made rankings, further images, references; the command line and its codes."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def make_ranking(n: int = 1000, **changes: object) -> Ranking:
         checkpoints=(*rows, dataclasses.replace(failed, scores={})),
         best="new",
         tie_set=("new",),
-        baselines={},
+        references={},
         notes=(),
         target={"data": "d", "n_classes": 3, "fingerprint": "f" * 64, "evaluation": {"n_eval": n}},
         model={"name": "m"},
@@ -169,7 +169,7 @@ def test_a_pinned_checkpoint_that_is_not_there() -> None:
         hold_against(make_ranking(), Policy(current="olb"))
 
 
-# ---- baselines -----------------------------------------------------------------------------------
+# ---- references -----------------------------------------------------------------------------------
 
 
 def stored(folder: Path, ranking: Ranking, correct: np.ndarray | None = None) -> Path:

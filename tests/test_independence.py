@@ -574,14 +574,14 @@ def make_ranked(names: list[str], values: dict[str, float], best: str) -> Rankin
         name: {"linear_probe": ScoreResult(values[name], np.full(50, values[name]))}
         for name in names
     }
-    ordered, baselines = order_rows(rows, results, "linear_probe", 100, 0)
+    ordered, references = order_rows(rows, results, "linear_probe", 100, 0)
     return Ranking(
         goal="fe",
         score="linear_probe",
         checkpoints=tuple(ordered),
         best=best,
         tie_set=(best,),
-        baselines=baselines,
+        references=references,
         notes=(),
         target={},
         model={},
@@ -622,7 +622,7 @@ def test_training_puts_first_what_went_furthest_then_what_scores_say_then_what_d
     assert shares["winner"] + shares["second"] == pytest.approx(1)
     assert sum(shares.values()) == pytest.approx(1)
     # The last in training is what the baseline `last` names, and how far behind it is.
-    assert reordered.baselines["last"].name == "leaves then"
+    assert reordered.references["last"].name == "leaves then"
 
 
 def test_the_intervals_of_a_race_are_over_seeds_too_and_stay_accuracies() -> None:
@@ -691,10 +691,10 @@ def test_of_equals_the_one_trained_first_is_taken() -> None:
     order = {"early": 0, "middle": 1, "late": 2}
     rows = [make_row(name, order[name], source_accuracy=0.5) for name in names]
     results = {name: {"linear_probe": ScoreResult(0.7, np.full(50, 0.7))} for name in names}
-    ordered, baselines = order_rows(rows, results, "linear_probe", 100, 0)
+    ordered, references = order_rows(rows, results, "linear_probe", 100, 0)
     assert [row.name for row in ordered] == ["early", "middle", "late"]
-    assert baselines["source_accuracy"].name == "early"
-    assert baselines["last"].name == "late"
+    assert references["source_accuracy"].name == "early"
+    assert references["last"].name == "late"
     advance = {"second": np.arange(90) < 50, "first": np.arange(90) < 50}
     assert race(["second", "first"], (0,), (1,), lambda n, *_: advance[n]).winner == "second"
 

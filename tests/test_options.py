@@ -339,8 +339,8 @@ def test_defaults_in_words_are_those_of_the_protocols() -> None:
 def test_choices_are_those_of_the_modules_that_take_them() -> None:
     """Which are too heavy to import where options are declared."""
     report, rank = declared(ReportOptions), {**declared(RankSettings), **declared(RankFiles)}
-    assert report["figures"].schema["enum"] == list(page.FORMATS)
-    assert rank["format"].schema["enum"] == list(tables.FORMATS)
+    assert report["figures"].schema["enum"] == list(page.FIGURE_FORMATS)
+    assert rank["format"].schema["enum"] == list(tables.TEXT_FORMATS)
     assert rank["goal"].schema["enum"] == list(GOALS)
     assert rank["precision"].schema["enum"] == list(PRECISIONS)
 

@@ -5,18 +5,18 @@ from typing import get_args
 
 import pytest
 
-from ckptsel.confirmation.protocols import Protocol, make_protocol
+from ckptsel.confirmation.protocols import TrainingPlan, make_protocol
 from ckptsel.errors import UsageError
 from ckptsel.settings.confirm import Augmentation
 from ckptsel.training.loop import AUGMENTATIONS
 
 
-def rates(protocol: Protocol) -> list[float]:
+def rates(protocol: TrainingPlan) -> list[float]:
     return [protocol.rate_factor(step) for step in range(protocol.n_steps)]
 
 
 def test_a_cosine_starts_anew_at_each_rung() -> None:
-    protocol = Protocol("ft", n_steps=90, lrs=(0.1,))
+    protocol = TrainingPlan("ft", n_steps=90, lrs=(0.1,))
     assert protocol.rungs == (10, 30, 90)
     factors = rates(protocol)
     assert [step for step, factor in enumerate(factors) if factor == 1] == [0, 10, 30]
@@ -25,7 +25,7 @@ def test_a_cosine_starts_anew_at_each_rung() -> None:
 
 
 def test_steps_divide_by_ten_after_each_third() -> None:
-    protocol = Protocol("ft", n_steps=90, lrs=(0.1,), schedule="step")
+    protocol = TrainingPlan("ft", n_steps=90, lrs=(0.1,), schedule="step")
     assert protocol.rungs == (30, 60, 90)
     expected = [1] * 30 + [0.1] * 30 + [0.01] * 30
     assert rates(protocol) == pytest.approx(expected)
@@ -34,7 +34,7 @@ def test_steps_divide_by_ten_after_each_third() -> None:
 @pytest.mark.parametrize("n_steps", [1, 2, 5, 480])
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
 def test_every_budget_ends_at_its_last_rung(n_steps: int, schedule: str) -> None:
-    protocol = Protocol("fe", n_steps=n_steps, lrs=(0.1,), schedule=schedule)
+    protocol = TrainingPlan("fe", n_steps=n_steps, lrs=(0.1,), schedule=schedule)
     assert protocol.rungs[-1] == n_steps and protocol.rungs[0] >= 1
     assert set(protocol.rungs) <= set(protocol.curve_steps)
     assert len(protocol.curve_steps) <= 13

@@ -29,8 +29,8 @@ def test_rank_returns_a_ranking_without_printing(trajectory: Path, images: Path,
     assert capsys.readouterr() == ("", "")
     assert len(ranking) == 3
     assert ranking.best == next(iter(ranking)).name
-    assert ranking.baselines["last"].name == "checkpoint-010"
-    assert ranking.baselines["source_accuracy"].name == "checkpoint-005"
+    assert ranking.references["last"].name == "checkpoint-010"
+    assert ranking.references["source_accuracy"].name == "checkpoint-005"
     assert list(ranking[ranking.best].scores) == ["linear_probe", "logme"]
     assert ranking.target["evaluation"] == {
         "method": "validation split",
@@ -152,7 +152,7 @@ def test_the_goal_ft_is_decided_by_the_epoch_alone(
     assert [row.epoch for row in ranking] == [10, 5, 1]
     # Which says nothing about how sure it is.
     assert len(ranking.tie_set) == 3
-    assert ranking.baselines["last"].difference is None
+    assert ranking.references["last"].difference is None
     assert all(row.p_best is None and score in row.scores for row in ranking)
     assert "no score was found to foretell fine-tuning better" in format_ranking(ranking, "table")
     text = json.dumps(ranking.to_dict())

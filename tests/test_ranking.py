@@ -1,4 +1,4 @@
-"""The ranking's order, ties, baselines, copies, and its JSON."""
+"""The ranking's order, ties, references, copies, and its JSON."""
 
 import json
 
@@ -49,14 +49,14 @@ def ranked() -> Ranking:
         make_row("broken", 4, status="failed", reason="the file is empty"),
     ]
     results = make_results({"a": 0.9, "b": 0.8, "c": 0.9005}, {"a": -0.3, "b": -0.6, "c": -0.4})
-    ordered, baselines = order_rows(rows, results, "linear_probe", 500, 0)
+    ordered, references = order_rows(rows, results, "linear_probe", 500, 0)
     return Ranking(
         goal="fe",
         score="linear_probe",
         checkpoints=tuple(ordered),
         best=ordered[0].name,
         tie_set=("a", "c"),
-        baselines=baselines,
+        references=references,
         notes=("the trajectory has a gap",),
         target={},
         model={},
@@ -84,9 +84,9 @@ def test_copies_carry_the_scores_of_their_original(ranked: Ranking) -> None:
     assert ranked["c-copy"].copy_of == "c"
 
 
-def test_baselines_are_the_last_and_the_best_by_source_accuracy(ranked: Ranking) -> None:
-    assert ranked.baselines["last"].name == "c"
-    source = ranked.baselines["source_accuracy"]
+def test_references_are_the_last_and_the_best_by_source_accuracy(ranked: Ranking) -> None:
+    assert ranked.references["last"].name == "c"
+    source = ranked.references["source_accuracy"]
     assert source.name == "b"
     assert source.difference == pytest.approx(0.1)
     assert 0.08 < source.ahead.low < 0.1 < source.ahead.high < 0.12

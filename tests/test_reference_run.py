@@ -136,7 +136,7 @@ def test_an_early_checkpoint_is_the_best_feature_extractor(ranking: ckptsel.Rank
     """The paper's effect; numbers in the last digit depend on the machine."""
     best = ranking[ranking.best]
     assert 2 <= best.epoch <= 10
-    assert ranking.baselines["last"].ahead.low > 0.03
+    assert ranking.references["last"].ahead.low > 0.03
     assert ranking["checkpoint-120"].source_accuracy > best.source_accuracy + 0.1
     assert ranking["checkpoint-120"].in_tie_set is False
 

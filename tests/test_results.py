@@ -27,7 +27,7 @@ def test_files_of_the_first_schema_are_read() -> None:
     assert stored["schema"] == "ckptsel.ranking/1"
     assert [row.name for row in ranking] == [row["name"] for row in stored["checkpoints"]]
     last = stored["baselines"]["last"]
-    assert ranking.baselines["last"].ahead == (
+    assert ranking.references["last"].ahead == (
         None
         if last["difference"] is None
         else ckptsel.results.estimate.Measured(

@@ -1,5 +1,6 @@
 """The training loop, its random streams, and augmentation."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from ckptsel.training.loop import (
     compose,
     epoch_generator,
     evaluate,
+    measure,
     random_crop,
     random_flip,
     random_resized_crop,
@@ -133,3 +135,32 @@ def test_resized_crops_stay_inside_and_keep_the_shape() -> None:
     ramp = torch.arange(16.0).expand(20, 1, 16, 16)
     spans = random_resized_crop(ramp, epoch_generator(0, 1)).amax((1, 2, 3))
     assert len(set(spans.tolist())) > 10
+
+
+class Numbers:
+    """Labels that are numbers: squared error, and how near the output is."""
+
+    n_outputs = 1
+
+    def loss(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return (outputs[:, 0] - labels).square().mean()
+
+    def utility(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return -(outputs[:, 0] - labels).abs().double()
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        return np.zeros(len(labels), dtype=np.int64)
+
+
+def test_another_objective_is_learned_by_the_same_loop() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 3)
+    labels = inputs @ torch.tensor([1.0, -2.0, 0.5])
+    model = nn.Linear(3, 1)
+    training = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), objective=Numbers())
+    first = training.run(TensorBatches(inputs, labels, 16))
+    for _ in range(20):
+        last = training.run(TensorBatches(inputs, labels, 16))
+    assert last.loss < 0.01 * first.loss
+    assert first.accuracy < last.accuracy <= 0
+    assert measure(model(inputs).detach(), labels, Numbers()).accuracy > -0.2

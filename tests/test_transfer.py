@@ -10,7 +10,7 @@ import torch
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.confirmation import protocols
 from ckptsel.confirmation import runs as transfer
-from ckptsel.confirmation.protocols import FE, FT, Protocol
+from ckptsel.confirmation.protocols import FE, FT, TrainingPlan
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.features.store import Cache
 from ckptsel.ranking.workspace import open_workspace
@@ -26,7 +26,7 @@ def make_task(trajectory: Path, images: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(protocols, "EVALUATE_EVERY", 1)
     found = scan_checkpoints(trajectory, "auto")
 
-    def make(protocol: Protocol, cache: str = "one") -> Task:
+    def make(protocol: TrainingPlan, cache: str = "one") -> Task:
         workspace = open_workspace(RankSettings(), found, str(images), quiet=True)
         fitted, held = workspace.target.evaluation.folds[0]
         return Task(protocol, workspace, Cache(tmp_path / cache), fitted, held)
@@ -36,7 +36,7 @@ def make_task(trajectory: Path, images: Path, tmp_path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", [SHORT_FE, SHORT_FT], ids=["fe", "ft"])
-def test_it_learns_and_keeps_its_curve(make_task, protocol: Protocol) -> None:
+def test_it_learns_and_keeps_its_curve(make_task, protocol: TrainingPlan) -> None:
     task = make_task(protocol)
     run = Transfer(task, make_task.checkpoints[0], 0, 0.05)
     predicted = run.advance(protocol.n_steps)

@@ -74,7 +74,7 @@ def _make_job(given: Given, config: Config, call: RankCall) -> _Job:
 
 def _run(job: _Job, given: Given) -> None:
     """Everything that computes and writes."""
-    from ckptsel.confirmation.confirm import confirm_ranking, write_confirmed
+    from ckptsel.confirmation.confirm import confirm_ranking, write_confirmation_of
     from ckptsel.ranking.rank import rank_with_predictions
     from ckptsel.results.files import check_writable, read_ranking, write_ranking
 
@@ -90,7 +90,7 @@ def _run(job: _Job, given: Given) -> None:
         confirmation = confirm_ranking(ranking, predictions, job.confirm, job.quiet)
         ranking = confirmation.ranking
         if job.out is not None:
-            write_confirmed(job.out, confirmation)
+            write_confirmation_of(job.out, confirmation)
     if job.out is not None:
         draw(job.out, ranking, predictions)
     end(ranking, predictions, job.policy, job.out, job.form, job.junit)

@@ -23,7 +23,7 @@ from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.confirmation.board import Board
 from ckptsel.confirmation.event_files import EventFiles
 from ckptsel.confirmation.learning_rate import Sweep, choose_rate, spread
-from ckptsel.confirmation.protocols import Protocol, make_protocol
+from ckptsel.confirmation.protocols import TrainingPlan, make_protocol
 from ckptsel.confirmation.race import Race, race
 from ckptsel.confirmation.reorder import reorder
 from ckptsel.confirmation.runs import Task, Transfer
@@ -99,7 +99,7 @@ class Confirmation:
         return arrays
 
 
-def write_confirmed(folder: Path, confirmation: Confirmation) -> None:
+def write_confirmation_of(folder: Path, confirmation: Confirmation) -> None:
     """Write a confirmation beside its ranking. Raises OutputError where that cannot be done."""
     write_confirmation(
         folder, confirmation.ranking, confirmation.record(), confirmation.predictions()
@@ -124,7 +124,7 @@ def confirm(
     ranking, predictions = read_whole_ranking(folder)
     check_writable(folder)
     confirmation = confirm_ranking(ranking, predictions, settings, quiet, folder)
-    write_confirmed(folder, confirmation)
+    write_confirmation_of(folder, confirmation)
     return confirmation.ranking
 
 
@@ -316,7 +316,7 @@ def confirm_goal(
     return Outcome(summary, ended, tuple(runs), predictions, task.labels)
 
 
-def _protocol(goal: str, n_fitted: int, size: int, settings: ConfirmSettings) -> Protocol:
+def _protocol(goal: str, n_fitted: int, size: int, settings: ConfirmSettings) -> TrainingPlan:
     return make_protocol(
         goal,
         n_fitted,
@@ -380,7 +380,7 @@ def _run(transfer: Transfer, purpose: str, last_step: int) -> Run:
 
 
 def _agreement(rows: Sequence[Row], ended: Race) -> tuple[dict[str, Agreement], int | None]:
-    """Scores and baselines against accuracy at the last rung that everyone reached who did not
+    """Scores and references against accuracy at the last rung that everyone reached who did not
     diverge."""
     diverged = {s.name for s in ended.standings if s.state == "diverged"}
     rows = [row for row in rows if row.name not in diverged]

@@ -65,6 +65,7 @@ def choose_rate(task: Task, checkpoints: Sequence[Checkpoint], seed: int, quiet:
                 runs.append(run)
                 progress.advance(f"{lr:g} on {checkpoint.name}: {outcome}")
             accuracy[lr] = float(np.mean(reached)) if len(reached) == len(chosen) else None
+    short.release()
     task.n_chunks = short.n_chunks
     trained = {lr: value for lr, value in accuracy.items() if value is not None}
     if not trained:

@@ -27,7 +27,7 @@ since reading the held-out images costs as much as several steps."""
 
 
 @dataclass(frozen=True)
-class Protocol:
+class TrainingPlan:
     """One training.
 
     goal: fe or ft. n_steps: batches. lrs: learning rates to choose from, rising. optimizer: timm's
@@ -71,7 +71,7 @@ class Protocol:
         end = next((end for end in self.rungs if end > step), start + 1)
         return 0.5 * (1 + math.cos(math.pi * (step - start) / (end - start)))
 
-    def for_sweep(self, n_fitted: int) -> "Protocol":
+    def for_sweep(self, n_fitted: int) -> "TrainingPlan":
         """The same on a quarter of the steps and `n_fitted` images, with a schedule of its own."""
         return dataclasses.replace(
             self, n_steps=max(1, self.n_steps // 4), batch_size=min(self.batch_size, n_fitted)
@@ -81,12 +81,14 @@ class Protocol:
         return dataclasses.asdict(self)
 
 
-FE = Protocol("fe", n_steps=1000, lrs=(0.001, 0.01, 0.1, 1.0))
-FT = Protocol("ft", n_steps=480, lrs=(0.001, 0.01, 0.1, 1.0), weight_decay=1e-4)
+FE = TrainingPlan("fe", n_steps=1000, lrs=(0.001, 0.01, 0.1, 1.0))
+FT = TrainingPlan("ft", n_steps=480, lrs=(0.001, 0.01, 0.1, 1.0), weight_decay=1e-4)
 DEFAULTS = {"fe": FE, "ft": FT}
 
 
-def _paper(protocol: Protocol, n_steps: int, lr: float, optimizer: str = "momentum") -> Protocol:
+def _paper(
+    protocol: TrainingPlan, n_steps: int, lr: float, optimizer: str = "momentum"
+) -> TrainingPlan:
     return dataclasses.replace(
         protocol,
         n_steps=n_steps,
@@ -116,10 +118,10 @@ def make_protocol(
     steps: int | None = None,
     epochs: float | None = None,
     **changes: Any,
-) -> Protocol:
+) -> TrainingPlan:
     """The protocol of a goal: a preset's or the default, with what was asked for in its place.
 
-    n_fitted: images that are fitted on. image_size: pixels a side. changes: fields of `Protocol`;
+    n_fitted: images that are fitted on. image_size: pixels a side. changes: fields of `TrainingPlan`;
     those that are None stay as they are. Raises UsageError for a preset that is not known.
     """
     if preset is not None and preset not in PRESETS:

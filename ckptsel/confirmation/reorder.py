@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptsel.confirmation.race import Race
-from ckptsel.ranking.order import arrange, baseline_rows, compare
+from ckptsel.ranking.order import arrange, compare, reference_rows
 from ckptsel.ranking.uncertainty import (
     IMAGES,
     IMAGES_AND_SEEDS,
@@ -17,7 +17,7 @@ from ckptsel.ranking.uncertainty import (
 )
 from ckptsel.results.confirmation import GoalConfirmation, Standing
 from ckptsel.results.estimate import Measured
-from ckptsel.results.ranking import EPOCH, Baseline, Ranking, Row
+from ckptsel.results.ranking import EPOCH, Ranking, Reference, Row
 
 ENDED = ("won", "tied", "behind")
 
@@ -60,9 +60,9 @@ def reorder(
         goal=goal,
         best=race.winner,
         tie_set=tuple(row.name for row in scored if row.name in race.tie_set),
-        baselines={
-            name: Baseline(row.name, behind[row.name])
-            for name, row in baseline_rows(scored).items()
+        references={
+            name: Reference(row.name, behind[row.name])
+            for name, row in reference_rows(scored).items()
         },
     )
     return _with_confirmed(reordered, summaries, races, rows)

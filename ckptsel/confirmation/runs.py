@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ckptsel.checkpoints.scan import Checkpoint
 from ckptsel.common.devices import PRECISIONS, few_threads
-from ckptsel.confirmation.protocols import Protocol
+from ckptsel.confirmation.protocols import TrainingPlan
 from ckptsel.errors import UsageError
 from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoder import LAST
@@ -107,7 +107,7 @@ class Task:
     are kept. n_chunks: as in `Training`; a run that runs out of memory raises it for all.
     """
 
-    protocol: Protocol
+    protocol: TrainingPlan
     workspace: Workspace
     cache: Cache
     fitted: NDArray[np.int64]
@@ -115,6 +115,10 @@ class Task:
     n_chunks: int = 1
     _parts: list[Tensor] | None = None
     _features_of: str = ""
+
+    def release(self) -> None:
+        """Drop the inputs, which may fill a device; they are made again when they are asked for."""
+        self._parts = None
 
     @property
     def encoder(self) -> ImageEncoder:
@@ -175,6 +179,7 @@ class Task:
             # A single layer draws nothing at random.
             seed=None if frozen else seed,
             n_chunks=self.n_chunks,
+            objective=self.workspace.target.objective,
         )
 
     def n_values(self, checkpoint: Checkpoint) -> float:
@@ -197,7 +202,7 @@ class Task:
         )
 
     def _new_layer(self, n_features: int, seed: int) -> nn.Linear:
-        return gaussian_head(n_features, self.workspace.target.n_classes, seed)
+        return gaussian_head(n_features, self.workspace.target.objective.n_outputs, seed)
 
     @cached_property
     def _n_features(self) -> int:
@@ -325,7 +330,7 @@ class Transfer:
             task.n_chunks = training.n_chunks
             held_out = task.batches(self.checkpoint, self.seed, epoch=None)
             logits, labels = predict(training.evaluated, held_out, training.autocast_dtype)
-            held = measure(logits, labels)
+            held = measure(logits, labels, task.workspace.target.objective)
         except FloatingPointError:
             self.record.diverged_at = stop
             return None

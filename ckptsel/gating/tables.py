@@ -8,7 +8,7 @@ from ckptsel.gating.gate import Check, Verdict
 
 
 def format_verdict(verdict: Verdict, form: str) -> str:
-    """The verdict in one of `ckptsel.report.tables.FORMATS`, ending in a line break."""
+    """The verdict in one of `ckptsel.report.tables.TEXT_FORMATS`, ending in a line break."""
     if form == "json":
         return json.dumps(verdict_dict(verdict), indent=2, allow_nan=False) + "\n"
     if form == "csv":

@@ -15,7 +15,7 @@ from ckptsel.ranking.uncertainty import (
     probability_best,
 )
 from ckptsel.results.estimate import Measured
-from ckptsel.results.ranking import EPOCH, Baseline, Row, ScoreValue
+from ckptsel.results.ranking import EPOCH, Reference, Row, ScoreValue
 from ckptsel.results.scores import ScoreResult
 
 GOALS = {"fe": "linear_probe", "ft": EPOCH}
@@ -31,8 +31,8 @@ def order_rows(
     score: str,
     n_resamples: int,
     seed: int,
-) -> tuple[list[Row], dict[str, Baseline]]:
-    """Ranked rows and baselines from the score results of each scored row (by name).
+) -> tuple[list[Row], dict[str, Reference]]:
+    """Ranked rows and references from the score results of each scored row (by name).
 
     Rows without results are copies, which take over what their original has, or failed.
     score: what decides. The epoch says nothing about how sure it is: all are then tied.
@@ -55,7 +55,7 @@ def order_rows(
         order = sorted(range(len(scored)), key=lambda i: -scored[i].order)
         ties, p_best = np.ones(len(scored), dtype=bool), [None] * len(scored)
         behind: list[Measured | None] = [None] * len(scored)
-        baselines = {name: Baseline(row.name) for name, row in baseline_rows(scored).items()}
+        references = {name: Reference(row.name) for name, row in reference_rows(scored).items()}
     else:
         values, resampled = per_image[score].mean(axis=1), by_score[score]
         ties, p_best = find_tie_set(values, resampled), probability_best(resampled).tolist()
@@ -68,9 +68,9 @@ def order_rows(
         n = per_image[score].shape[1]
         behind = [compare(values[pair], resampled[pair], score, n=n) for pair in pairs]
         by_name = {row.name: d for row, d in zip(scored, behind, strict=True)}
-        baselines = {
-            name: Baseline(row.name, by_name[row.name])
-            for name, row in baseline_rows(scored).items()
+        references = {
+            name: Reference(row.name, by_name[row.name])
+            for name, row in reference_rows(scored).items()
         }
     ranks = {scored[i].name: place for place, i in enumerate(order, start=1)}
     ranked = {
@@ -86,7 +86,7 @@ def order_rows(
         )
         for i, row in enumerate(scored)
     }
-    return arrange([ranked.get(row.name, row) for row in rows]), baselines
+    return arrange([ranked.get(row.name, row) for row in rows]), references
 
 
 def arrange(rows: Sequence[Row]) -> list[Row]:
@@ -153,7 +153,7 @@ def compare(
     return Measured(value, low, high, n=n, random=random, by=by, step=step)
 
 
-def baseline_rows(scored: Sequence[Row]) -> dict[str, Row]:
+def reference_rows(scored: Sequence[Row]) -> dict[str, Row]:
     """What one would take without a ranking: the last; the best by recorded source accuracy."""
     rows = {"last": max(scored, key=lambda row: row.order)}
     recorded = [row for row in scored if row.source_accuracy is not None]

@@ -25,7 +25,7 @@ from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import Score, find_scores
 from ckptsel.settings.rank import RankSettings, make_settings
 
-Results = dict[str, dict[str, ScoreResult]]
+Scored = dict[str, dict[str, ScoreResult]]
 
 
 def rank(
@@ -79,9 +79,9 @@ def _scores_for(settings: RankSettings) -> list[Score]:
 
 def _score_all(
     candidates: Sequence[Candidate], scores: Sequence[Score], workspace: Workspace
-) -> tuple[Results, list[Candidate]]:
+) -> tuple[Scored, list[Candidate]]:
     """Score results by candidate and score, and the candidates with new problems marked."""
-    results: Results = {}
+    results: Scored = {}
     problems: dict[str, str] = {}
     spec = ScoringSpec(
         tuple(c for c in candidates if c.problem is None and c.copy_of is None),
@@ -104,7 +104,7 @@ def _score_all(
 
 def _make_ranking(
     candidates: Sequence[Candidate],
-    results: Results,
+    results: Scored,
     scores: Sequence[Score],
     workspace: Workspace,
     root: str,
@@ -112,7 +112,7 @@ def _make_ranking(
 ) -> Ranking:
     settings = workspace.settings
     score = GOALS[settings.goal]
-    rows, baselines = order_rows(
+    rows, references = order_rows(
         [_row_of(candidate, order) for order, candidate in _in_order(candidates)],
         results,
         score,
@@ -127,7 +127,7 @@ def _make_ranking(
         checkpoints=tuple(rows),
         best=rows[0].name,
         tie_set=tuple(row.name for row in tied),
-        baselines=baselines,
+        references=references,
         units={score.name: score.unit for score in scores},
         notes=(*trajectory_notes(_checkpoints(candidates)), *workspace.notes),
         doubts=tuple(find_doubts(rows)),
@@ -177,7 +177,7 @@ def _row_of(candidate: Candidate, order: int) -> Row:
     )
 
 
-def _predictions(results: Results, workspace: Workspace) -> dict[str, NDArray[Any]]:
+def _predictions(results: Scored, workspace: Workspace) -> dict[str, NDArray[Any]]:
     evaluated = workspace.target.evaluation.evaluated
     arrays: dict[str, NDArray[Any]] = {
         "evaluated": evaluated,

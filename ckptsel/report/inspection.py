@@ -11,7 +11,7 @@ from ckptsel.report.tables import console_of, markdown, progress_cell, rich_text
 
 
 def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | None = None) -> str:
-    """What `inspect` found, in one of FORMATS."""
+    """What `inspect` found, in one of TEXT_FORMATS."""
     rows = [
         {
             "name": c.name,

@@ -17,13 +17,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ckptsel.common.files import atomic_path, write_text
-from ckptsel.errors import UsageError, did_you_mean, reason_of
+from ckptsel.errors import reason_of
 from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
 from ckptsel.report.command import rank_command
 from ckptsel.report.tables import closing_lines, doubt_lines, table_cells
 from ckptsel.results.estimate import percent
 from ckptsel.results.files import PAGE_NAME
-from ckptsel.results.ranking import Ranking, Row, against_baseline, summary
+from ckptsel.results.ranking import Ranking, Row, against_reference, summary
 
 SECTIONS = {
     "trajectory": "Along the trajectory",
@@ -32,7 +32,7 @@ SECTIONS = {
     "spectrum": "The spectrum of the features",
 }
 
-FORMATS = ("svg", "png", "pdf")
+FIGURE_FORMATS = ("svg", "png", "pdf")
 PNG_SCALE = 3.0
 """About 200 dots an inch for a figure of a column's width."""
 
@@ -85,17 +85,8 @@ def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
     )
 
 
-def check_figure_format(form: str) -> None:
-    """Raises UsageError for a format that is none of FORMATS."""
-    if form not in FORMATS:
-        raise UsageError(
-            f"figures cannot be written as {form!r}; use one of {', '.join(FORMATS)}."
-            + did_you_mean(form, FORMATS)
-        )
-
-
 def write_figures(folder: Path, drawings: Sequence[Drawing], form: str) -> list[Path]:
-    """Each chart as a file of its own, in one of FORMATS, in `folder`; for papers."""
+    """Each chart as a file of its own, in one of FIGURE_FORMATS, in `folder`; for papers."""
     paths = []
     for drawing in drawings:
         specification = _specification(drawing)
@@ -140,13 +131,13 @@ def _facts(ranking: Ranking) -> list[tuple[str, str]]:
     if best.p_best is not None:
         facts.append(("best in", f"{100 * best.p_best:.0f} % of resamples"))
     for key, what in (("last", "the last"), ("source_accuracy", "the best by source accuracy")):
-        baseline = ranking.baselines.get(key)
-        if baseline is None:
+        reference = ranking.references.get(key)
+        if reference is None:
             facts.append((what, "not recorded in the files"))
-        elif baseline.name == ranking.best:
+        elif reference.name == ranking.best:
             facts.append((what, "is this one"))
         else:
-            facts.append((f"{what}: {baseline.name}", against_baseline(baseline, "it", ranking)))
+            facts.append((f"{what}: {reference.name}", against_reference(reference, "it", ranking)))
     return facts
 
 

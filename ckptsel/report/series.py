@@ -88,9 +88,9 @@ def _record(series: str, unit: str, about: Record, of: Estimate) -> Record:
 def landmark_records(ranking: Ranking, axis: Axis) -> list[Record]:
     """Where the best, the last and the best by source accuracy lie, from left to right: x, label,
     checkpoint. What falls together has one record."""
-    names = {"best": ranking.best, "last": ranking.baselines["last"].name}
-    if "source_accuracy" in ranking.baselines:
-        names["best source"] = ranking.baselines["source_accuracy"].name
+    names = {"best": ranking.best, "last": ranking.references["last"].name}
+    if "source_accuracy" in ranking.references:
+        names["best source"] = ranking.references["source_accuracy"].name
     labels: dict[str, list[str]] = {}
     for label, name in names.items():
         labels.setdefault(name, []).append(label)

@@ -18,11 +18,11 @@ from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.estimate import percent
 from ckptsel.results.ranking import Ranking, Row, ScoreValue, summary
 
-FORMATS = ("table", "json", "csv", "md")
+TEXT_FORMATS = ("table", "json", "csv", "md")
 
 
 def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str:
-    """The ranking in one of FORMATS, ending in a line break. width: of the table, in columns."""
+    """The ranking in one of TEXT_FORMATS, ending in a line break. width: of the table, in columns."""
     if form == "json":
         return json.dumps(ranking.to_dict(), indent=2, allow_nan=False) + "\n"
     if form == "csv":

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints
 from ckptsel.common.fields import from_known_fields
 from ckptsel.common.progress import Progress
-from ckptsel.confirmation.confirm import Confirmation, confirm_ranking, write_confirmed
-from ckptsel.confirmation.protocols import Protocol
+from ckptsel.confirmation.confirm import Confirmation, confirm_ranking, write_confirmation_of
+from ckptsel.confirmation.protocols import TrainingPlan
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.rank import rank_with_predictions
@@ -92,7 +92,7 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
         }
     )
     confirmation = confirm_ranking(ranking, predictions, settings, place.quiet)
-    write_confirmed(place.out, confirmation)
+    write_confirmation_of(place.out, confirmation)
     return ranking, confirmation
 
 
@@ -159,7 +159,7 @@ def _features_by_stage(
         return
     summary = confirmation.outcomes["ft"].summary
     fitted, held = workspace.target.evaluation.folds[0]
-    protocol = from_known_fields(Protocol, summary.protocol)
+    protocol = from_known_fields(TrainingPlan, summary.protocol)
     task = Task(protocol, workspace, workspace.cache, fitted, held)
     for checkpoint in found:
         if checkpoint.epoch in place.recipe.after_epochs:

@@ -29,14 +29,14 @@ TABLES = ("source", "scores", "transfers", "components", "spectra", "clusters", 
 
 DIGITS = 6
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
 @dataclass
 class Results:
     """Tables by name, and predictions by `/`-separated key (see `prediction_key`)."""
 
-    tables: dict[str, list[Row]] = field(default_factory=lambda: {name: [] for name in TABLES})
+    tables: dict[str, list[Record]] = field(default_factory=lambda: {name: [] for name in TABLES})
     predictions: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def add(self, table: str, **row: Any) -> None:
@@ -45,7 +45,7 @@ class Results:
             {k: round(v, DIGITS) if isinstance(v, float) else v for k, v in row.items()}
         )
 
-    def rows(self, table: str, **equal: Any) -> list[Row]:
+    def rows(self, table: str, **equal: Any) -> list[Record]:
         """The rows of a table whose columns have these values."""
         return [r for r in self.tables[table] if all(r[k] == v for k, v in equal.items())]
 

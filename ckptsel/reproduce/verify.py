@@ -16,7 +16,7 @@ from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.ranking.rank import rank
 from ckptsel.ranking.scoring import SCORES_VERSION
 from ckptsel.reproduce.paper_claims import check_claims
-from ckptsel.reproduce.results import Results, Row, load_results
+from ckptsel.reproduce.results import Record, Results, load_results
 from ckptsel.reproduce.run import digests
 from ckptsel.settings.rank import RankSettings
 
@@ -137,7 +137,7 @@ def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
     return f"{n_scores} scores follow from {n_checkpoints} checkpoints", problems
 
 
-def _compare(row: Row, value: float | None) -> list[str]:
+def _compare(row: Record, value: float | None) -> list[str]:
     nats = row["score"] in ("logme", "logme_thuml", "linear_probe_loglik")
     tolerance = SCORE_TOLERANCE["nats" if nats else "accuracy"]
     if value is not None and abs(value - row["value"]) <= tolerance:

@@ -79,7 +79,7 @@ MIN_CHECKPOINTS = 5
 
 @dataclass(frozen=True)
 class Agreement:
-    """One score (or baseline) against accuracy after training; intervals by a bootstrap over
+    """One score (or reference) against accuracy after training; intervals by a bootstrap over
     checkpoints; null where the score or the accuracy is the same for all of them.
 
     n: how many checkpoints.
@@ -114,7 +114,7 @@ class GoalConfirmation:
     n_steps: training steps of the race.
     n_steps_full: of all candidates to the end.
     n_steps_sweep: of the sweep besides.
-    agreement: by score or baseline, over the candidates that ended the rung at `agreement_step`.
+    agreement: by score or reference, over the candidates that ended the rung at `agreement_step`.
     agreement_step: null where no rung was ended by all.
     flags: what to doubt.
     """

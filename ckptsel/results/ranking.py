@@ -1,4 +1,4 @@
-"""The ranking: an ordered table with intervals, ties and baselines, and its JSON.
+"""The ranking: an ordered table with intervals, ties and references, and its JSON.
 
 `Ranking.to_dict` writes, and `Ranking.from_dict` reads, the schema `ckptsel.ranking/2`, whose keys
 are the fields of the classes below. Within a schema number keys are only ever added; files of older
@@ -107,7 +107,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Reference:
     """A checkpoint that one would take without a ranking.
 
     name: of the checkpoint.
@@ -140,7 +140,7 @@ class Ranking:
     model: name, layer and preprocessing.
     settings: every option, as it was used.
     environment: versions and machine.
-    baselines: `last` and, where the files record it, `source_accuracy`.
+    references: `last` and, where the files record it, `source_accuracy`.
     notes: what a reader should know about the trajectory.
     time_s: seconds by stage.
     confirmation: by goal, what real training gave; its order then overrules that of the score.
@@ -152,7 +152,7 @@ class Ranking:
     checkpoints: tuple[Row, ...]
     best: str
     tie_set: tuple[str, ...]
-    baselines: dict[str, Baseline]
+    references: dict[str, Reference]
     notes: tuple[str, ...]
     target: dict[str, Any]
     model: dict[str, Any]
@@ -209,7 +209,7 @@ class Ranking:
         """The ranking as plain data, ready for JSON."""
         value = dataclasses.asdict(self)
         value["ckptsel"] = value.pop("version")
-        first = ("schema", "ckptsel", "created", "goal", "score", "best", "tie_set", "baselines")
+        first = ("schema", "ckptsel", "created", "goal", "score", "best", "tie_set", "references")
         return {key: value[key] for key in (*first, *(k for k in value if k not in first))}
 
     @classmethod
@@ -302,14 +302,14 @@ def summary(ranking: Ranking) -> str:
             f"{ranking.best} is the last of the run: no score was found to foretell fine-tuning better "
             "than that. Real training tells: ckptsel confirm --goal ft."
         )
-    last = ranking.baselines["last"]
+    last = ranking.references["last"]
     if last.name == ranking.best:
         first = f"{ranking.best} is the best, and the last of the run"
     else:
-        first = f"{ranking.best} {against_baseline(last, 'the last', ranking)}"
-    source = ranking.baselines.get("source_accuracy")
+        first = f"{ranking.best} {against_reference(last, 'the last', ranking)}"
+    source = ranking.references.get("source_accuracy")
     if source is not None and source.name not in (last.name, ranking.best):
-        first += f" and {against_baseline(source, 'the best by source accuracy', ranking)}"
+        first += f" and {against_reference(source, 'the best by source accuracy', ranking)}"
     n_tied = len(ranking.tie_set) - 1
     if n_tied == 0:
         tied = "no other can be the best at 95 %"
@@ -322,9 +322,9 @@ def summary(ranking: Ranking) -> str:
     return f"{prefix}{first}; {tied}."
 
 
-def against_baseline(baseline: Baseline, what: str, ranking: Ranking) -> str:
-    """How far the best is ahead of a baseline, in words; what: what to call it."""
-    ahead = baseline.ahead
+def against_reference(reference: Reference, what: str, ranking: Ranking) -> str:
+    """How far the best is ahead of a reference, in words; what: what to call it."""
+    ahead = reference.ahead
     if ahead is None:
         return f"was not compared with {what}"
     factor, unit = (100, " points") if ranking.is_accuracy(ahead.by) else (1, " nats")

@@ -21,7 +21,8 @@ FIRST_UNITS = {
 def upgrade_ranking(value: dict[str, Any], schema: str) -> dict[str, Any]:
     """A ranking's plain data in the layout of `schema`.
 
-    In schema 1 estimates lay flat beside other keys (`difference`, `low`, `high` of a baseline;
+    In schema 1 estimates lay flat beside other keys (`difference`, `low`, `high` of a reference,
+    which was called baseline;
     `accuracy`, `low`, `high` of a standing), and units were not recorded.
     Raises InputError for data of another kind, or of a later version.
     """
@@ -41,9 +42,9 @@ def upgrade_ranking(value: dict[str, Any], schema: str) -> dict[str, Any]:
                 for row in value["checkpoints"]
                 for name in row["scores"]
             },
-            "baselines": {
-                name: _baseline(baseline, value["score"])
-                for name, baseline in value["baselines"].items()
+            "references": {
+                name: _reference(reference, value["score"])
+                for name, reference in value["baselines"].items()
             },
             "checkpoints": [_row(row) for row in value["checkpoints"]],
         }
@@ -74,7 +75,7 @@ def upgrade_confirmation(value: dict[str, Any], schema: str) -> dict[str, Any]:
     return {**value, "schema": schema, "goals": goals}
 
 
-def _baseline(value: dict[str, Any], score: str) -> dict[str, Any]:
+def _reference(value: dict[str, Any], score: str) -> dict[str, Any]:
     ahead = None
     if value["difference"] is not None:
         ahead = {

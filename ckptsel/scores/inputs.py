@@ -24,6 +24,10 @@ N_INNER_FOLDS = 5
 """Folds inside a fitting part that choose the strength of regularisation."""
 
 
+KEPT_BYTES = 2**30
+"""Projections that are kept for the next view."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Held-out output of a probe, for each repeat and evaluated image: (n_repeats, n_eval).
@@ -62,6 +66,8 @@ class ScoreInputs:
         self._held_out: dict[str, HeldOut] = {}
         self._spectra: dict[int, Spectrum] = {}
         self._inner_spectra: dict[tuple[int, int], Spectrum] = {}
+        self._projections: dict[tuple[int, int], Tensor] = {}
+        self._projected_bytes = 0
 
     @property
     def fit_features(self) -> Tensor:
@@ -126,7 +132,7 @@ class ScoreInputs:
             inputs = self._component(fold, view).float()
             paper = fit_paper_probe(inputs[fit_rows], labels, self.n_classes, self.seed)
             return paper.log_probabilities(inputs[held_rows].double()), None, True
-        part = self._part(self._fold_spectrum(fold), fitted, held, view)
+        part = self._part(fold, fitted, held, view)
         strength = choose_strength(self._inner_parts(fold, fitted, view), self.n_classes)
         probe = fit_logistic(part.fit_inputs, labels, self.n_classes, strength.value)
         return probe.log_probabilities(part.held_inputs), strength, probe.converged
@@ -140,13 +146,15 @@ class ScoreInputs:
         """
         labels = self.labels[torch.from_numpy(fitted)].cpu().numpy()
         folds = stratified_folds(labels, N_INNER_FOLDS, (self.seed, fold, 1))
+        if view == "all":
+            spectrum = self._fold_spectrum(fold)
+            whole = self._projected((fold, -1), spectrum, fitted)
+            return [self._view(spectrum, whole, fitted, *pair, view) for pair in folds]
         parts = []
-        for i, (inner, inner_held) in enumerate(folds):
-            if view == "all":
-                spectrum = self._fold_spectrum(fold)
-            else:
-                spectrum = self._inner_spectrum(fold, i, fitted[inner])
-            parts.append(self._part(spectrum, fitted[inner], fitted[inner_held], view))
+        for i, pair in enumerate(folds):
+            spectrum = self._inner_spectrum(fold, i, fitted[pair[0]])
+            whole = self._projected((fold, i), spectrum, fitted)
+            parts.append(self._view(spectrum, whole, fitted, *pair, view))
         return parts
 
     def _inner_spectrum(self, fold: int, inner: int, rows: NDArray[np.int64]) -> Spectrum:
@@ -157,24 +165,57 @@ class ScoreInputs:
         return self._inner_spectra[key]
 
     def _part(
-        self, spectrum: Spectrum, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
+        self, fold: int, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
     ) -> Part:
-        """Coordinates of a view in the basis of a spectrum, centred by the mean of the fitting part
-        and divided by one scalar: the root mean square of the centred (n, D) matrix of the view
-        there."""
-        fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
-        first, last = _view_columns(view, spectrum)
-        inputs, held_inputs = (
-            spectrum.project(self.features[rows])[:, first:last] for rows in (fit_rows, held_rows)
+        """A fold's own part: fitted on its fitting part, read on its held-out images."""
+        spectrum, rows = self._fold_spectrum(fold), np.concatenate([fitted, held])
+        whole = torch.cat(
+            [
+                self._projected((fold, -1), spectrum, fitted),
+                self._projected((fold, -2), spectrum, held),
+            ]
         )
+        places = np.arange(len(rows))
+        first, second = places[: len(fitted)], places[len(fitted) :]
+        return self._view(spectrum, whole, rows, first, second, view)
+
+    def _projected(
+        self, key: tuple[int, int], spectrum: Spectrum, rows: NDArray[np.int64]
+    ) -> Tensor:
+        """Coordinates of rows of the features in the basis of a spectrum: one projection serves all
+        views, as far as they fit into KEPT_BYTES."""
+        if key in self._projections:
+            return self._projections[key]
+        found = spectrum.project(self.features[torch.from_numpy(rows)])
+        self._projected_bytes += found.nbytes
+        if self._projected_bytes <= KEPT_BYTES:
+            self._projections[key] = found
+        return found
+
+    def _view(
+        self,
+        spectrum: Spectrum,
+        coordinates: Tensor,
+        rows: NDArray[np.int64],
+        fitted: NDArray[np.int64],
+        held: NDArray[np.int64],
+        view: str,
+    ) -> Part:
+        """One view of coordinates (of the images `rows`), fitted and held as places in them: centred
+        by the mean of the fitting part and divided by one scalar, the root mean square of the
+        centred (n, D) matrix of the view there."""
+        first, last = _view_columns(view, spectrum)
+        fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
+        labels = self.labels[torch.from_numpy(rows)]
+        inputs = coordinates[fit_rows, first:last]
         mean = inputs.mean(0)
         inputs = inputs - mean
         scale = (inputs.square().sum() / (len(fitted) * spectrum.shape[1])).sqrt().clamp(min=1e-30)
         return Part(
             inputs / scale,
-            self.labels[fit_rows],
-            (held_inputs - mean) / scale,
-            self.labels[held_rows],
+            labels[fit_rows],
+            (coordinates[held_rows, first:last] - mean) / scale,
+            labels[held_rows],
         )
 
     def _component(self, fold: int, view: str) -> Tensor:

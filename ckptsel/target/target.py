@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ckptsel.errors import MAX_LISTED, DataError, UsageError, listed
 from ckptsel.target.images import ImageSet, Source, digest_of
+from ckptsel.target.objective import Classes
 from ckptsel.target.sources import open_source
 from ckptsel.target.splits import (
     HOLDOUT_ABOVE,
@@ -31,12 +32,16 @@ class Target:
     kind: str
     image_sets: tuple[ImageSet, ...]
     labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
+    objective: Classes
     evaluation: Evaluation
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.objective.names
+
+    @property
     def n_classes(self) -> int:
-        return len(self.class_names)
+        return self.objective.n_outputs
 
     def describe(self) -> dict[str, Any]:
         """What the ranking records about its data."""
@@ -89,23 +94,22 @@ def load_target(
             held = held.subset(stratified_sample(held.labels, max_eval_samples, (seed, 2)))
         image_sets = (train, held)
     _check_classes(image_sets, data)
-    class_ids, labels = np.unique(
-        np.concatenate([images.labels for images in image_sets]), return_inverse=True
-    )
-    labels = labels.astype(np.int64)
+    given = np.concatenate([images.labels for images in image_sets])
+    objective, labels = Classes.of(given, train.class_names)
+    strata = objective.strata(labels)
     if eval_split is not None:
         evaluation = plan_validation(len(train), len(labels) - len(train), f"{eval_split} split")
     elif holdout is not None or len(train) > HOLDOUT_ABOVE:
-        evaluation = plan_holdout(labels, holdout or 0.2, seed)
-        _check_every_class_held(labels, evaluation, train.class_names, class_ids, data)
+        evaluation = plan_holdout(strata, holdout or 0.2, seed)
+        _check_every_class_held(labels, evaluation, objective.names, data)
     else:
-        evaluation = plan_cross_validation(labels, seed)
+        evaluation = plan_cross_validation(strata, seed)
     return Target(
         spec=data,
         kind=source.kind,
         image_sets=image_sets,
         labels=labels,
-        class_names=tuple(train.class_names[i] for i in class_ids),
+        objective=objective,
         evaluation=evaluation,
     )
 
@@ -159,12 +163,11 @@ def _check_every_class_held(
     labels: NDArray[np.int64],
     evaluation: Evaluation,
     names: tuple[str, ...],
-    class_ids: NDArray[np.int64],
     data: str,
 ) -> None:
     missing = np.setdiff1d(labels, labels[evaluation.fit_part])
     if len(missing):
-        absent = listed([names[class_ids[i]] for i in missing], MAX_LISTED)
+        absent = listed([names[i] for i in missing], MAX_LISTED)
         raise DataError(
             f"the hold-out leaves no training image for {len(missing)} classes of {data}: {absent}. "
             "Hold out less with --holdout, or leave it out to cross-validate."

@@ -18,6 +18,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from ckptsel.common.devices import is_out_of_memory
+from ckptsel.target.objective import Classes, Objective
+
+CLASSES = Classes()
+"""The objective where none is named; its names play no part in training."""
 
 Batch = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -25,7 +29,8 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class Means:
-    """Means over the samples that went by. loss in nats, accuracy a fraction."""
+    """Means over the samples that went by. loss: in nats for classes. accuracy: the objective's
+    utility, a fraction for classes."""
 
     loss: float
     accuracy: float
@@ -34,7 +39,7 @@ class Means:
 
 @dataclass
 class Training:
-    """A model in training with cross-entropy, and everything that its steps change.
+    """A model in training, and everything that its steps change.
 
     scheduler: moves the learning rate after every step; None leaves it to the caller.
     average: a moving average of the weights, updated after every step.
@@ -42,6 +47,7 @@ class Training:
     seed: of the random numbers inside the network, one stream a step; None leaves them alone.
     n_chunks: parts that a batch is cut into so that it fits in memory. Their gradients add up to
     those of the whole batch; batch norm sees one part at a time.
+    objective: what the labels stand for, which gives the loss.
     """
 
     model: nn.Module
@@ -51,6 +57,7 @@ class Training:
     autocast_dtype: torch.dtype | None = None
     seed: int | None = None
     n_chunks: int = 1
+    objective: Objective = CLASSES
     step: int = 0
     scaler: torch.amp.GradScaler = field(init=False)
 
@@ -75,10 +82,10 @@ class Training:
     def _run(self, batches: Iterable[Batch]) -> Means:
         self.model.train()
         loss_sum: Tensor | float = 0.0
-        n_correct: Tensor | int = 0
+        utility: Tensor | float = 0.0
         n_samples = 0
         for inputs, labels in batches:
-            loss, correct = self._accumulate(inputs, labels)
+            loss, good = self._accumulate(inputs, labels)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             if self.scheduler is not None:
@@ -87,11 +94,11 @@ class Training:
                 self.average.update_parameters(self.model)
             self.step += 1
             loss_sum = loss_sum + loss
-            n_correct = n_correct + correct
+            utility = utility + good
             n_samples += len(labels)
         mean_loss = float(loss_sum) / n_samples
         _check_finite(mean_loss)
-        return Means(mean_loss, int(n_correct) / n_samples, n_samples)
+        return Means(mean_loss, float(utility) / n_samples, n_samples)
 
     def _accumulate(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of the mean loss of a batch, in smaller chunks where memory runs out."""
@@ -108,16 +115,16 @@ class Training:
             torch.manual_seed(stream_state(self.seed, self.step, 1))
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=labels.device)
-        n_correct = torch.zeros((), dtype=torch.int64, device=labels.device)
+        utility = torch.zeros((), dtype=torch.float64, device=labels.device)
         for part, part_labels in zip(
             inputs.chunk(self.n_chunks), labels.chunk(self.n_chunks), strict=True
         ):
             logits = _logits(self.model, part, self.autocast_dtype)
-            loss = nn.functional.cross_entropy(logits, part_labels)
+            loss = self.objective.loss(logits, part_labels)
             self.scaler.scale(loss * (len(part_labels) / len(labels))).backward()
             loss_sum += loss.detach().double() * len(part_labels)
-            n_correct += (logits.argmax(1) == part_labels).sum()
-        return loss_sum, n_correct
+            utility += self.objective.utility(logits, part_labels).sum()
+        return loss_sum, utility
 
     def state_dict(self) -> dict[str, Any]:
         """What the next step needs, as tensors and plain values."""
@@ -158,11 +165,11 @@ def evaluate(
     return measure(*predict(model, batches, autocast_dtype))
 
 
-def measure(logits: Tensor, labels: Tensor) -> Means:
-    """Means over logits (N, C) and labels (N,). Raises FloatingPointError as `Training.run` does."""
-    loss = float(nn.functional.cross_entropy(logits.double(), labels))
+def measure(logits: Tensor, labels: Tensor, objective: Objective = CLASSES) -> Means:
+    """Means over outputs (N, C) and labels (N,). Raises FloatingPointError as `Training.run` does."""
+    loss = float(objective.loss(logits.double(), labels))
     _check_finite(loss)
-    return Means(loss, float((logits.argmax(1) == labels).double().mean()), len(labels))
+    return Means(loss, float(objective.utility(logits, labels).mean()), len(labels))
 
 
 def _logits(model: nn.Module, inputs: Tensor, autocast_dtype: torch.dtype | None) -> Tensor:
