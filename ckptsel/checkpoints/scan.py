@@ -43,10 +43,13 @@ SKIPPED = re.compile(
 class Checkpoint:
     """What one checkpoint file (or Hugging Face folder) says about itself.
 
-    name: path below the scanned folder, without its suffix. weights_key: where the weights lie in
-    the file, "" where the file is the state dict itself. digest: SHA-256 of the tensors, with names,
-    types and shapes. epoch, step: as stored, or from the name (`epoch_from`). source_accuracy: a
-    fraction in [0, 1]. n_parameters: without batch-norm statistics. problem: why it cannot be used.
+    name: path below the scanned folder, without its suffix.
+    weights_key: where the weights lie in the file, "" where the file is the state dict itself.
+    digest: SHA-256 of the tensors, with names, types and shapes.
+    epoch, step: as stored, or from the name (`epoch_from`).
+    source_accuracy: a fraction in [0, 1].
+    n_parameters: without batch-norm statistics.
+    problem: why it cannot be used.
     copy_of: name of an earlier checkpoint with the same tensors.
     """
 

@@ -51,8 +51,11 @@ N_SPREAD = 8
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured for one goal. predictions: held-out class numbers (n_seeds, n_images) by
-    `<checkpoint>/<step>`. labels: the true ones, (n_images,)."""
+    """What was measured for one goal.
+
+    predictions: held-out class numbers (n_seeds, n_images) by `<checkpoint>/<step>`.
+    labels: the true ones, (n_images,).
+    """
 
     summary: GoalConfirmation
     race: Race

@@ -30,12 +30,16 @@ since reading the held-out images costs as much as several steps."""
 class TrainingPlan:
     """One training.
 
-    goal: fe or ft. n_steps: batches. lrs: learning rates to choose from, rising. optimizer: timm's
-    name (`momentum` is SGD with momentum 0.9). schedule: `cosine` falls from the learning rate to zero
-    once a rung, so that what a rung compares has settled; `step` divides it by ten after each third.
-    augment: names of `ckptsel.training.loop.AUGMENTATIONS`. ema: decay of a moving average of the
-    weights, which is then what is evaluated. scale_features: centre features by their mean and divide
-    them by one number (their root mean square), so that one learning rate suits all checkpoints.
+    goal: fe or ft.
+    n_steps: batches.
+    lrs: learning rates to choose from, rising.
+    optimizer: timm's name (`momentum` is SGD with momentum 0.9).
+    schedule: `cosine` falls from the learning rate to zero once a rung, so that what a rung
+    compares has settled; `step` divides it by ten after each third.
+    augment: names of `ckptsel.training.loop.AUGMENTATIONS`.
+    ema: decay of a moving average of the weights, which is then what is evaluated.
+    scale_features: centre features by their mean and divide them by one number (their root mean
+    square), so that one learning rate suits all checkpoints.
     """
 
     goal: str

@@ -39,9 +39,13 @@ OnStanding = Callable[[Standing], None]
 
 @dataclass(frozen=True)
 class Race:
-    """How it ended. standings: in the order of the candidates. correct: by step (the ends of rungs,
-    rising) and candidate, (n_seeds, n_images). n_steps: training steps that the race called for;
-    n_steps_full: those of all candidates to the end."""
+    """How it ended.
+
+    standings: in the order of the candidates.
+    correct: by step (the ends of rungs, rising) and candidate, (n_seeds, n_images).
+    n_steps: training steps that the race called for.
+    n_steps_full: those of all candidates to the end.
+    """
 
     standings: tuple[Standing, ...]
     correct: dict[int, dict[str, NDArray[np.bool_]]]

@@ -64,8 +64,11 @@ OnPoint = Callable[[str, int, Point], None]
 
 @dataclass
 class Record:
-    """What is kept of a run. predictions: class numbers of the held-out images by step (the ends of
-    rungs). diverged_at: the step by which the loss was no longer finite."""
+    """What is kept of a run.
+
+    predictions: class numbers of the held-out images by step (the ends of rungs).
+    diverged_at: the step by which the loss was no longer finite.
+    """
 
     points: list[Point] = field(default_factory=list)
     predictions: dict[int, Predictions] = field(default_factory=dict)
@@ -103,8 +106,9 @@ class Network(nn.Module):
 class Task:
     """What all runs of one goal share.
 
-    fitted, held: indices of images, counted over the target as one sequence. cache: where records
-    are kept. n_chunks: as in `Training`; a run that runs out of memory raises it for all.
+    fitted, held: indices of images, counted over the target as one sequence.
+    cache: where records are kept.
+    n_chunks: as in `Training`; a run that runs out of memory raises it for all.
     """
 
     protocol: TrainingPlan

@@ -39,7 +39,8 @@ MAX_LISTED = 4
 class ImageEncoder:
     """A network of images that gives penultimate features.
 
-    name: timm name or `package.module:function`. position: which activations are the features.
+    name: timm name or `package.module:function`.
+    position: which activations are the features.
     head: names of the classifier's tensors begin with one of these.
     """
 

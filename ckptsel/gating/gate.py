@@ -21,11 +21,13 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Check:
-    """One part of the policy. name: `regret`, `min-accuracy`, `baseline` or `strict`.
+    """One part of the policy.
 
+    name: `regret`, `min-accuracy`, `baseline` or `strict`.
     measured: a fraction with its 95 % interval; null where nothing was measured.
-    limit: what the policy asks for. n_more_images: how many more evaluation images would decide it,
-    were the value to stay; null where it is decided, or no number would.
+    limit: what the policy asks for.
+    n_more_images: how many more evaluation images would decide it, were the value to stay; null
+    where it is decided, or no number would.
     """
 
     name: str

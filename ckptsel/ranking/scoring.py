@@ -25,8 +25,10 @@ SCORES_VERSION = 3
 class ScoringSpec:
     """What is to be scored; plain data, which passes to other processes.
 
-    candidates: usable ones, audited. data: as for `rank`. settings: with the encoder's name as
-    `model`. scores: names.
+    candidates: usable ones, audited.
+    data: as for `rank`.
+    settings: with the encoder's name as `model`.
+    scores: names.
     """
 
     candidates: tuple[Candidate, ...]

@@ -77,8 +77,12 @@ FIGURE_WIDTH = 480
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart with its place on the page. name: of the file it is saved as. section: `trajectory`,
-    `spectrum`, `agreement` or `confirmed`. about: what it shows, for those who do not see it."""
+    """A chart with its place on the page.
+
+    name: of the file it is saved as.
+    section: `trajectory`, `spectrum`, `agreement` or `confirmed`.
+    about: what it shows, for those who do not see it.
+    """
 
     name: str
     section: str

@@ -44,8 +44,12 @@ N_TREND_RESAMPLES = 500
 
 @dataclass(frozen=True)
 class Finding:
-    """What one pre-training seed shows. text: for people. interval: what decides, where there is
-    one. verdict: of this seed."""
+    """What one pre-training seed shows.
+
+    text: for people.
+    interval: what decides, where there is one.
+    verdict: of this seed.
+    """
 
     seed: int
     text: str
@@ -55,7 +59,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper. where: in the paper. paper: its numbers. ours: one finding a seed."""
+    """A claim of the paper.
+
+    where: in the paper.
+    paper: its numbers.
+    ours: one finding a seed.
+    """
 
     name: str
     where: str

@@ -18,8 +18,11 @@ from ckptsel.training.loop import Means
 
 @dataclass(frozen=True)
 class World:
-    """This process among all of them. rank: from 0, whose process writes the files. local_size:
-    processes on this machine."""
+    """This process among all of them.
+
+    rank: from 0, whose process writes the files.
+    local_size: processes on this machine.
+    """
 
     device: str
     rank: int = 0

@@ -38,8 +38,12 @@ N_EMBEDDED = 2000
 
 @dataclass(frozen=True)
 class Place:
-    """One trajectory and one target. checkpoints: its folder. data, settings: as for `rank`. out:
-    where the ranking and the confirmation go."""
+    """One trajectory and one target.
+
+    checkpoints: its folder.
+    data, settings: as for `rank`.
+    out: where the ranking and the confirmation go.
+    """
 
     recipe: Recipe
     target: RecipeTarget

@@ -10,14 +10,20 @@ from typing import Any
 class Pretraining:
     """How the checkpoints of a trajectory are made: SGD with momentum, one learning rate an epoch.
 
-    model: timm name. data: folder below the data root. n_images: how many training images are
-    used, None for all. batch_size: over all processes. augment: names of
-    `ckptsel.training.loop.AUGMENTATIONS`. checkpoint_epochs: epochs whose checkpoints are analysed; the
-    weights of the others are kept beside them. schedule: `step` multiplies the rate by `gamma` after
-    each epoch of `milestones`, `cosine` lets it fall to zero. n_classes: classes of the source.
-    image_size: pixels a side, None for the model's own. streamed: images are read from their files
-    in every epoch, for data that does not fit into memory. weights_dtype: how matrices and
-    convolutions are stored; vectors stay float32.
+    model: timm name.
+    data: folder below the data root.
+    n_images: how many training images are used, None for all.
+    batch_size: over all processes.
+    augment: names of `ckptsel.training.loop.AUGMENTATIONS`.
+    checkpoint_epochs: epochs whose checkpoints are analysed; the weights of the others are kept
+    beside them.
+    schedule: `step` multiplies the rate by `gamma` after each epoch of `milestones`, `cosine` lets
+    it fall to zero.
+    n_classes: classes of the source.
+    image_size: pixels a side, None for the model's own.
+    streamed: images are read from their files in every epoch, for data that does not fit into
+    memory.
+    weights_dtype: how matrices and convolutions are stored; vectors stay float32.
     """
 
     model: str
@@ -43,13 +49,15 @@ class Pretraining:
 class RecipeTarget:
     """A target that the checkpoints are transferred to.
 
-    name: of its results. data: what `--data` takes, below the data root. n_train, n_validation:
-    images of two splits that are drawn from the training images without overlap; None takes the
-    training images and the test images as they are. balanced: as many of each class are drawn, not
-    classes in their proportions. epochs: passes of FE
-    and FT. preset: transfer settings of `ckptsel.confirmation.protocols.PRESETS`. Without either
-    the defaults of `ckptsel confirm` hold. only_epochs: the checkpoints that are transferred, all
-    by default.
+    name: of its results.
+    data: what `--data` takes, below the data root.
+    n_train, n_validation: images of two splits that are drawn from the training images without
+    overlap; None takes the training images and the test images as they are.
+    balanced: as many of each class are drawn, not classes in their proportions.
+    epochs: passes of FE and FT.
+    preset: transfer settings of `ckptsel.confirmation.protocols.PRESETS`. Without either the
+    defaults of `ckptsel confirm` hold.
+    only_epochs: the checkpoints that are transferred, all by default.
     """
 
     name: str
@@ -66,10 +74,13 @@ class RecipeTarget:
 class Recipe:
     """One experiment at one size.
 
-    n_seeds: pre-training seeds. n_transfer_seeds: FE and FT runs of each checkpoint. goals: which of
-    them are run. closer_targets: targets whose components are taken apart in all readings, before
-    and after fine-tuning. after_epochs: the checkpoints whose features are looked at after
-    fine-tuning; the first and the last of them stand for the paper's epochs 5 and 200.
+    n_seeds: pre-training seeds.
+    n_transfer_seeds: FE and FT runs of each checkpoint.
+    goals: which of them are run.
+    closer_targets: targets whose components are taken apart in all readings, before and after
+    fine-tuning.
+    after_epochs: the checkpoints whose features are looked at after fine-tuning; the first and the
+    last of them stand for the paper's epochs 5 and 200.
     """
 
     name: str

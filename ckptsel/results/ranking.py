@@ -32,8 +32,8 @@ ACCURACY = "accuracy"
 
 @dataclass(frozen=True)
 class ScoreValue(Estimate):
-    """One score of one candidate: an estimate (over held-out images; no interval for scores that
-    are no means over images) with what is to be known of it.
+    """One score of one candidate: an estimate (over held-out images; no interval for scores that are
+    no means over images) with what is to be known of it.
 
     flags: what to doubt.
     details: what else was recorded (chosen C, number of singular directions).
@@ -52,8 +52,7 @@ class Row:
     path: the file or folder.
     digest: SHA-256 of its tensors, null where they cannot be read.
     order: place in the order of training, from 0.
-    epoch: as recorded, null where unknown.
-    step: as recorded, null where unknown.
+    epoch, step: as recorded, null where unknown.
     epoch_from: where epoch and step are recorded, `file` or `name`.
     source_accuracy: recorded in the file, a fraction.
     format: what wrote it.

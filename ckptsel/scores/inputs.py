@@ -32,7 +32,8 @@ KEPT_BYTES = 2**30
 class HeldOut:
     """Held-out output of a probe, for each repeat and evaluated image: (n_repeats, n_eval).
 
-    predictions: class numbers. log_likelihoods: log probability of the true class, nats.
+    predictions: class numbers.
+    log_likelihoods: log probability of the true class, nats.
     """
 
     predictions: NDArray[np.int64]

@@ -11,8 +11,8 @@ from ckptsel.scores.inputs import ScoreInputs
 class Score:
     """A named score; higher is better for all of them.
 
-    unit: `accuracy` (a fraction in [0, 1]) or `nats`. version: raised whenever the same inputs
-    would give another number, since results are cached.
+    unit: `accuracy` (a fraction in [0, 1]) or `nats`.
+    version: raised whenever the same inputs would give another number, since results are cached.
     """
 
     name: str

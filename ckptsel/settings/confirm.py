@@ -35,14 +35,15 @@ class ConfirmInput(Options):
 class ConfirmSettings(Options):
     """Everything that `ckptsel confirm` can be told besides the ranking.
 
-    n_candidates: the best so many; None takes the tie set, at least five, and the last checkpoint
-    (see `ckptsel.confirmation.confirm.choose_candidates`).
-    goal: fe, ft or both; None takes the ranking's. lr: learning rates to choose from (one of them
-    is simply taken). model: a network of one's own, which a ranking may only name. checkpoints, data:
-    where they lie now, if they were moved.
-
     What None stands for depends on the data, the preset or the machine; `confirm.json` records what
     was chosen.
+
+    n_candidates: the best so many; None takes the tie set, at least five, and the last checkpoint
+    (see `ckptsel.confirmation.confirm.choose_candidates`).
+    goal: fe, ft or both; None takes the ranking's.
+    lr: learning rates to choose from (one of them is simply taken).
+    model: a network of one's own, which a ranking may only name.
+    checkpoints, data: where they lie now, if they were moved.
     """
 
     n_candidates: Annotated[

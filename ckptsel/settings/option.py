@@ -31,9 +31,10 @@ T = TypeVar("T", bound="Options")
 class Option:
     """What a field says of its option besides type, bounds and default.
 
-    help: what it does. flags: its names on the command line, by default `--` and the field's. default:
-    what it comes to where the field's default is None, in words. example: a value, where the form of
-    one is not plain.
+    help: what it does.
+    flags: its names on the command line, by default `--` and the field's.
+    default: what it comes to where the field's default is None, in words.
+    example: a value, where the form of one is not plain.
     """
 
     help: str

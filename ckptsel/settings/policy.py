@@ -23,9 +23,10 @@ class GateInput(Options):
 class Policy(Options):
     """What `ckptsel gate` holds a ranking against; accuracies and differences are fractions.
 
-    current: the checkpoint in use, which may be behind the best by `max_regret`. min_accuracy: what
-    the best must reach. baseline: a stored `ranking.json` (or its folder), whose best may be ahead by
-    `tolerance`. strict: no checkpoint may have failed to load.
+    current: the checkpoint in use, which may be behind the best by `max_regret`.
+    min_accuracy: what the best must reach.
+    baseline: a stored `ranking.json` (or its folder), whose best may be ahead by `tolerance`.
+    strict: no checkpoint may have failed to load.
     """
 
     current: Annotated[Text | None, Option("The checkpoint in use, by its name or path.")] = None

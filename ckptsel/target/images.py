@@ -23,8 +23,9 @@ DIGEST_BLOCK = 64
 class ImageSet:
     """Labelled images of one split.
 
-    labels: (N,) int64, each an index into `class_names`. samples: the images, in the same order.
-    Can be pickled: worker processes, however they are started, open the images by themselves.
+    labels: (N,) int64, each an index into `class_names`.
+    samples: the images, in the same order. Can be pickled: worker processes, however they are
+    started, open the images by themselves.
     """
 
     split: str

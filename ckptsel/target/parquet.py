@@ -74,7 +74,11 @@ class ParquetColumn:
 
 @dataclass(frozen=True, eq=False)
 class ParquetSamples:
-    """One row an image. rows: (N,) int64 in the column. root, split: for messages."""
+    """One row an image.
+
+    rows: (N,) int64 in the column.
+    root, split: for messages.
+    """
 
     column: ParquetColumn
     rows: NDArray[np.int64]

@@ -62,9 +62,10 @@ class Preparation(Protocol):
 class Preprocessing:
     """How an image becomes the input of a model (timm's evaluation transform).
 
-    input_size: channels, height, width in pixels. mean, std: one number a channel, for pixels
-    scaled to [0, 1]. crop_pct: the part of the resized image that the centre crop keeps.
-    Prepared are pixels, uint8, not yet normalised.
+    input_size: channels, height, width in pixels.
+    mean, std: one number a channel, for pixels scaled to [0, 1].
+    crop_pct: the part of the resized image that the centre crop keeps. Prepared are pixels, uint8,
+    not yet normalised.
     """
 
     input_size: tuple[int, int, int]

@@ -60,7 +60,10 @@ class DatasetSamples:
     """Images of a dataset of (image, label) pairs, such as those of timm and torchvision.
 
     They are known by name, split, folder and index, since their files are the dataset's own.
-    dataset: pickles itself. folder: where it was looked for, or ''. indices: (N,) int64 in it.
+
+    dataset: pickles itself.
+    folder: where it was looked for, or ''.
+    indices: (N,) int64 in it.
     """
 
     dataset: Sequence[Any]

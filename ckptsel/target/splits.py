@@ -23,9 +23,10 @@ class Evaluation:
     """How held-out predictions are made. Indices count the images of the target as one sequence,
     training images first.
 
-    method: `validation split`, `cross-validation` or `holdout`. fit_part: all training images that
-    are fitted on where nothing is held out (LogME). folds: (fitted, held out) pairs; each repeat
-    covers `evaluated` once. evaluated: the images that predictions are for, in rising order.
+    method: `validation split`, `cross-validation` or `holdout`.
+    fit_part: all training images that are fitted on where nothing is held out (LogME).
+    folds: (fitted, held out) pairs; each repeat covers `evaluated` once.
+    evaluated: the images that predictions are for, in rising order.
     """
 
     method: str

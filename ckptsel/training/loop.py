@@ -29,8 +29,11 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class Means:
-    """Means over the samples that went by. loss: in nats for classes. accuracy: the objective's
-    utility, a fraction for classes."""
+    """Means over the samples that went by.
+
+    loss: in nats for classes.
+    accuracy: the objective's utility, a fraction for classes.
+    """
 
     loss: float
     accuracy: float
@@ -188,11 +191,14 @@ def _check_finite(loss: float) -> None:
 class TensorBatches:
     """Batches of samples that lie in one tensor, on the device of the labels.
 
-    inputs: (N, ...), on any device or mapped from a file; labels: (N,) int64. rows: which samples
-    are used, all of them by default. `prepare` turns a batch of inputs into what the model takes
-    (normalisation), `augment` changes it at random first. Without a generator the order is that of
-    the samples; with one they are shuffled. drop_last: leave out a last partial batch.
-    share: (i, n) keeps every n-th sample of each batch, from the i-th on: the part of process i of n.
+    inputs: (N, ...), on any device or mapped from a file.
+    labels: (N,) int64.
+    rows: which samples are used, all of them by default. `prepare` turns a batch of inputs into
+    what the model takes (normalisation), `augment` changes it at random first. Without a generator
+    the order is that of the samples; with one they are shuffled.
+    drop_last: leave out a last partial batch.
+    share: (i, n) keeps every n-th sample of each batch, from the i-th on: the part of process i of
+    n.
     augment_generator: where the draws of `augment` come from, by default `generator`.
     """
 
