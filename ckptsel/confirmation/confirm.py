@@ -288,27 +288,6 @@ def confirm_goal(
     steps = {standing.name: standing.step for standing in ended.standings}
     for transfer in transfers.values():
         transfer.forget_training()
-    agreement, agreement_step = _agreement(rows, ended)
-    summary = GoalConfirmation(
-        goal=goal,
-        winner=ended.winner,
-        tie_set=ended.tie_set,
-        lr=sweep.lr,
-        sweep={f"{lr:g}": accuracy for lr, accuracy in sweep.accuracy.items()},
-        lr_at_edge=sweep.at_edge,
-        protocol=protocol.to_dict(),
-        split=_split_text(workspace.target.evaluation.method),
-        n_fitted=len(fitted),
-        n_held=len(held),
-        n_seeds=len(seeds),
-        rungs=protocol.rungs,
-        n_steps=ended.n_steps,
-        n_steps_full=ended.n_steps_full,
-        n_steps_sweep=sweep.n_steps,
-        agreement=agreement,
-        agreement_step=agreement_step,
-        flags=tuple(_flags(sweep, task, ended, len(seeds))),
-    )
     predictions = {
         f"{name}/{step}": np.stack([transfers[name, s].record.predictions[step] for s in seeds])
         for step, correct in ended.correct.items()
@@ -316,7 +295,34 @@ def confirm_goal(
     }
     runs = [_run(t, "sweep", t.task.protocol.n_steps) for t in sweep.runs]
     runs += [_run(t, "race", steps[name]) for (name, _), t in transfers.items()]
+    summary = _summary(task, rows, sweep, ended, len(seeds))
     return Outcome(summary, ended, tuple(runs), predictions, task.labels)
+
+
+def _summary(
+    task: Task, rows: Sequence[Row], sweep: Sweep, ended: Race, n_seeds: int
+) -> GoalConfirmation:
+    agreement, agreement_step = _agreement(rows, ended)
+    return GoalConfirmation(
+        goal=task.protocol.goal,
+        winner=ended.winner,
+        tie_set=ended.tie_set,
+        lr=sweep.lr,
+        sweep={f"{lr:g}": accuracy for lr, accuracy in sweep.accuracy.items()},
+        lr_at_edge=sweep.at_edge,
+        protocol=task.protocol.to_dict(),
+        split=_split_text(task.workspace.target.evaluation.method),
+        n_fitted=len(task.fitted),
+        n_held=len(task.held),
+        n_seeds=n_seeds,
+        rungs=task.protocol.rungs,
+        n_steps=ended.n_steps,
+        n_steps_full=ended.n_steps_full,
+        n_steps_sweep=sweep.n_steps,
+        agreement=agreement,
+        agreement_step=agreement_step,
+        flags=tuple(_flags(sweep, task, ended, n_seeds)),
+    )
 
 
 def _protocol(goal: str, n_fitted: int, size: int, settings: ConfirmSettings) -> TrainingPlan:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,48 +46,80 @@ def order_rows(
             f"score {score} is no mean over held-out images, so it gives no intervals or ties and "
             "cannot decide a ranking."
         )
-    by_score: dict[str, NDArray[np.float64]] = {}
-    if per_image:
-        # One draw of images for all scores: their intervals can be compared.
-        means = bootstrap_means(np.concatenate(list(per_image.values())), n_resamples, seed)
-        by_score = dict(zip(per_image, np.split(means, len(per_image)), strict=True))
-    intervals = _score_values(scored, results, by_score)
+    resampled = _resample(per_image, n_resamples, seed)
+    intervals = _score_values(scored, results, resampled)
     if score == EPOCH:
-        order = sorted(range(len(scored)), key=lambda i: -scored[i].order)
-        ties, p_best = np.ones(len(scored), dtype=bool), [None] * len(scored)
-        behind: list[Measured | None] = [None] * len(scored)
-        references = {name: Reference(row.name) for name, row in reference_rows(scored).items()}
+        verdict = _by_epoch(scored)
     else:
-        values, resampled = per_image[score].mean(axis=1), by_score[score]
-        ties, p_best = find_tie_set(values, resampled), probability_best(resampled).tolist()
         tie_break = [_tie_break_value(results[row.name], score) for row in scored]
-        order = sorted(
-            range(len(scored)),
-            key=lambda i: (not ties[i], -(tie_break[i] if ties[i] else values[i]), scored[i].order),
-        )
-        pairs = [[order[0], i] for i in range(len(scored))]
-        n = per_image[score].shape[1]
-        behind = [compare(values[pair], resampled[pair], score, n=n) for pair in pairs]
-        by_name = {row.name: d for row, d in zip(scored, behind, strict=True)}
-        references = {
-            name: Reference(row.name, by_name[row.name])
-            for name, row in reference_rows(scored).items()
-        }
-    ranks = {scored[i].name: place for place, i in enumerate(order, start=1)}
+        verdict = _by_score(scored, per_image[score], resampled[score], tie_break, score)
+    ranks = {scored[i].name: place for place, i in enumerate(verdict.order, start=1)}
     ranked = {
         row.name: dataclasses.replace(
             row,
             rank=ranks[row.name],
-            in_tie_set=bool(ties[i]),
-            p_best=p_best[i],
+            in_tie_set=verdict.ties[i],
+            p_best=verdict.p_best[i],
             score_rank=ranks[row.name],
-            score_tie=bool(ties[i]),
-            behind_best=behind[i],
+            score_tie=verdict.ties[i],
+            behind_best=verdict.behind[i],
             scores=intervals[row.name],
         )
         for i, row in enumerate(scored)
     }
+    references = {
+        name: Reference(row.name, ranked[row.name].behind_best)
+        for name, row in reference_rows(scored).items()
+    }
     return arrange([ranked.get(row.name, row) for row in rows]), references
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What decided, by the place of each row. order: places, the best first."""
+
+    order: list[int]
+    ties: list[bool]
+    p_best: list[float | None]
+    behind: list[Measured | None]
+
+
+def _by_epoch(scored: Sequence[Row]) -> _Verdict:
+    """The last first; nothing says how sure that is."""
+    n = len(scored)
+    order = sorted(range(n), key=lambda i: -scored[i].order)
+    return _Verdict(order, [True] * n, [None] * n, [None] * n)
+
+
+def _by_score(
+    scored: Sequence[Row],
+    per_image: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    tie_break: Sequence[float],
+    score: str,
+) -> _Verdict:
+    """The tie set first, in it by `tie_break`; then by the score. per_image: (n_rows, n_images);
+    resampled: (n_rows, n_resamples)."""
+    values, places = per_image.mean(axis=1), range(len(scored))
+    ties = find_tie_set(values, resampled).tolist()
+    order = sorted(
+        places,
+        key=lambda i: (not ties[i], -(tie_break[i] if ties[i] else values[i]), scored[i].order),
+    )
+    n = per_image.shape[1]
+    pairs = [[order[0], i] for i in places]
+    behind = [compare(values[pair], resampled[pair], score, n=n) for pair in pairs]
+    return _Verdict(order, ties, probability_best(resampled).tolist(), [*behind])
+
+
+def _resample(
+    per_image: dict[str, NDArray[np.float64]], n_resamples: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Resampled means by score: one draw of images for all, so that their intervals compare."""
+    if not per_image:
+        return {}
+    means = bootstrap_means(np.concatenate(list(per_image.values())), n_resamples, seed)
+    return dict(zip(per_image, np.split(means, len(per_image)), strict=True))
 
 
 def arrange(rows: Sequence[Row]) -> list[Row]:

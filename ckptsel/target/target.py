@@ -82,9 +82,8 @@ def load_target(
         train = train.subset(stratified_sample(train.labels, max_train_samples, (seed, 1)))
     if eval_split is None and holdout is None and "validation" in splits:
         eval_split = "validation"
-    if eval_split is None:
-        image_sets: tuple[ImageSet, ...] = (train,)
-    else:
+    image_sets: tuple[ImageSet, ...] = (train,)
+    if eval_split is not None:
         if eval_split == train_split:
             raise UsageError(
                 f"--eval-split {eval_split} is the training split: leave it out to cross-validate."
@@ -96,22 +95,34 @@ def load_target(
     _check_classes(image_sets, data)
     given = np.concatenate([images.labels for images in image_sets])
     objective, labels = Classes.of(given, train.class_names)
-    strata = objective.strata(labels)
-    if eval_split is not None:
-        evaluation = plan_validation(len(train), len(labels) - len(train), f"{eval_split} split")
-    elif holdout is not None or len(train) > HOLDOUT_ABOVE:
-        evaluation = plan_holdout(strata, holdout or 0.2, seed)
-        _check_every_class_held(labels, evaluation, objective.names, data)
-    else:
-        evaluation = plan_cross_validation(strata, seed)
     return Target(
         spec=data,
         kind=source.kind,
         image_sets=image_sets,
         labels=labels,
         objective=objective,
-        evaluation=evaluation,
+        evaluation=_plan(data, labels, objective, len(train), eval_split, holdout, seed),
     )
+
+
+def _plan(
+    data: str,
+    labels: NDArray[np.int64],
+    objective: Classes,
+    n_train: int,
+    eval_split: str | None,
+    holdout: float | None,
+    seed: int,
+) -> Evaluation:
+    """What is fitted on and what is evaluated, of the first n_train images and those after them."""
+    strata = objective.strata(labels)
+    if eval_split is not None:
+        return plan_validation(n_train, len(labels) - n_train, f"{eval_split} split")
+    if holdout is None and n_train <= HOLDOUT_ABOVE:
+        return plan_cross_validation(strata, seed)
+    evaluation = plan_holdout(strata, holdout or 0.2, seed)
+    _check_every_class_held(labels, evaluation, objective.names, data)
+    return evaluation
 
 
 def _read_split(source: Source, split: str, splits: list[str], data: str) -> ImageSet:
