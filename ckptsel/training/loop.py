@@ -126,7 +126,7 @@ class Training:
             loss = self.objective.loss(logits, part_labels)
             self.scaler.scale(loss * (len(part_labels) / len(labels))).backward()
             loss_sum += loss.detach().double() * len(part_labels)
-            utility += self.objective.utility(logits, part_labels).sum()
+            utility += self.objective.utility(logits.detach(), part_labels).sum()
         return loss_sum, utility
 
     def state_dict(self) -> dict[str, Any]:
