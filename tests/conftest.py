@@ -1,5 +1,6 @@
 """Made checkpoints and images that several tests use; nothing is downloaded or shared."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -32,8 +33,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def reference_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A cache that the tests of the shipped run share."""
-    return str(tmp_path_factory.mktemp("reference-cache"))
+    """A cache that the tests of the shipped run share, those of other worker processes too."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    return str(base / "reference-cache")
 
 
 def save_checkpoint(path: Path, seed: int, epoch: int, source_accuracy: float) -> None:

@@ -320,6 +320,7 @@ def test_wrong_options(run, ranked: Path, options, message: str) -> None:
     assert message in err
 
 
+@pytest.mark.slow
 def test_the_shipped_trajectory_end_to_end(tmp_path: Path) -> None:
     """Rank, FE and FT on a small budget; frozen features agree with the linear probe."""
     from ckptsel.ranking.rank import rank_with_predictions

@@ -138,6 +138,7 @@ def in_two_processes(*arguments: object) -> None:
     assert [process.returncode for process in running] == [0, 0], errors
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_they_were_killed(data_root: Path, tmp_path: Path) -> None:
     changes = {"n_images": 100}
     both, killed = tmp_path / "both", tmp_path / "killed"
