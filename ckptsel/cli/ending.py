@@ -26,7 +26,6 @@ def end(
     show_ranking: bool = True,
 ) -> None:
     """Print the ranking and the verdict, tell the CI system, and exit as the gate decides."""
-    from ckptsel.gating.baseline import compare_with_stored
     from ckptsel.gating.gate import enforce, hold_against
     from ckptsel.gating.github import tell_actions
     from ckptsel.gating.junit import write_junit
@@ -38,6 +37,8 @@ def end(
     if policy is not None:
         ahead = None
         if policy.baseline is not None:
+            from ckptsel.gating.baseline import compare_with_stored
+
             ahead = compare_with_stored(ranking, arrays, Path(policy.baseline))
         verdict = hold_against(ranking, policy, ahead)
         if junit is not None:

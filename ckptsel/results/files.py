@@ -7,12 +7,9 @@ no chart that fails costs a result.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from ckptsel.common.files import atomic_path, csv_text, read_json, write_json, write_text
 from ckptsel.errors import InputError
@@ -25,26 +22,27 @@ PREDICTIONS_NAME = "predictions.safetensors"
 CONFIRMATION_NAME = "confirm.json"
 PAGE_NAME = "report.html"
 
-Arrays = dict[str, NDArray[Any]]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
 
 
-def write_ranking(folder: Path, ranking: Ranking, predictions: Arrays) -> None:
+def write_ranking(folder: Path, ranking: Ranking, predictions: "Arrays") -> None:
     """Write a ranking into `folder`: predictions, which it stands for, then JSON, then CSV.
 
     Raises OutputError where the folder cannot be written.
     """
-    with atomic_path(folder / PREDICTIONS_NAME) as temporary:
-        save_file(predictions, temporary)
+    _write_arrays(folder / PREDICTIONS_NAME, predictions)
     _write_tables(folder, ranking)
 
 
 def write_confirmation(
-    folder: Path, ranking: Ranking, record: ConfirmationRecord, predictions: Arrays
+    folder: Path, ranking: Ranking, record: ConfirmationRecord, predictions: "Arrays"
 ) -> None:
     """Write `confirm.json` and `confirm.safetensors` (held-out predictions by
     `<goal>/<checkpoint>/<step>`, and `<goal>/labels`), then the ranking in its new order."""
-    with atomic_path(folder / "confirm.safetensors") as temporary:
-        save_file(predictions, temporary)
+    _write_arrays(folder / "confirm.safetensors", predictions)
     value = dataclasses.asdict(record)
     value["ckptsel"] = value.pop("version")
     first = ("schema", "ckptsel", "created")
@@ -55,7 +53,7 @@ def write_confirmation(
     _write_tables(folder, ranking)
 
 
-def read_ranking(run: Path) -> tuple[Ranking, Arrays]:
+def read_ranking(run: Path) -> "tuple[Ranking, Arrays]":
     """A ranking, from the folder that holds it or its JSON file, and the arrays beside it; none where
     only the JSON was kept. Raises InputError where there is no ranking."""
     path = run / RANKING_NAME if run.is_dir() else run
@@ -66,7 +64,7 @@ def read_ranking(run: Path) -> tuple[Ranking, Arrays]:
     return ranking, _read_arrays(beside)
 
 
-def read_whole_ranking(folder: Path) -> tuple[Ranking, Arrays]:
+def read_whole_ranking(folder: Path) -> "tuple[Ranking, Arrays]":
     """As `read_ranking`, with the held-out predictions that intervals are computed from.
 
     Raises InputError where either is missing.
@@ -118,7 +116,18 @@ def _read_json(path: Path) -> Ranking:
         raise InputError(f"{path} cannot be read as a ranking: {error} Rank again.") from error
 
 
-def _read_arrays(path: Path) -> Arrays:
+def _write_arrays(path: Path, arrays: "Arrays") -> None:
+    # NumPy takes longer to import than all else that a gate needs, which has none to read.
+    from safetensors.numpy import save_file
+
+    with atomic_path(path) as temporary:
+        save_file(arrays, temporary)
+
+
+def _read_arrays(path: Path) -> "Arrays":
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
