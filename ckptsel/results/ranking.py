@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from ckptsel.errors import MAX_LISTED, InputError, UsageError, did_you_mean, listed
+from ckptsel.errors import InputError, UsageError, did_you_mean, listed
 from ckptsel.results.confirmation import GoalConfirmation, Standing
 from ckptsel.results.estimate import Estimate, Measured, percent
 from ckptsel.results.versions import upgrade_ranking
@@ -189,7 +189,7 @@ class Ranking:
             return files[0]
         known = [row.name for row in self]
         raise UsageError(
-            f"no checkpoint {name!r} in the ranking; it has {listed(known, MAX_LISTED)}."
+            f"no checkpoint {name!r} in the ranking; it has {listed(known)}."
             + did_you_mean(name, known)
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsel.errors import MAX_LISTED, DataError, UsageError, listed
+from ckptsel.errors import DataError, UsageError, listed
 from ckptsel.target.images import ImageSet, Source, digest_of
 from ckptsel.target.objective import Classes
 from ckptsel.target.sources import open_source
@@ -154,7 +154,7 @@ def _check_classes(image_sets: tuple[ImageSet, ...], data: str) -> None:
             (in_held - in_train, held.split, train.split),
         ):
             if missing:
-                absent = listed(sorted(names[i] for i in missing), MAX_LISTED)
+                absent = listed(sorted(names[i] for i in missing))
                 raise DataError(
                     f"{len(missing)} classes of {data} have images in {has} but none in {lacks}: "
                     f"{absent}. Both splits need all classes; "
@@ -166,7 +166,7 @@ def _check_classes(image_sets: tuple[ImageSet, ...], data: str) -> None:
         if single:
             raise DataError(
                 f"{len(single)} classes of {data} have a single image, which cannot be both fitted "
-                f"on and held out: {listed(single, MAX_LISTED)}. Add images or remove these classes."
+                f"on and held out: {listed(single)}. Add images or remove these classes."
             )
 
 
@@ -178,7 +178,7 @@ def _check_every_class_held(
 ) -> None:
     missing = np.setdiff1d(labels, labels[evaluation.fit_part])
     if len(missing):
-        absent = listed([names[i] for i in missing], MAX_LISTED)
+        absent = listed([names[i] for i in missing])
         raise DataError(
             f"the hold-out leaves no training image for {len(missing)} classes of {data}: {absent}. "
             "Hold out less with --holdout, or leave it out to cross-validate."
