@@ -65,13 +65,24 @@ class OptionError(UsageError):
 
 @dataclass(frozen=True)
 class Declared:
-    """An option as its field declares it. schema: JSON Schema of a value that is given."""
+    """An option as its field declares it. hint: the field's type, bounds included."""
 
     name: str
     option: Option
     default: Any
-    adapter: TypeAdapter[Any]
-    schema: dict[str, Any]
+    hint: Any
+
+    @functools.cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """Made where it is needed: a call needs its own command's, and there are a hundred."""
+        return TypeAdapter(self.hint, config=STRICT)
+
+    @functools.cached_property
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of a value that is given."""
+        schema = self.adapter.json_schema()
+        forms = [form for form in schema.get("anyOf", [schema]) if form.get("type") != "null"]
+        return forms[0]
 
     @property
     def kind(self) -> str:
@@ -198,10 +209,7 @@ def _declared(cls: Any) -> dict[str, Declared]:
     for each in dataclasses.fields(cls):
         hint = hints[each.name]
         option = next(data for data in hint.__metadata__ if isinstance(data, Option))
-        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=STRICT)
-        schema = adapter.json_schema()
-        forms = [form for form in schema.get("anyOf", [schema]) if form.get("type") != "null"]
-        options[each.name] = Declared(each.name, option, each.default, adapter, forms[0])
+        options[each.name] = Declared(each.name, option, each.default, hint)
     return options
 
 
