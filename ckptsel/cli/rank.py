@@ -76,7 +76,7 @@ def _run(job: _Job, given: Given) -> None:
     """Everything that computes and writes."""
     from ckptsel.confirmation.confirm import confirm_ranking, write_confirmation_of
     from ckptsel.ranking.rank import rank_with_predictions
-    from ckptsel.results.files import check_writable, read_ranking, write_ranking
+    from ckptsel.results.files import check_writable, read_ranking, with_confirmed, write_ranking
 
     if job.out is not None:
         check_writable(job.out)
@@ -87,8 +87,9 @@ def _run(job: _Job, given: Given) -> None:
     if job.out is not None:
         write_ranking(job.out, ranking, predictions)
     if job.confirm is not None:
-        confirmation = confirm_ranking(ranking, predictions, job.confirm, job.quiet)
+        confirmation = confirm_ranking(ranking, job.confirm, job.quiet)
         ranking = confirmation.ranking
+        predictions |= with_confirmed(confirmation.predictions())
         if job.out is not None:
             write_confirmation_of(job.out, confirmation)
     if job.out is not None:

@@ -40,7 +40,7 @@ from ckptsel.results.confirmation import (
     Point,
     Run,
 )
-from ckptsel.results.files import check_writable, read_whole_ranking, write_confirmation
+from ckptsel.results.files import check_writable, read_ranking, write_confirmation
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
 from ckptsel.settings.rank import RankSettings
@@ -124,24 +124,22 @@ def confirm(
     """
     settings = settings or make_confirm_settings(options)
     folder = Path(run)
-    ranking, predictions = read_whole_ranking(folder)
+    ranking, _ = read_ranking(folder)
     check_writable(folder)
-    confirmation = confirm_ranking(ranking, predictions, settings, quiet, folder)
+    confirmation = confirm_ranking(ranking, settings, quiet, folder)
     write_confirmation_of(folder, confirmation)
     return confirmation.ranking
 
 
 def confirm_ranking(
     ranking: Ranking,
-    predictions: dict[str, NDArray[Any]],
     settings: ConfirmSettings,
     quiet: bool = True,
     folder: Path | None = None,
 ) -> Confirmation:
     """As `confirm`, for a ranking in memory.
 
-    predictions: those of the scores, as `rank` gives them. folder: where TensorBoard's event files
-    go, if the settings ask for them.
+    folder: where TensorBoard's event files go, if the settings ask for them.
     """
     start = time.monotonic()
     rows = choose_candidates(ranking, settings.n_candidates)
@@ -163,7 +161,6 @@ def confirm_ranking(
         ranking.goal if ranking.goal in goals else goals[0],
         {goal: outcome.summary for goal, outcome in outcomes.items()},
         {goal: outcome.race for goal, outcome in outcomes.items()},
-        predictions,
     )
     return Confirmation(
         reordered,

@@ -13,22 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsel.ranking.uncertainty import (
-    IMAGES,
-    IMAGES_AND_SEEDS,
-    LEVEL,
-    N_RESAMPLES,
-    find_tie_set,
-    interval,
-    probability_best,
-    seed_and_image_means,
-)
-from ckptsel.results.confirmation import Standing
-from ckptsel.results.estimate import Estimate
+from ckptsel.ranking.intervals import LEVEL
+from ckptsel.ranking.judgement import N_RESAMPLES, Readings, estimate_each, judge
+from ckptsel.ranking.order import measured
+from ckptsel.results.confirmation import CONFIRMED, Standing
+from ckptsel.results.estimate import Measured
 
 TOLERANCE = 0.01
 MIN_RUNG = 2
 """The tolerance ends no race before this rung: after the first, curves still cross."""
+
+EARLY_RISK = 0.5
+"""Part of the risk to lose the best (one minus the level) that is spent before the last rung, in equal
+shares: who looks often errs more often."""
 
 Advance = Callable[[str, int, int], NDArray[np.bool_] | None]
 """(candidate, seed, step) -> which held-out images are right after that step, (n_images,); None
@@ -43,6 +40,7 @@ class Race:
 
     standings: in the order of the candidates.
     correct: by step (the ends of rungs, rising) and candidate, (n_seeds, n_images).
+    expected: accuracy of the winner on images that did not choose it; None where there is none.
     n_steps: training steps that the race called for.
     n_steps_full: those of all candidates to the end.
     """
@@ -51,6 +49,7 @@ class Race:
     correct: dict[int, dict[str, NDArray[np.bool_]]]
     n_steps: int
     n_steps_full: int
+    expected: Measured | None = None
 
     @property
     def winner(self) -> str | None:
@@ -81,6 +80,7 @@ def race(
     standings = {name: Standing(name) for name in candidates}
     correct: dict[int, dict[str, NDArray[np.bool_]]] = {}
     n_steps, past = 0, 0
+    expected = None
     for rung, step in enumerate(rungs, start=1):
         racing = [name for name in candidates if standings[name].state == "racing"]
         ended: dict[str, NDArray[np.bool_]] = {}
@@ -97,9 +97,10 @@ def race(
         past = step
         if not ended:
             break
-        judged, ahead = _judge(ended, rung, step, n_resamples)
+        level = _level(rung, len(rungs), full)
+        judged, behind, expected = _judge(ended, rung, step, level, n_resamples)
         n_left = sum(standing.state != "behind" for standing in judged)
-        decided = n_left == 1 or (rung >= MIN_RUNG and ahead <= tolerance)
+        decided = n_left == 1 or (rung >= MIN_RUNG and behind <= tolerance)
         over = rung == len(rungs) or (decided and not full)
         for standing in _with_states(judged, over, full):
             standings[standing.name] = standing
@@ -111,43 +112,44 @@ def race(
         correct,
         n_steps,
         len(candidates) * len(seeds) * rungs[-1],
+        expected,
     )
 
 
+def _level(rung: int, n_rungs: int, full: bool) -> float:
+    """At which candidates are judged at the end of a rung, such that the true best is lost in one
+    minus LEVEL of races, over all rungs. full: nobody leaves before the last."""
+    risk = 1 - LEVEL
+    if full or n_rungs == 1:
+        return LEVEL
+    early = EARLY_RISK * risk
+    return 1 - (risk - early if rung == n_rungs else early / (n_rungs - 1))
+
+
 def _judge(
-    ended: dict[str, NDArray[np.bool_]],
-    rung: int,
-    step: int,
-    n_resamples: int,
-) -> tuple[list[Standing], float]:
-    """Standings at the end of a rung (`tied` or `behind`, the leader `won`), and how far anybody can
-    be ahead of the leader at 95 %."""
-    correct = np.stack(list(ended.values())).astype(np.float64)
-    resampled = seed_and_image_means(correct, n_resamples)
-    by_seed = correct.mean(axis=2)
-    values = by_seed.mean(axis=1)
-    ties = find_tie_set(values, resampled)
-    leader = int(values.argmax())
-    p_best = probability_best(resampled)
-    random = IMAGES if correct.shape[1] == 1 else IMAGES_AND_SEEDS
-    standings = []
-    for i, name in enumerate(ended):
-        low, high = interval(values[i], resampled[i]).bounds
-        # With very few seeds Student's t reaches beyond what an accuracy can be.
-        low, high = max(low, 0.0), min(high, 1.0)
-        standings.append(
-            Standing(
-                name,
-                "won" if i == leader else "tied" if ties[i] else "behind",
-                rung,
-                step,
-                Estimate(float(values[i]), low, high, n=correct.shape[2], random=random),
-                tuple(float(a) for a in by_seed[i]),
-                float(p_best[i]),
-            )
+    ended: dict[str, NDArray[np.bool_]], rung: int, step: int, level: float, n_resamples: int
+) -> tuple[list[Standing], float, Measured | None]:
+    """Standings at the end of a rung (`tied` or `behind`, the leader `won`), how far anybody can be
+    ahead of the leader, and what that is expected to reach on other images."""
+    readings = Readings(np.stack(list(ended.values())).astype(np.float64))
+    judged = judge(readings, level, n_resamples)
+    by_seed = readings.values.mean(axis=2)
+    standings = [
+        Standing(
+            name,
+            "won" if i == judged.chosen else "tied" if judged.in_tie_set[i] else "behind",
+            rung,
+            step,
+            accuracy,
+            tuple(float(a) for a in by_seed[i]),
+            float(judged.p_best[i]),
+            measured(judged.behind_best[i], CONFIRMED, step),
         )
-    ahead = np.quantile((resampled - resampled[leader]).max(axis=0), LEVEL)
-    return standings, float(ahead)
+        for i, (name, accuracy) in enumerate(zip(ended, estimate_each(readings), strict=True))
+    ]
+    new = judged.on_new_images
+    expected = None if new is None else measured(new, CONFIRMED, step)
+    return standings, judged.behind_best[judged.chosen].bounds[1], expected
 
 
 def _with_states(judged: list[Standing], over: bool, full: bool) -> list[Standing]:

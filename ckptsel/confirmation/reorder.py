@@ -1,23 +1,12 @@
 """A ranking in the order that real training gave it."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable
 
 from ckptsel.confirmation.race import Race
-from ckptsel.ranking.order import arrange, compare, reference_rows
-from ckptsel.ranking.uncertainty import (
-    IMAGES,
-    IMAGES_AND_SEEDS,
-    bootstrap_means,
-    seed_and_image_means,
-)
+from ckptsel.ranking.order import arrange, reference_rows
 from ckptsel.results.confirmation import GoalConfirmation, Standing
-from ckptsel.results.estimate import Measured
-from ckptsel.results.ranking import EPOCH, Ranking, Reference, Row
+from ckptsel.results.ranking import Ranking, Reference, Row
 
 ENDED = ("won", "tied", "behind")
 
@@ -27,13 +16,12 @@ def reorder(
     goal: str,
     summaries: dict[str, GoalConfirmation],
     races: dict[str, Race],
-    predictions: Mapping[str, NDArray[Any]],
 ) -> Ranking:
     """The ranking ordered by the race of `goal`, with what the races of all goals gave.
 
     First those that ended the race, by accuracy; then those that left it, the later the better;
-    then those that were not tried, by score; then those that diverged. The tie set is the race's.
-    predictions: of the scores, as `rank` gives them.
+    then those that were not tried, by score; then those that diverged. The tie set is the race's, and
+    so is how far each is behind the best: nothing says that of what did not race.
     """
     race = races[goal]
     if race.winner is None:
@@ -42,7 +30,7 @@ def reorder(
     standings = {standing.name: standing for standing in race.standings}
     scored = [row for row in ranking if row.rank is not None and row.copy_of is None]
     scored.sort(key=lambda row: _place(row, standings.get(row.name)))
-    behind = {row.name: _behind_best(row.name, race, ranking, predictions) for row in scored}
+    behind = {s.name: s.behind_best for s in race.standings if s.state != "diverged"}
     p_best = {s.name: s.p_best if s.state in ENDED else 0.0 for s in race.standings}
     placed = {
         row.name: dataclasses.replace(
@@ -50,7 +38,7 @@ def reorder(
             rank=place,
             in_tie_set=row.name in race.tie_set,
             p_best=p_best.get(row.name),
-            behind_best=behind[row.name],
+            behind_best=behind.get(row.name),
         )
         for place, row in enumerate(scored, start=1)
     }
@@ -59,9 +47,10 @@ def reorder(
         ranking,
         goal=goal,
         best=race.winner,
+        expected=race.expected,
         tie_set=tuple(row.name for row in scored if row.name in race.tie_set),
         references={
-            name: Reference(row.name, behind[row.name])
+            name: Reference(row.name, behind.get(row.name))
             for name, row in reference_rows(scored).items()
         },
     )
@@ -104,26 +93,3 @@ def _place(row: Row, standing: Standing | None) -> tuple[int, int, float, int]:
         -(standing.accuracy.value if standing.accuracy else 0.0),
         row.order,
     )
-
-
-def _behind_best(
-    name: str, race: Race, ranking: Ranking, predictions: Mapping[str, NDArray[Any]]
-) -> Measured | None:
-    """How far the winner is ahead: in accuracy where both raced, at the last step that both reached;
-    else in the score, or nothing where there is none."""
-    best = race.winner or ""
-    shared = [step for step, c in race.correct.items() if name in c and best in c]
-    if shared:
-        correct = race.correct[shared[-1]]
-        trained = np.stack([correct[best], correct[name]]).astype(np.float64)
-        resampled = seed_and_image_means(trained)
-        random = IMAGES if trained.shape[1] == 1 else IMAGES_AND_SEEDS
-        return compare(
-            trained.mean((1, 2)), resampled, "confirmed", shared[-1], trained.shape[2], random
-        )
-    if ranking.score == EPOCH:
-        return None
-    keys = [f"{checkpoint}/{ranking.score}/per_image" for checkpoint in (best, name)]
-    scored = np.stack([predictions[key] for key in keys])
-    resampled = bootstrap_means(scored, ranking.settings["n_resamples"], ranking.settings["seed"])
-    return compare(scored.mean(1), resampled, ranking.score, n=scored.shape[1])

@@ -1,6 +1,7 @@
 """A ranking beside a stored one of the same target: is its best still as good?"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 
 from ckptsel.errors import InputError
 from ckptsel.gating.gate import best_accuracy
-from ckptsel.ranking.order import compare
-from ckptsel.ranking.uncertainty import IMAGES, bootstrap_means
+from ckptsel.ranking.intervals import IMAGES
+from ckptsel.ranking.judgement import Readings, compare_groups
+from ckptsel.ranking.order import measured
+from ckptsel.results.confirmation import CONFIRMED
 from ckptsel.results.estimate import Measured
 from ckptsel.results.files import read_ranking
 from ckptsel.results.ranking import Ranking
@@ -28,40 +31,80 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measu
     Raises InputError for a baseline that measured something else.
     """
     other, other_arrays = read_ranking(stored)
-    _check_comparable(ranking, other, stored)
     mine, theirs = best_accuracy(ranking), best_accuracy(other)
+    _check_comparable(ranking, other, mine, theirs, stored)
     if mine is None or theirs is None:
         return None
-    if mine.by != theirs.by:
-        raise InputError(
-            f"the best of {stored} was measured by {theirs.by}, that of this ranking by {mine.by}: "
-            "make the baseline in the same way."
-        )
     if ranking[ranking.best].digest == other[other.best].digest:
         return Measured(0.0, 0.0, 0.0, by="the same weights")
-    pair = [_per_image(ranking, arrays, mine), _per_image(other, other_arrays, theirs)]
-    there = [values for values in pair if values is not None]
-    same_images = np.array_equal(arrays.get("evaluated", []), other_arrays.get("evaluated", []))
-    if len(there) < 2 or not same_images:
+    first = _readings(ranking, arrays, mine)
+    second = _readings(other, other_arrays, theirs)
+    if first is None or second is None or first.shown != second.shown:
         return _unpaired(mine, theirs)
-    values = np.stack(there)
-    settings = ranking.settings
-    resampled = bootstrap_means(values, settings["n_resamples"], settings["seed"])
-    by = f"{mine.by} on the same images"
-    return compare(values.mean(1), resampled, by, n=values.shape[1])
+    values = np.stack([*first.values.values(), *second.values.values()])
+    one = list(first.values).index(ranking.best)
+    two = len(first.values) + list(second.values).index(other.best)
+    ahead = compare_groups(Readings(values), len(first.values), one, two)
+    return measured(ahead, f"{mine.by} on the same images", mine.step)
 
 
-def _check_comparable(ranking: Ranking, other: Ranking, stored: Path) -> None:
-    for what, here, there in (
-        ("goal", ranking.goal, other.goal),
-        ("target", _target(ranking), _target(other)),
-        ("evaluation", ranking.target["evaluation"], other.target["evaluation"]),
-    ):
-        if here != there:
+@dataclass(frozen=True)
+class _Kept:
+    """What the candidates of a ranking gave on the held-out images.
+
+    values: 1.0 where right (n_seeds, n_images), by candidate. shown: says which images and seeds.
+    """
+
+    values: dict[str, NDArray[np.float64]]
+    shown: tuple[bytes, int]
+
+
+def _readings(ranking: Ranking, arrays: Arrays, best: Measured) -> _Kept | None:
+    """What decided, of all that ended beside the best; None where it was not kept."""
+    if best.by == CONFIRMED:
+        first = f"confirmed/{ranking.goal}"
+        labels = arrays.get(f"{first}/labels")
+        keys = {row.name: f"{first}/{row.name}/{best.step}" for row in ranking}
+        kept = {name: arrays[key] == labels for name, key in keys.items() if key in arrays}
+    else:
+        labels = arrays.get("labels")
+        keys = {row.name: f"{row.name}/{best.by}/per_image" for row in ranking}
+        kept = {name: arrays[key][None] for name, key in keys.items() if key in arrays}
+    if labels is None or ranking.best not in kept:
+        return None
+    shown = np.asarray(arrays.get("evaluated", labels)).tobytes() + labels.tobytes()
+    values = {name: value.astype(np.float64) for name, value in kept.items()}
+    return _Kept(values, (shown, len(values[ranking.best])))
+
+
+def _check_comparable(
+    ranking: Ranking, other: Ranking, mine: Measured | None, theirs: Measured | None, stored: Path
+) -> None:
+    here, there = _measured_how(ranking, mine), _measured_how(other, theirs)
+    for what, value in here.items():
+        if value != there.get(what):
             raise InputError(
-                f"{stored} is no baseline for this ranking: its {what} is {there}, here it is {here}. "
-                "Rank the baseline's checkpoints again on this target, and store that."
+                f"{stored} is no baseline for this ranking: its {what} is {there.get(what)}, here it is "
+                f"{value}. Rank the baseline's checkpoints again in the same way, and store that."
             )
+
+
+def _measured_how(ranking: Ranking, best: Measured | None) -> dict[str, Any]:
+    """What must be the same for two accuracies to be compared."""
+    how: dict[str, Any] = {
+        "goal": ranking.goal,
+        "target": _target(ranking),
+        "evaluation": ranking.target["evaluation"],
+    }
+    if best is not None:
+        how["measure"] = best.by
+    if best is not None and best.by == CONFIRMED:
+        confirmation = ranking.confirmation[ranking.goal]
+        how["training"] = {**confirmation.protocol, "lrs": None}
+        how["seeds"] = confirmation.n_seeds
+    else:
+        how["probe"] = ranking.settings.get("probe")
+    return how
 
 
 def _target(ranking: Ranking) -> str:
@@ -69,10 +112,6 @@ def _target(ranking: Ranking) -> str:
     return (
         f"{ranking.target['n_classes']} classes, fingerprint {ranking.target['fingerprint'][:12]}"
     )
-
-
-def _per_image(ranking: Ranking, arrays: Arrays, measured: Measured) -> NDArray[Any] | None:
-    return arrays.get(f"{ranking.best}/{measured.by}/per_image")
 
 
 def _unpaired(mine: Measured, theirs: Measured) -> Measured:

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 from ckptsel.errors import GateFailed, GateUndecided
+from ckptsel.results.confirmation import CONFIRMED
 from ckptsel.results.estimate import Estimate, Measured, percent
-from ckptsel.results.ranking import EPOCH, Ranking
+from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.policy import Policy
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot-tell"
@@ -78,24 +79,27 @@ def enforce(verdict: Verdict) -> None:
 
 
 def best_accuracy(ranking: Ranking) -> Measured | None:
-    """Accuracy of the best: after real training where there was any, else of the deciding score;
-    null where the order of training decided, or a score that is no accuracy."""
+    """Accuracy that the best is expected to reach on images that did not choose it; null where the
+    order of training decided, or a score that is no accuracy.
+
+    Files of older versions say only what it reached on those that did.
+    """
+    if ranking.expected is not None:
+        return ranking.expected if ranking.is_accuracy(ranking.expected.by) else None
     best = ranking[ranking.best]
-    trained = best.trained(ranking.goal)
+    trained, score = best.trained(ranking.goal), best.scores.get(ranking.score)
     if trained is not None:
-        return _measured(trained, "confirmed")
-    score = best.scores.get(ranking.score)
-    if score is None or not ranking.is_accuracy(ranking.score):
-        return None
-    return _measured(score, ranking.score)
+        return _measured(trained, CONFIRMED)
+    if score is not None and ranking.is_accuracy(ranking.score):
+        return _measured(score, ranking.score)
+    return None
 
 
 def _measured(estimate: Estimate, by: str) -> Measured | None:
     if estimate.low is None or estimate.high is None:
         return None
-    return Measured(
-        estimate.value, estimate.low, estimate.high, n=estimate.n, random=estimate.random, by=by
-    )
+    about = {key: getattr(estimate, key) for key in ("value", "low", "high", "n", "random")}
+    return Measured(**about, by=by)
 
 
 def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
@@ -108,17 +112,13 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
         return Check(
             "regret", CANNOT_TELL, f"the best is at chance. {ranking.doubts[0]}", limit=limit
         )
-    if best in (row.name, row.copy_of):
-        itself = Measured(0.0, 0.0, 0.0, by="the same weights")
-        return Check("regret", PASS, f"{row.name} is the best", itself, limit)
     if behind is None:
-        text = f"how far {row.name} is behind was not measured. {_unmeasured(ranking)}"
+        text = (
+            f"how far {row.name} is behind the best was not measured. {_unmeasured(ranking, row)}"
+        )
         return Check("regret", CANNOT_TELL, text, limit=limit)
-    text = (
-        f"{row.name} is {_points(behind)} behind {best} (by {behind.by}), {_limit(limit)} allowed"
-    )
-    if ranking.confirmation and behind.by != "confirmed":
-        text += f"; {row.name} was not trained for real, so scores are compared"
+    who = f"{row.name}, which is recommended," if best in (row.name, row.copy_of) else row.name
+    text = f"{who} is {_points(behind)} behind the best (by {behind.by}), {_limit(limit)} allowed"
     low, high = behind.bounds
     margin = (limit - behind.value, limit - high, limit - low)
     return _judge("regret", text, behind, limit, margin, ranking)
@@ -129,7 +129,10 @@ def _check_accuracy(ranking: Ranking, limit: float) -> Check:
     if measured is None:
         return Check("min-accuracy", CANNOT_TELL, _unmeasured(ranking), limit=limit)
     shown = percent(measured, " %")
-    text = f"{ranking.best} reaches {shown} ({measured.by}), at least {100 * limit:g} % asked for"
+    text = (
+        f"{ranking.best} reaches {shown} ({measured.by}) on new images, at least {100 * limit:g} % "
+        "asked for"
+    )
     margin = (measured.value - limit, *(bound - limit for bound in measured.bounds))
     return _judge("min-accuracy", text, measured, limit, margin, ranking)
 
@@ -170,7 +173,7 @@ def _judge(
         decision = FAIL
     else:
         decision = CANNOT_TELL
-        more = further_images(value, low, high, ranking.target["evaluation"]["n_eval"])
+        more = None if measured.n is None else further_images(value, low, high, measured.n)
         if more is not None:
             text += f"; about {_rounded(more):,} more evaluation images would tell"
     return Check(name, decision, text, measured, limit, more)
@@ -200,11 +203,18 @@ def _points(d: Measured) -> str:
     return f"{100 * d.value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _unmeasured(ranking: Ranking) -> str:
+def _unmeasured(ranking: Ranking, row: Row | None = None) -> str:
     """Why there is nothing to hold against a limit, and what to do."""
+    train = f"ckptsel confirm --goal {ranking.goal}"
+    if ranking.confirmation:
+        name = ranking.best if row is None else row.name
+        return f"{name} did not end the race: train it for real too, with more --candidates of {train}."
     if ranking.score == EPOCH:
         return (
-            f"The order of training decided, which measures nothing: train for real with "
-            f"ckptsel confirm --goal {ranking.goal}."
+            "Which checkpoint fine-tunes best is not known: no score foretells it. Train for real with "
+            f"{train}."
         )
-    return f"Rank again: {ranking.score} is not there as an accuracy with its interval."
+    return (
+        f"There is no accuracy by {ranking.score} with its interval, or an older version wrote the "
+        "ranking: rank again."
+    )

@@ -1,22 +1,15 @@
 """The order of a ranking: who comes first, who is tied, how far the others are behind."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ckptsel.errors import InputError
-from ckptsel.ranking.uncertainty import (
-    IMAGES,
-    bootstrap_means,
-    find_tie_set,
-    interval,
-    probability_best,
-)
-from ckptsel.results.estimate import Measured
-from ckptsel.results.ranking import EPOCH, Reference, Row, ScoreValue
+from ckptsel.ranking.judgement import Readings, estimate_each, judge
+from ckptsel.results.estimate import Estimate, Measured
+from ckptsel.results.ranking import ACCURACY, EPOCH, Reference, Row, ScoreValue
 from ckptsel.results.scores import ScoreResult
 
 GOALS = {"fe": "linear_probe", "ft": EPOCH}
@@ -26,33 +19,42 @@ TIE_BREAK = {"linear_probe": "linear_probe_loglik"}
 """Inside the tie set another score decides, where it is known to tell more."""
 
 
+@dataclass(frozen=True)
+class Ordered:
+    """rows: by rank. references: by name. expected: accuracy of the best on images that did not
+    choose it; None where nothing measured it."""
+
+    rows: list[Row]
+    references: dict[str, Reference]
+    expected: Measured | None
+
+
 def order_rows(
     rows: Sequence[Row],
     results: dict[str, dict[str, ScoreResult]],
+    units: Mapping[str, str],
     score: str,
     n_resamples: int,
     seed: int,
-) -> tuple[list[Row], dict[str, Reference]]:
-    """Ranked rows and references from the score results of each scored row (by name).
+) -> Ordered:
+    """Rows in their order, from the score results of each scored row (by name).
 
     Rows without results are copies, which take over what their original has, or failed.
-    score: what decides. The epoch says nothing about how sure it is: all are then tied.
-    Raises InputError where the deciding score has no held-out values to compare.
+    units: of each score. score: what decides. The epoch says nothing about how sure it is: all are
+    then tied. Raises InputError where the deciding score has no held-out values to compare.
     """
     scored = [row for row in rows if row.name in results]
-    per_image = _stack(scored, results)
-    if score not in (EPOCH, *per_image):
+    readings = _read_scores(scored, results, units)
+    if score not in (EPOCH, *readings):
         raise InputError(
             f"score {score} is no mean over held-out images, so it gives no intervals or ties and "
             "cannot decide a ranking."
         )
-    resampled = _resample(per_image, n_resamples, seed)
-    intervals = _score_values(scored, results, resampled)
+    values = _score_values(scored, results, readings)
     if score == EPOCH:
         verdict = _by_epoch(scored)
     else:
-        tie_break = [_tie_break_value(results[row.name], score) for row in scored]
-        verdict = _by_score(scored, per_image[score], resampled[score], tie_break, score)
+        verdict = _by_score(scored, readings[score], score, n_resamples, seed)
     ranks = {scored[i].name: place for place, i in enumerate(verdict.order, start=1)}
     ranked = {
         row.name: dataclasses.replace(
@@ -63,7 +65,7 @@ def order_rows(
             score_rank=ranks[row.name],
             score_tie=verdict.ties[i],
             behind_best=verdict.behind[i],
-            scores=intervals[row.name],
+            scores=values[row.name],
         )
         for i, row in enumerate(scored)
     }
@@ -71,7 +73,8 @@ def order_rows(
         name: Reference(row.name, ranked[row.name].behind_best)
         for name, row in reference_rows(scored).items()
     }
-    return arrange([ranked.get(row.name, row) for row in rows]), references
+    in_order = arrange([ranked.get(row.name, row) for row in rows])
+    return Ordered(in_order, references, verdict.expected)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class _Verdict:
     ties: list[bool]
     p_best: list[float | None]
     behind: list[Measured | None]
+    expected: Measured | None = None
 
 
 def _by_epoch(scored: Sequence[Row]) -> _Verdict:
@@ -92,34 +96,67 @@ def _by_epoch(scored: Sequence[Row]) -> _Verdict:
 
 
 def _by_score(
-    scored: Sequence[Row],
-    per_image: NDArray[np.float64],
-    resampled: NDArray[np.float64],
-    tie_break: Sequence[float],
-    score: str,
+    scored: Sequence[Row], readings: Readings, score: str, n_resamples: int, seed: int
 ) -> _Verdict:
-    """The tie set first, in it by `tie_break`; then by the score. per_image: (n_rows, n_images);
-    resampled: (n_rows, n_resamples)."""
-    values, places = per_image.mean(axis=1), range(len(scored))
-    ties = find_tie_set(values, resampled).tolist()
+    """The tie set first, in it by what breaks ties; then by the score."""
+    judged = judge(readings, n_resamples=n_resamples, seed=seed)
+    by, values, ties = readings.tie_break_means, readings.means, judged.in_tie_set
     order = sorted(
-        places,
-        key=lambda i: (not ties[i], -(tie_break[i] if ties[i] else values[i]), scored[i].order),
+        range(len(scored)),
+        key=lambda i: (not ties[i], -(by[i] if ties[i] else values[i]), scored[i].order),
     )
-    n = per_image.shape[1]
-    pairs = [[order[0], i] for i in places]
-    behind = [compare(values[pair], resampled[pair], score, n=n) for pair in pairs]
-    return _Verdict(order, ties, probability_best(resampled).tolist(), [*behind])
+    expected = judged.on_new_images
+    return _Verdict(
+        order,
+        ties.tolist(),
+        judged.p_best.tolist(),
+        [measured(behind, score) for behind in judged.behind_best],
+        None if expected is None else measured(expected, score),
+    )
 
 
-def _resample(
-    per_image: dict[str, NDArray[np.float64]], n_resamples: int, seed: int
-) -> dict[str, NDArray[np.float64]]:
-    """Resampled means by score: one draw of images for all, so that their intervals compare."""
-    if not per_image:
-        return {}
-    means = bootstrap_means(np.concatenate(list(per_image.values())), n_resamples, seed)
-    return dict(zip(per_image, np.split(means, len(per_image)), strict=True))
+def measured(estimate: Estimate, by: str, step: int | None = None) -> Measured:
+    """An estimate with what measured it."""
+    return Measured(**vars(estimate), by=by, step=step)
+
+
+def _read_scores(
+    scored: Sequence[Row], results: dict[str, dict[str, ScoreResult]], units: Mapping[str, str]
+) -> dict[str, Readings]:
+    """The readings of each score that every row has as a mean over images."""
+    stacked = {}
+    for name in dict.fromkeys(name for row in scored for name in results[row.name]):
+        found = [results[row.name].get(name) for row in scored]
+        present = [r.per_image for r in found if r is not None and r.per_image is not None]
+        if len(present) == len(scored):
+            stacked[name] = np.stack(present)
+    return {
+        name: Readings(
+            values[:, None],
+            is_accuracy=units.get(name) == ACCURACY,
+            tie_break=stacked.get(TIE_BREAK.get(name, "")),
+        )
+        for name, values in stacked.items()
+    }
+
+
+def _score_values(
+    scored: Sequence[Row],
+    results: dict[str, dict[str, ScoreResult]],
+    readings: Mapping[str, Readings],
+) -> dict[str, dict[str, ScoreValue]]:
+    """Every score of every scored row, with its interval where it is a mean over images."""
+    known = {name: estimate_each(reading) for name, reading in readings.items()}
+    values: dict[str, dict[str, ScoreValue]] = {}
+    for i, row in enumerate(scored):
+        values[row.name] = {}
+        for name, result in results[row.name].items():
+            estimate = (
+                known[name][i] if name in known else Estimate(result.value, n=result.n_images)
+            )
+            about = {**vars(estimate), "value": result.value}
+            values[row.name][name] = ScoreValue(**about, flags=result.flags, details=result.details)
+    return values
 
 
 def arrange(rows: Sequence[Row]) -> list[Row]:
@@ -128,62 +165,6 @@ def arrange(rows: Sequence[Row]) -> list[Row]:
     filled = [_as_copy(row, ranked) if row.copy_of else row for row in rows]
     filled.sort(key=lambda row: (row.rank is None, row.rank or 0, bool(row.copy_of), row.order))
     return filled
-
-
-def _score_values(
-    scored: Sequence[Row],
-    results: dict[str, dict[str, ScoreResult]],
-    resampled: dict[str, NDArray[np.float64]],
-) -> dict[str, dict[str, ScoreValue]]:
-    """Every score of every scored row, with its interval where it is a mean over images."""
-    values: dict[str, dict[str, ScoreValue]] = {}
-    for i, row in enumerate(scored):
-        values[row.name] = {}
-        for name, result in results[row.name].items():
-            low, high, random = None, None, None
-            if name in resampled:
-                (low, high), random = interval(result.value, resampled[name][i]).bounds, IMAGES
-            values[row.name][name] = ScoreValue(
-                result.value,
-                low,
-                high,
-                n=result.n_images,
-                random=random,
-                flags=result.flags,
-                details=result.details,
-            )
-    return values
-
-
-def _stack(
-    scored: Sequence[Row], results: dict[str, dict[str, ScoreResult]]
-) -> dict[str, NDArray[np.float64]]:
-    """Per-image values (n_checkpoints, n_images) of each score that has them."""
-    stacked = {}
-    for name in dict.fromkeys(name for row in scored for name in results[row.name]):
-        found = [results[row.name].get(name) for row in scored]
-        present = [r.per_image for r in found if r is not None and r.per_image is not None]
-        if len(present) == len(scored):
-            stacked[name] = np.stack(present)
-    return stacked
-
-
-def _tie_break_value(results: dict[str, ScoreResult], score: str) -> float:
-    return results[TIE_BREAK[score] if TIE_BREAK.get(score) in results else score].value
-
-
-def compare(
-    values: NDArray[np.float64],
-    resampled: NDArray[np.float64],
-    by: str,
-    step: int | None = None,
-    n: int | None = None,
-    random: str = IMAGES,
-) -> Measured:
-    """How far the first is ahead of the second: values (2,) and resampled (2, n_resamples)."""
-    low, high = interval(0.0, resampled[0] - resampled[1]).bounds
-    value = float(values[0] - values[1])
-    return Measured(value, low, high, n=n, random=random, by=by, step=step)
 
 
 def reference_rows(scored: Sequence[Row]) -> dict[str, Row]:

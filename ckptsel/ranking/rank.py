@@ -112,14 +112,17 @@ def _make_ranking(
 ) -> Ranking:
     settings = workspace.settings
     score = GOALS[settings.goal]
-    rows, references = order_rows(
+    units = {score.name: score.unit for score in scores}
+    ordered = order_rows(
         [_row_of(candidate, order) for order, candidate in _in_order(candidates)],
         results,
+        units,
         score,
         settings.n_resamples,
         settings.seed,
     )
     workspace.time_s["total"] = time.monotonic() - start
+    rows = ordered.rows
     tied = [row for row in rows if row.in_tie_set and row.copy_of is None]
     return Ranking(
         goal=settings.goal,
@@ -127,8 +130,9 @@ def _make_ranking(
         checkpoints=tuple(rows),
         best=rows[0].name,
         tie_set=tuple(row.name for row in tied),
-        references=references,
-        units={score.name: score.unit for score in scores},
+        references=ordered.references,
+        expected=ordered.expected,
+        units=units,
         notes=(*trajectory_notes(_checkpoints(candidates)), *workspace.notes),
         doubts=tuple(find_doubts(rows)),
         target=workspace.target.describe(),

@@ -128,6 +128,8 @@ def _facts(ranking: Ranking) -> list[tuple[str, str]]:
         facts.append((f"confirmed {ranking.goal.upper()} accuracy, %", percent(trained)))
     if measured is not None:
         facts.append((f"{ranking.score}, %", percent(measured)))
+    if ranking.expected is not None and ranking.is_accuracy(ranking.expected.by):
+        facts.append(("expected on new images, %", percent(ranking.expected)))
     if best.p_best is not None:
         facts.append(("best in", f"{100 * best.p_best:.0f} % of resamples"))
     for key, what in (("last", "the last"), ("source_accuracy", "the best by source accuracy")):
@@ -137,7 +139,7 @@ def _facts(ranking: Ranking) -> list[tuple[str, str]]:
         elif reference.name == ranking.best:
             facts.append((what, "is this one"))
         else:
-            facts.append((f"{what}: {reference.name}", against_reference(reference, "it", ranking)))
+            facts.append((f"{what}: {reference.name}", against_reference(reference, ranking)))
     return facts
 
 

@@ -95,7 +95,7 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
             "data_root": place.settings.data_root,
         }
     )
-    confirmation = confirm_ranking(ranking, predictions, settings, place.quiet)
+    confirmation = confirm_ranking(ranking, settings, place.quiet)
     write_confirmation_of(place.out, confirmation)
     return ranking, confirmation
 

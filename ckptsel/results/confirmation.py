@@ -5,7 +5,10 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from ckptsel.results.estimate import Estimate
+from ckptsel.results.estimate import Estimate, Measured
+
+CONFIRMED = "confirmed"
+"""What measured an accuracy after real training."""
 
 SCHEMA = "ckptsel.confirm/2"
 
@@ -59,6 +62,7 @@ class Standing:
     and seeds.
     by_seed: the accuracy of each seed.
     p_best: share of resamples in which it is the best.
+    behind_best: how far the best of those that ended the same rung is ahead of it.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Standing:
     accuracy: Estimate | None = None
     by_seed: tuple[float, ...] = ()
     p_best: float = 0.0
+    behind_best: Measured | None = None
 
 
 MEASURES = ("kendall_tau", "weighted_tau", "pearson_r")

@@ -20,6 +20,7 @@ from ckptsel.results.versions import upgrade_confirmation
 RANKING_NAME = "ranking.json"
 PREDICTIONS_NAME = "predictions.safetensors"
 CONFIRMATION_NAME = "confirm.json"
+CONFIRMED_NAME = "confirm.safetensors"
 PAGE_NAME = "report.html"
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def write_confirmation(
 ) -> None:
     """Write `confirm.json` and `confirm.safetensors` (held-out predictions by
     `<goal>/<checkpoint>/<step>`, and `<goal>/labels`), then the ranking in its new order."""
-    _write_arrays(folder / "confirm.safetensors", predictions)
+    _write_arrays(folder / CONFIRMED_NAME, predictions)
     value = dataclasses.asdict(record)
     value["ckptsel"] = value.pop("version")
     first = ("schema", "ckptsel", "created")
@@ -54,25 +55,23 @@ def write_confirmation(
 
 
 def read_ranking(run: Path) -> "tuple[Ranking, Arrays]":
-    """A ranking, from the folder that holds it or its JSON file, and the arrays beside it; none where
-    only the JSON was kept. Raises InputError where there is no ranking."""
+    """A ranking, from the folder that holds it or its JSON file, and the arrays beside it: those of
+    the scores by their names, those of real training by `confirmed/` and theirs. None where only the
+    JSON was kept. Raises InputError where there is no ranking."""
     path = run / RANKING_NAME if run.is_dir() else run
     ranking = _read_json(path)
-    beside = path.with_name(PREDICTIONS_NAME)
-    if path.name != RANKING_NAME or not beside.is_file():
-        return ranking, {}
-    return ranking, _read_arrays(beside)
-
-
-def read_whole_ranking(folder: Path) -> "tuple[Ranking, Arrays]":
-    """As `read_ranking`, with the held-out predictions that intervals are computed from.
-
-    Raises InputError where either is missing.
-    """
-    ranking, arrays = read_ranking(folder)
-    if not arrays:
-        raise no_ranking(folder / PREDICTIONS_NAME)
+    arrays: Arrays = {}
+    if path.name == RANKING_NAME and path.with_name(PREDICTIONS_NAME).is_file():
+        arrays = _read_arrays(path.with_name(PREDICTIONS_NAME))
+    confirmed = path.with_name(CONFIRMED_NAME)
+    if arrays and ranking.confirmation and confirmed.is_file():
+        arrays |= with_confirmed(_read_arrays(confirmed))
     return ranking, arrays
+
+
+def with_confirmed(predictions: "Arrays") -> "Arrays":
+    """The arrays of a confirmation by the names that they have beside those of the scores."""
+    return {f"confirmed/{name}": array for name, array in predictions.items()}
 
 
 def read_confirmation(folder: Path) -> ConfirmationRecord:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ckptsel.errors import InputError, UsageError, did_you_mean, listed
-from ckptsel.results.confirmation import GoalConfirmation, Standing
+from ckptsel.results.confirmation import CONFIRMED, GoalConfirmation, Standing
 from ckptsel.results.estimate import Estimate, Measured, percent
 from ckptsel.results.versions import upgrade_ranking
 
@@ -144,6 +144,8 @@ class Ranking:
     time_s: seconds by stage.
     confirmation: by goal, what real training gave; its order then overrules that of the score.
     doubts: why the scores should not be believed, to be read before anything else.
+    expected: accuracy (or what else decides) that the best is expected to reach on images that did
+    not choose it; null where nothing measured it.
     """
 
     goal: str
@@ -163,6 +165,7 @@ class Ranking:
     units: dict[str, str]
     confirmation: dict[str, GoalConfirmation] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    expected: Measured | None = None
     schema: str = SCHEMA
 
     def __iter__(self) -> Iterator[Row]:
@@ -202,7 +205,7 @@ class Ranking:
 
     def is_accuracy(self, score: str) -> bool:
         """Whether a score, or `confirmed`, is a fraction of images."""
-        return score == "confirmed" or self.units.get(score) == ACCURACY
+        return score == CONFIRMED or self.units.get(score) == ACCURACY
 
     def to_dict(self) -> dict[str, Any]:
         """The ranking as plain data, ready for JSON."""
@@ -290,55 +293,64 @@ def _cells(tag: str, texts: Iterable[str]) -> str:
 
 
 def summary(ranking: Ranking) -> str:
-    """Which checkpoint to use, how far ahead of the last it is, and how many are tied with it."""
+    """Which checkpoint to use, what to expect of it, how far the last is behind the best, and how
+    many cannot be told from the best."""
     n_scored = sum(row.status == "ok" and row.copy_of is None for row in ranking)
     if not ranking.recommended:
         return f"no checkpoint is recommended: {ranking.doubts[0]}"
-    if n_scored == 1:
-        return f"{ranking.best} is the only checkpoint that could be scored."
     if ranking.score == EPOCH and not ranking.confirmation:
         return (
-            f"{ranking.best} is the last of the run: no score was found to foretell fine-tuning better "
-            "than that. Real training tells: ckptsel confirm --goal ft."
+            "which checkpoint fine-tunes best is not known: no score was found to foretell it. Race "
+            f"them: ckptsel confirm --goal {ranking.goal}. Until then they stand in the order of "
+            f"training, the last first: {ranking.best}."
         )
+    confirmed = ranking.confirmation.get(ranking.goal)
+    first = "" if confirmed is None else f"confirmed for {ranking.goal}: "
+    first += f"{ranking.best} is recommended{_expectation(ranking)}"
+    if n_scored == 1:
+        return f"{first}; it is the only checkpoint that could be scored."
+    parts = [first, *_references_in_words(ranking), _ties_in_words(ranking)]
+    sure = "" if confirmed is None or confirmed.n_seeds > 1 else " (over images only: one seed)"
+    return "; ".join(parts) + sure + "."
+
+
+def _expectation(ranking: Ranking) -> str:
+    """What the best is expected to reach, where that is an accuracy."""
+    expected = ranking.expected
+    if expected is None or not ranking.is_accuracy(expected.by):
+        return ""
+    return f", {percent(expected, ' %')} expected on new images"
+
+
+def _references_in_words(ranking: Ranking) -> Iterator[str]:
     last = ranking.references["last"]
     if last.name == ranking.best:
-        first = f"{ranking.best} is the best, and the last of the run"
+        yield "it is the last of the run"
     else:
-        first = f"{ranking.best} {against_reference(last, 'the last', ranking)}"
+        yield f"the last is {against_reference(last, ranking)}"
     source = ranking.references.get("source_accuracy")
     if source is not None and source.name not in (last.name, ranking.best):
-        first += f" and {against_reference(source, 'the best by source accuracy', ranking)}"
-    n_tied = len(ranking.tie_set) - 1
-    if n_tied == 0:
-        tied = "no other can be the best at 95 %"
-    elif n_tied == 1:
-        tied = f"1 other cannot be told from it ({_others(ranking)})"
-    else:
-        tied = f"{n_tied} others cannot be told from it ({_others(ranking)})"
-    confirmed = ranking.confirmation.get(ranking.goal)
-    prefix = "" if confirmed is None else f"confirmed for {ranking.goal}: "
-    return f"{prefix}{first}; {tied}."
+        yield f"the best by source accuracy is {against_reference(source, ranking)}"
 
 
-def against_reference(reference: Reference, what: str, ranking: Ranking) -> str:
-    """How far the best is ahead of a reference, in words; what: what to call it."""
-    ahead = reference.ahead
-    if ahead is None:
-        return f"was not compared with {what}"
-    factor, unit = (100, " points") if ranking.is_accuracy(ahead.by) else (1, " nats")
+def against_reference(reference: Reference, ranking: Ranking) -> str:
+    """How far a reference is behind the best, in words that follow `is`."""
+    behind = reference.ahead
+    if behind is None:
+        return "not compared with it"
+    factor, unit = (100, "points") if ranking.is_accuracy(behind.by) else (1, "nats")
     # Adding zero turns -0.0 into 0.0.
-    difference, low, high = (round(factor * x, 1) + 0.0 for x in (ahead.value, *ahead.bounds))
-    # After a race the reader must know which differences are of scores still.
-    by = f" of {ahead.by}" if ranking.confirmation and ahead.by != "confirmed" else ""
-    if ahead.bounds[0] > 0:
-        return f"beats {what} by {difference}{unit}{by} [{low}, {high}]"
-    return f"cannot be told from {what} (difference {difference}{unit}{by} [{low}, {high}])"
+    value, low, high = (round(factor * x, 1) + 0.0 for x in (behind.value, *behind.bounds))
+    text = f"{value} {unit} behind the best [{low}, {high}]"
+    return text if behind.bounds[0] > 0 else f"{text}, which does not tell them apart"
 
 
-def _others(ranking: Ranking) -> str:
+def _ties_in_words(ranking: Ranking) -> str:
     others = [name for name in ranking.tie_set if name != ranking.best]
-    return ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    if not others:
+        return "no other can be the best at 95 %"
+    shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    return f"{len(others)} other{'s' * (len(others) > 1)} can be the best too, at 95 % ({shown})"
 
 
 def _columns(name: str, estimate: Estimate | None) -> dict[str, float | None]:
