@@ -122,7 +122,7 @@ def test_a_ranking_by_epoch_is_confirmed(
     tried = [row["name"] for row in value["checkpoints"] if row["confirmed"]]
     assert sorted(tried) == ["checkpoint-001", "checkpoint-010"]
     assert "confirmed for ft: checkpoint-0" in text
-    assert "was not compared with the best by source accuracy" in text
+    assert "the best by source accuracy is not compared with it" in text
 
 
 class ColourNetwork(nn.Module):
@@ -181,7 +181,7 @@ def test_the_truly_best_wins(run, tmp_path: Path, monkeypatch) -> None:
     assert states["e2"] == "won"
     confirmed = value["confirmation"]["fe"]
     assert confirmed["n_steps"] < 0.5 * confirmed["n_steps_full"]
-    assert "confirmed for fe: e2 beats the last" in text
+    assert "confirmed for fe: e2 is recommended, " in text
 
 
 def test_a_candidate_that_diverges_is_marked(run, ranked: Path, monkeypatch) -> None:

@@ -22,7 +22,7 @@ from ckptsel.settings.policy import Policy
 
 
 def make_ranking(n: int = 1000, **changes: object) -> Ranking:
-    """`new` at 90 % [88, 92], `old` 3 points [1, 5] behind it, and one that failed."""
+    """`new` at 90 % [88, 92] on new images, `old` 3 points [1, 5] behind it, and one that failed."""
     made = {
         "new": (0.90, Measured(0.0, 0.0, 0.0, by="linear_probe")),
         "old": (0.87, Measured(0.03, 0.01, 0.05, by="linear_probe")),
@@ -41,7 +41,7 @@ def make_ranking(n: int = 1000, **changes: object) -> Ranking:
             status="ok",
             rank=i + 1,
             behind_best=behind,
-            scores={"linear_probe": ScoreValue(value, value - 0.02, value + 0.02)},
+            scores={"linear_probe": ScoreValue(value, value - 0.01, value + 0.01)},
         )
         for i, (name, (value, behind)) in enumerate(made.items())
     ]
@@ -70,6 +70,7 @@ def make_ranking(n: int = 1000, **changes: object) -> Ranking:
         created="now",
         version="0",
         units={"linear_probe": "accuracy"},
+        expected=Measured(0.90, 0.88, 0.92, n=n, by="linear_probe"),
     )
     return dataclasses.replace(ranking, **changes)
 
@@ -81,7 +82,7 @@ def make_ranking(n: int = 1000, **changes: object) -> Ranking:
         (Policy(current="old", max_regret=0.04), CANNOT_TELL),
         (Policy(current="old", max_regret=0.009), FAIL),
         (Policy(current="old"), CANNOT_TELL),  # its low end lies on one point, which is allowed
-        (Policy(current="new", max_regret=0.0), PASS),
+        (Policy(current="new", max_regret=0.0), PASS),  # nobody else can be the best
         (Policy(current="ckpts/new.pt"), PASS),
         (Policy(current="old.pt", max_regret=0.0), FAIL),
         (Policy(current="broken"), CANNOT_TELL),
@@ -112,7 +113,7 @@ def test_nothing_measured_cannot_be_told() -> None:
     """Fine-tuning that nobody tried: only the order of training is known."""
     row = dataclasses.replace(make_ranking().checkpoints[0], behind_best=None)
     old = dataclasses.replace(make_ranking().checkpoints[1], behind_best=None)
-    ranking = make_ranking(goal="ft", score="epoch", checkpoints=(row, old))
+    ranking = make_ranking(goal="ft", score="epoch", checkpoints=(row, old), expected=None)
     policy = Policy(current="old", min_accuracy=0.5, baseline="b")
     verdict = hold_against(ranking, policy, None)
     assert [check.decision for check in verdict.checks] == [CANNOT_TELL] * 3
@@ -241,7 +242,8 @@ def test_exit_codes_tell_no_from_cannot_tell(run, tmp_path: Path) -> None:
     assert (code, err) == (4, "error: the gate says no: min-accuracy.\n")
     assert out == (
         "gate: fail\n"
-        "  fail: min-accuracy: new reaches 90.0 % [88.0, 92.0] (linear_probe), at least 93 % asked for\n"
+        "  fail: min-accuracy: new reaches 90.0 % [88.0, 92.0] (linear_probe) on new images, at least "
+        "93 % asked for\n"
     )
     code, _, err = run("gate", folder, "--min-accuracy", "0.89")
     assert (code, err) == (5, "error: the gate cannot tell: min-accuracy.\n")

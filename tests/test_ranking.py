@@ -49,14 +49,16 @@ def ranked() -> Ranking:
         make_row("broken", 4, status="failed", reason="the file is empty"),
     ]
     results = make_results({"a": 0.9, "b": 0.8, "c": 0.9005}, {"a": -0.3, "b": -0.6, "c": -0.4})
-    ordered, references = order_rows(rows, results, "linear_probe", 500, 0)
+    units = {"linear_probe": "accuracy", "linear_probe_loglik": "nats", "logme": "nats"}
+    ordered = order_rows(rows, results, units, "linear_probe", 500, 0)
     return Ranking(
         goal="fe",
         score="linear_probe",
-        checkpoints=tuple(ordered),
-        best=ordered[0].name,
+        checkpoints=tuple(ordered.rows),
+        best=ordered.rows[0].name,
         tie_set=("a", "c"),
-        references=references,
+        references=ordered.references,
+        expected=ordered.expected,
         notes=("the trajectory has a gap",),
         target={},
         model={},
@@ -65,7 +67,7 @@ def ranked() -> Ranking:
         time_s={},
         created="2026-01-01T00:00:00+00:00",
         version="0.1.0",
-        units={"linear_probe": "accuracy", "linear_probe_loglik": "nats", "logme": "nats"},
+        units=units,
     )
 
 
@@ -88,16 +90,19 @@ def test_references_are_the_last_and_the_best_by_source_accuracy(ranked: Ranking
     assert ranked.references["last"].name == "c"
     source = ranked.references["source_accuracy"]
     assert source.name == "b"
-    assert source.difference == pytest.approx(0.1)
+    # Behind the highest, c, not behind a, which the log-likelihood put first.
+    assert source.difference == pytest.approx(0.1005)
     assert 0.08 < source.ahead.low < 0.1 < source.ahead.high < 0.12
 
 
 def test_the_summary_is_a_sentence_with_numbers(ranked: Ranking) -> None:
-    assert summary(ranked).startswith(
-        "a cannot be told from the last (difference 0.0 points [-0.2, 0.0])"
+    expected, last, source, tied = summary(ranked).split("; ")
+    assert expected == "a is recommended, 90.0 % [88.3, 91.3] expected on new images"
+    assert (
+        last == "the last is 0.0 points behind the best [0.0, 0.1], which does not tell them apart"
     )
-    assert "beats the best by source accuracy by 10.0 points [" in summary(ranked)
-    assert summary(ranked).endswith("1 other cannot be told from it (c).")
+    assert source.startswith("the best by source accuracy is 10.0 points behind the best [")
+    assert tied == "1 other can be the best too, at 95 % (c)."
 
 
 def test_json_goes_there_and_back(ranked: Ranking) -> None:
@@ -143,4 +148,4 @@ def test_a_ranking_as_pandas_and_html(ranked: Ranking) -> None:
 def test_a_score_without_images_cannot_decide() -> None:
     results = {"a": {"logme": ScoreResult(0.5)}}
     with pytest.raises(InputError, match="logme is no mean over held-out images"):
-        order_rows([make_row("a", 0)], results, "logme", 100, 0)
+        order_rows([make_row("a", 0)], results, {}, "logme", 100, 0)

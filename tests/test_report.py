@@ -150,7 +150,10 @@ def test_names_are_shown_and_not_run(confirmed: Ranking, tmp_path: Path) -> None
 def test_a_notebook_shows_a_table(confirmed: Ranking) -> None:
     shown = confirmed._repr_html_()
     assert shown.count("<tr>") == 15
-    assert "<p>confirmed for fe: checkpoint-005 beats the last by 6.8 points" in shown
+    assert (
+        "<p>confirmed for fe: checkpoint-005 is recommended; the last is 6.8 points behind the best ["
+        in shown
+    )
 
 
 def test_a_long_trajectory_of_wide_features_stays_small(confirmed: Ranking, tmp_path: Path) -> None:

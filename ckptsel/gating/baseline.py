@@ -63,18 +63,17 @@ def _readings(ranking: Ranking, arrays: Arrays, best: Measured) -> _Kept | None:
     """What decided, of all that ended beside the best; None where it was not kept."""
     if best.by == CONFIRMED:
         first = f"confirmed/{ranking.goal}"
-        labels = arrays.get(f"{first}/labels")
+        images = arrays.get(f"{first}/labels")
         keys = {row.name: f"{first}/{row.name}/{best.step}" for row in ranking}
-        kept = {name: arrays[key] == labels for name, key in keys.items() if key in arrays}
+        kept = {name: arrays[key] == images for name, key in keys.items() if key in arrays}
     else:
-        labels = arrays.get("labels")
+        images = arrays.get("evaluated")
         keys = {row.name: f"{row.name}/{best.by}/per_image" for row in ranking}
         kept = {name: arrays[key][None] for name, key in keys.items() if key in arrays}
-    if labels is None or ranking.best not in kept:
+    if images is None or ranking.best not in kept:
         return None
-    shown = np.asarray(arrays.get("evaluated", labels)).tobytes() + labels.tobytes()
     values = {name: value.astype(np.float64) for name, value in kept.items()}
-    return _Kept(values, (shown, len(values[ranking.best])))
+    return _Kept(values, (images.tobytes(), len(values[ranking.best])))
 
 
 def _check_comparable(

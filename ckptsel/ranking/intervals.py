@@ -6,7 +6,7 @@ images. A normal or percentile interval has no width there.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Values = NDArray[np.float64]
 
@@ -31,8 +31,8 @@ def accuracy_ends(values: Values, tail: float) -> tuple[float, float]:
     """
     right = float(values.sum())
     wrong = len(values) - right
-    low = stats.beta.ppf(tail, right, wrong + 1) if right > 0 else 0.0
-    high = stats.beta.isf(tail, right + 1, wrong) if wrong > 0 else 1.0
+    low = special.betaincinv(right, wrong + 1, tail) if right > 0 else 0.0
+    high = 1 - special.betaincinv(wrong, right + 1, tail) if wrong > 0 else 1.0
     return float(low), float(high)
 
 
@@ -41,7 +41,7 @@ def mean_ends(values: Values, tail: float) -> tuple[float, float]:
     mean, n = float(values.mean()), len(values)
     if n < 2:
         return -np.inf, np.inf
-    half = float(stats.t.isf(tail, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    half = float(special.stdtrit(n - 1, 1 - tail) * values.std(ddof=1) / np.sqrt(n))
     return mean - half, mean + half
 
 

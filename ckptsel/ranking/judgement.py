@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from ckptsel.ranking.intervals import (
     IMAGES,
@@ -93,10 +93,11 @@ class Judgement:
 
     in_tie_set: which cannot be told from the best, (n_candidates,). Multiple comparisons with the best
     (Hsu 1984): who is behind another by more than the largest difference that chance would give, were
-    all others no better, leaves. So the true best stays in `level` of samples; held against the winner
-    alone it would not, since that is partly the luckiest.
+    all others no better, leaves. So the true best stays in at least `level` of samples; held against
+    the winner alone it would not, since that is partly the luckiest.
     behind_best: how far the best of all is ahead of each, with the interval that the same comparisons
-    give: its lower end is above zero outside the tie set, and only there.
+    give (Edwards and Hsu 1983): its lower end is above zero outside the tie set, and only there. Half
+    of the risk lies at each end.
     p_best: share of resamples in which each is the best.
     chosen: the best of the tie set by what breaks ties; of equals the first.
     on_new_images: the mean that is to be expected of the chosen one on images that did not choose
@@ -131,11 +132,11 @@ def judge(
 
 def estimate_each(readings: Readings, level: float = LEVEL) -> list[Estimate]:
     """The mean of each candidate, with an interval for it by itself."""
-    return [_estimate_mean(readings, values, level) for values in readings.per_image]
+    return [estimate_mean(readings, values, level) for values in readings.per_image]
 
 
-def _estimate_mean(readings: Readings, values: Values, level: float) -> Estimate:
-    """values: (n_images,), means over seeds."""
+def estimate_mean(readings: Readings, values: Values, level: float = LEVEL) -> Estimate:
+    """The mean of values (n_images,), which are means over the seeds of the readings."""
     value, tail = float(values.mean()), (1 - level) / 2
     ends = accuracy_ends if readings.is_accuracy else mean_ends
     low, high = ends(values, tail)
@@ -208,7 +209,7 @@ def _critical_leads(readings: Readings, covariance: Values, errors: Values, leve
     gap[gap <= 0] = np.inf
     return np.array(
         [
-            np.quantile(((errors - own) / np.sqrt(gap[i])[:, None]).max(axis=0), level)
+            np.quantile(((errors - own) / np.sqrt(gap[i])[:, None]).max(axis=0), (1 + level) / 2)
             for i, own in enumerate(errors)
         ]
     )
@@ -243,8 +244,8 @@ def _share_best(readings: Readings, errors: Values) -> Values:
     best = (readings.means[:, None] + errors).argmax(axis=0)
     count = np.bincount(best, minlength=n)
     # What gave the same for every image has the same chance; resamples would scatter.
-    _, group = np.unique(readings.per_image, axis=0, return_inverse=True)
-    group = group.ravel()
+    seen: dict[bytes, int] = {}
+    group = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in readings.per_image])
     return np.asarray((np.bincount(group, count) / np.bincount(group))[group] / len(best))
 
 
@@ -313,7 +314,7 @@ def _on_new_images(
         for part in range(min(n, N_PARTS)):
             out = parts == part
             read[out] += readings.per_image[_choose_on(readings, ~out, critical)][out]
-    high = _estimate_mean(readings, readings.per_image[chosen], level).high or 0.0
+    high = estimate_mean(readings, readings.per_image[chosen], level).high or 0.0
     low = _low_for_all(readings, chosen, covariance, errors, (1 - level) / 2, seed)
     return _estimate(readings, min(max(read.mean() / N_PARTINGS, low), high), low, high)
 
@@ -329,11 +330,12 @@ def _low_for_all(
     shared = _t_scale(scatter.shared, scatter.shared_freedom, n, generator)
     shared = shared * generator.standard_normal(n)
     spread = scatter.shared + scatter.own
-    sizes = np.sqrt(covariance.diagonal() + spread)
+    variance = covariance.diagonal() + spread
+    sizes = np.sqrt(np.where(variance > 0, variance, np.inf))
     z = np.quantile(((errors + shared) / sizes[:, None]).max(axis=0), 1 - tail)
     values, value = readings.per_image[chosen], float(readings.means[chosen])
     ends = accuracy_ends if readings.is_accuracy else mean_ends
-    by_images = value - ends(values, float(stats.norm.sf(z)))[0]
+    by_images = value - ends(values, float(special.ndtr(-z)))[0]
     return value - float(np.hypot(by_images, z * np.sqrt(spread)))
 
 
