@@ -74,6 +74,24 @@ def test_a_claim_holds_where_every_seed_is_on_the_papers_side() -> None:
     assert verdict(falls("ft"), **both) == NOT_TESTED
 
 
+def test_seeds_are_judged_together_and_their_scatter_counts() -> None:
+    """Each by itself falls, by 14 and by 2 points: the next seed may as well rise."""
+    less = (0.80, 0.90, 0.90, 0.90, 0.88)
+    more = (0.80, 0.90, 0.85, 0.80, 0.76)
+    claim = check(make_results(fe_0=less, fe_1=more), "", "", "digits", "", "", falls("fe"))
+    assert [finding.verdict for finding in claim.ours] == [HOLDS, HOLDS]
+    assert claim.verdict == claim.pooled.verdict == UNDECIDED
+    # Student's t with one degree of freedom reaches 12.7 standard errors of a mean of two, 6 points.
+    assert claim.pooled.interval.value == pytest.approx(-0.08)
+    side = claim.pooled.interval.high - claim.pooled.interval.value
+    assert side == pytest.approx(12.7 * 0.06, rel=0.25)
+    assert claim.pooled.n_seeds == pytest.approx(2 * (side / 0.08) ** 2, abs=1)
+    assert f"about {claim.pooled.n_seeds} seeds would tell" in claim.pooled.text
+    table = claims_table([claim])
+    assert "2 seeds: 90.00 % at epoch 5, 82.00 % at 100" in table
+    assert "<br>seed 0: " in table and "<br>seed 1: " in table
+
+
 def test_no_change_is_a_claim_of_its_own() -> None:
     assert verdict(stays("fe"), fe_0=FLAT, fe_1=FLAT) == HOLDS
     assert verdict(stays("fe"), fe_0=EARLY, fe_1=EARLY) == FAILS
@@ -111,6 +129,9 @@ def test_a_score_agrees_or_is_upside_down() -> None:
         r"tau 1.00 \[0.\d\d, 1.00\], r .* over 16 checkpoints, worth \d.\d", claim.ours[0].text
     )
     assert check(results, "", "", "digits", "", "", agrees("logme", "ft", -1)).verdict == FAILS
+    two = make_results(logme=10 * uneven, ft_0=tuple(uneven), ft_1=tuple(uneven))
+    both = check(two, "", "", "digits", "", "", agrees("logme", "ft", 1))
+    assert both.pooled.text == "tau 1.00 [1.00, 1.00], mean of 2 seeds"
     # Two curves that only rise say nothing of each other.
     assert verdict(agrees("logme", "ft", 1), ft_0=LATE) == UNDECIDED
     assert verdict(agrees("linear_probe", "ft", 1), ft_0=LATE) == NOT_TESTED
@@ -140,7 +161,7 @@ def test_clusters_are_compared_by_their_neighbours() -> None:
 
 
 def test_epochs_5_and_200_are_stood_for_by_the_nearest_and_the_last() -> None:
-    assert early_and_last(make_results(), "digits", 0) == (5, 100)
+    assert early_and_last(make_results(), "digits", (0,)) == (5, 100)
 
 
 def test_results_are_read_back_as_they_were_written(tmp_path) -> None:

@@ -348,6 +348,15 @@ def _choose_on(readings: Readings, part: NDArray[np.bool_], critical: Values) ->
     return _choose(~ahead.any(axis=1), readings.tie_breaks[:, part].mean(axis=1))
 
 
+def resample_means(readings: Readings, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Values:
+    """Means as other images and other seeds might have given them: (n_candidates, n_resamples).
+
+    What a set of seeds adds to all candidates is left out: it changes no order.
+    """
+    errors = _resample_errors(readings, _covariance(readings), n_resamples, seed)
+    return np.asarray(readings.means[:, None] + errors)
+
+
 def compare_groups(readings: Readings, n_first: int, one: int, other: int) -> Estimate:
     """How far a candidate of one group is ahead of one of another that was read on the same images.
 

@@ -1,29 +1,27 @@
 """The paper's claims, each beside what a run shows: holds, fails, undecided, or not tested.
 
-Everything is computed from the raw numbers of a run. Intervals are at 95 %, over held-out images and
-transfer seeds together (`ckptsel.ranking.uncertainty.seed_and_image_means`; those of a score's agreement
-with accuracy are over checkpoints), for each pre-training seed by itself: two seeds tell nothing about
-their spread. A claim holds where every seed's interval lies on the paper's side, fails where every
-seed's lies on the other, and is undecided otherwise.
+Everything is computed from the raw numbers of a run, with intervals at 95 %. A claim is judged by all
+pre-training seeds together: their mean, over held-out images and over the seeds, whose scatter counts
+(`ckptsel.ranking.judgement`). It holds where that interval lies on the paper's side, fails where it
+lies on the other, and is undecided otherwise. What each seed shows is given beside it, over images and
+transfer seeds; it alone decides where a run has one.
 
 The paper's epochs 5 and 200 are stood for by the run's epoch 5 (or the nearest) and its last.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.ranking.correlation import kendall_tau
-from ckptsel.ranking.uncertainty import (
-    Values,
-    find_tie_set,
-    interval,
-    seed_and_image_means,
-)
+from ckptsel.ranking.intervals import LEVEL, Values
+from ckptsel.ranking.judgement import Readings, compare_groups, judge, resample_means
 from ckptsel.reproduce.clusters import neighbour_purity
 from ckptsel.reproduce.results import Results, prediction_key
 from ckptsel.results.estimate import Estimate
@@ -42,20 +40,26 @@ UNCHANGED = 0.02
 
 N_TREND_RESAMPLES = 500
 
+MAX_SEEDS = 1000
+"""More would not be run: an effect that takes so many is none that matters."""
+
 
 @dataclass(frozen=True)
 class Finding:
-    """What one pre-training seed shows.
+    """What pre-training seeds show.
 
+    seeds: one, or all of a run.
     text: for people.
     interval: what decides, where there is one.
-    verdict: of this seed.
+    n_seeds: how many would decide it, were value and scatter to stay; None where it is decided, or
+    no number would.
     """
 
-    seed: int
+    seeds: tuple[int, ...]
     text: str
     verdict: str
     interval: Estimate | None = None
+    n_seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Claim:
     where: in the paper.
     paper: its numbers.
     ours: one finding a seed.
+    pooled: of all seeds, where there are several.
     """
 
     name: str
@@ -75,13 +80,16 @@ class Claim:
     ours: tuple[Finding, ...]
     verdict: str
     why: str
+    pooled: Finding | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-Find = Callable[[Results, str, int], Finding | None]
-"""(results, target, pre-training seed) -> finding; None where the run lacks the numbers."""
+Seeds = tuple[int, ...]
+
+Find = Callable[[Results, str, Seeds], Finding | None]
+"""(results, target, pre-training seeds) -> finding; None where the run lacks the numbers."""
 
 
 def check(
@@ -94,66 +102,68 @@ def check(
     find: Find,
     why: str = "",
 ) -> Claim:
-    """The claim beside what every pre-training seed of the run shows. why: what a reader must know
-    to judge it."""
-    seeds = results.values("source", "seed")
-    found = [find(results, target, seed) for seed in seeds]
-    findings = tuple(finding for finding in found if finding is not None)
-    if not findings:
+    """The claim beside what the pre-training seeds of the run show. why: what a reader must know to
+    judge it."""
+    found = [find(results, target, (seed,)) for seed in results.values("source", "seed")]
+    ours = tuple(finding for finding in found if finding is not None)
+    if not ours:
         absent = "; ".join(part for part in ("was not run", why) if part)
         return Claim(name, where, target, claim, paper, (), NOT_TESTED, absent)
-    verdicts = {finding.verdict for finding in findings}
-    verdict = verdicts.pop() if len(verdicts) == 1 else UNDECIDED
-    return Claim(name, where, target, claim, paper, findings, verdict, why)
+    pooled = None
+    if len(ours) > 1:
+        pooled = find(results, target, tuple(finding.seeds[0] for finding in ours))
+    verdict = (pooled or ours[0]).verdict
+    return Claim(name, where, target, claim, paper, ours, verdict, why, pooled)
 
 
-def early_and_last(results: Results, target: str, seed: int) -> tuple[int, int]:
+def early_and_last(results: Results, target: str, seeds: Seeds) -> tuple[int, int]:
     """The run's epochs that stand for the paper's 5 and 200."""
-    epochs = sorted({row["epoch"] for row in results.rows("scores", target=target, seed=seed)})
+    rows = results.rows("scores", target=target, seed=seeds[0])
+    epochs = sorted({row["epoch"] for row in rows})
     early = min(epochs[:-1] or epochs, key=lambda epoch: abs(epoch - EARLY_EPOCH))
     return early, epochs[-1]
 
 
 def rises(kind: str) -> Find:
     """Accuracy at the last epoch is above that at the early one. kind: as for `prediction_key`."""
-    return lambda results, target, seed: _difference(results, target, seed, kind, sign=1)
+    return lambda results, target, seeds: _difference(results, target, seeds, kind, sign=1)
 
 
 def falls(kind: str) -> Find:
     """Accuracy at the last epoch is below that at the early one."""
-    return lambda results, target, seed: _difference(results, target, seed, kind, sign=-1)
+    return lambda results, target, seeds: _difference(results, target, seeds, kind, sign=-1)
 
 
 def stays(kind: str) -> Find:
     """Accuracy at the last epoch differs from that at the early one by at most `UNCHANGED`."""
-    return lambda results, target, seed: _difference(results, target, seed, kind, sign=0)
+    return lambda results, target, seeds: _difference(results, target, seeds, kind, sign=0)
 
 
 def trend(kind: str, sign: int) -> Find:
     """Kendall's tau of accuracy with the epoch, from the early epoch on, has this sign.
 
-    The interval is over images and transfer seeds: it says whether the accuracies of this run truly
-    rose or fell. What neighbouring epochs share by their images is in it, since all are read on the
-    same. The epochs are all there are, not a sample of a longer run, so that nothing is drawn along
-    them, and no effective number of them (as in `agrees`) enters. Whether another run would do the
-    same only other pre-training seeds tell: a single run of random steps has a trend too.
+    The interval is over images and runs: it says whether the accuracies truly rose or fell. What
+    neighbouring epochs share by their images is in it, since all are read on the same. The epochs are
+    all there are, not a sample of a longer run, so nothing is drawn along them, and no effective
+    number of them (as in `agrees`) enters. Of one seed it says what that run did: a run of random
+    steps has a trend too. Of several, it is the trend of their mean.
     """
 
-    def find(results: Results, target: str, seed: int) -> Finding | None:
-        series = _series(results, target, seed, kind)
+    def find(results: Results, target: str, seeds: Seeds) -> Finding | None:
+        series = _series(results, target, seeds, kind)
         if series is None:
             return None
         epochs, correct = series
-        early, _ = early_and_last(results, target, seed)
+        early, _ = early_and_last(results, target, seeds)
         keep = epochs >= early
         if keep.sum() < 3:
             return None
-        accuracy = correct[keep].mean(axis=(1, 2))
-        resampled = seed_and_image_means(correct[keep], N_TREND_RESAMPLES)
-        taus = np.array([kendall_tau(epochs[keep], column) for column in resampled.T])
-        found = interval(kendall_tau(epochs[keep], accuracy), taus)
-        text = f"tau {_plain(found)} over {keep.sum()} epochs"
-        return Finding(seed, text, _side(found, sign), found)
+        readings = Readings(correct[keep])
+        resampled = resample_means(readings, N_TREND_RESAMPLES)
+        taus = [kendall_tau(epochs[keep], column) for column in resampled.T]
+        low, high = np.quantile(taus, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        found = Estimate(kendall_tau(epochs[keep], readings.means), float(low), float(high))
+        return _decide(seeds, f"tau {_plain(found)} over {keep.sum()} epochs", found, sign)
 
     return find
 
@@ -162,13 +172,13 @@ def peak(kind: str, part: Callable[[int, Sequence[int]], bool]) -> Find:
     """The best epoch lies in a part of the run: (epoch, all epochs) -> whether. All of the tie set
     must lie there, or none of it."""
 
-    def find(results: Results, target: str, seed: int) -> Finding | None:
-        series = _series(results, target, seed, kind)
+    def find(results: Results, target: str, seeds: Seeds) -> Finding | None:
+        series = _series(results, target, seeds, kind)
         if series is None or len(series[0]) < 3:
             return None
         epochs, correct = series
-        accuracy = correct.mean(axis=(1, 2))
-        ties = find_tie_set(accuracy, seed_and_image_means(correct))
+        readings = Readings(correct)
+        accuracy, ties = readings.means, judge(readings).in_tie_set
         best = int(epochs[accuracy.argmax()])
         tied = [int(epoch) for epoch in epochs[ties]]
         inside = [part(epoch, epochs.tolist()) for epoch in tied]
@@ -176,7 +186,7 @@ def peak(kind: str, part: Callable[[int, Sequence[int]], bool]) -> Find:
         others = [str(epoch) for epoch in tied if epoch != best]
         also = f", tied with {', '.join(others)}" if others else ""
         text = f"best at epoch {best} ({100 * accuracy.max():.2f} %){also}"
-        return Finding(seed, text, verdict)
+        return Finding(seeds, text, verdict)
 
     return find
 
@@ -189,64 +199,79 @@ def is_middle(epoch: int, epochs: Sequence[int]) -> bool:
     return epoch not in (epochs[0], epochs[-1])
 
 
-def ft_peaks_later(results: Results, target: str, seed: int) -> Finding | None:
+def ft_peaks_later(results: Results, target: str, seeds: Seeds) -> Finding | None:
     """The best FT epoch is later than the best FE epoch: by the share of resamples."""
-    both = [_series(results, target, seed, goal) for goal in ("fe", "ft")]
+    both = [_series(results, target, seeds, goal) for goal in ("fe", "ft")]
     if both[0] is None or both[1] is None:
         return None
     best, resampled = [], []
     for epochs, correct in (s for s in both if s is not None):
-        best.append(int(epochs[correct.mean(axis=(1, 2)).argmax()]))
-        resampled.append(epochs[seed_and_image_means(correct, seed=len(best)).argmax(axis=0)])
+        readings = Readings(correct)
+        best.append(int(epochs[readings.means.argmax()]))
+        resampled.append(epochs[resample_means(readings, seed=len(best)).argmax(axis=0)])
     later = resampled[1] > resampled[0]
     share = float(later.mean())
     verdict = HOLDS if share >= 0.95 else FAILS if share <= 0.05 else UNDECIDED
     text = f"FE epoch {best[0]}, FT epoch {best[1]}; later in {100 * share:.0f} % of resamples"
-    return Finding(seed, text, verdict)
+    return Finding(seeds, text, verdict)
 
 
 def clusters_better(stage: str, later: bool) -> Find:
     """Neighbours in the t-SNE embedding share their class more often at the last epoch (`later`), or
     at the early one."""
 
-    def find(results: Results, target: str, seed: int) -> Finding | None:
-        purities = []
-        rows = results.rows("embedding", target=target, seed=seed, stage=stage)
-        epochs = sorted({row["epoch"] for row in rows})
-        if len(epochs) != 2:
+    def find(results: Results, target: str, seeds: Seeds) -> Finding | None:
+        found = [_purities(results, target, seed, stage) for seed in seeds]
+        pairs = [pair for pair in found if pair is not None]
+        if len(pairs) < len(seeds):
             return None
-        for epoch in epochs:
-            chosen = [row for row in rows if row["epoch"] == epoch]
-            points = np.array([[row["x"], row["y"]] for row in chosen])
-            purities.append(neighbour_purity(points, np.array([row["label"] for row in chosen])))
-        first, last = np.stack(purities)[:, None, :]
-        found = _paired(first, last)
-        names = f"epochs {epochs[0]} and {epochs[1]}"
-        text = (
-            f"10-NN purity {100 * first.mean():.1f} and {100 * last.mean():.1f} % at {names}: "
-            f"{_points(found)}"
-        )
-        return Finding(seed, text, _side(found, 1 if later else -1), found)
+        (early, last), _ = pairs[0]
+        # (2, seeds, images)
+        purities = np.stack([both for _, both in pairs], axis=1)
+        lead = _lead_of_second(purities[0], purities[1])
+        first, second = 100 * purities.mean(axis=(1, 2))
+        names = f"epochs {early} and {last}"
+        text = f"10-NN purity {first:.1f} and {second:.1f} % at {names}: {_points(lead)}"
+        return _decide(seeds, text, lead, 1 if later else -1)
 
     return find
+
+
+def _purities(
+    results: Results, target: str, seed: int, stage: str
+) -> tuple[tuple[int, int], Values] | None:
+    """(early epoch, last epoch), and their purities image by image (2, images)."""
+    rows = results.rows("embedding", target=target, seed=seed, stage=stage)
+    epochs = sorted({row["epoch"] for row in rows})
+    if len(epochs) != 2:
+        return None
+    purities = []
+    for epoch in epochs:
+        chosen = [row for row in rows if row["epoch"] == epoch]
+        points = np.array([[row["x"], row["y"]] for row in chosen])
+        purities.append(neighbour_purity(points, np.array([row["label"] for row in chosen])))
+    return (epochs[0], epochs[1]), np.stack(purities)
 
 
 def agrees(score: str, goal: str, sign: int) -> Find:
     """Kendall's tau of a score with accuracy after training has this sign, over checkpoints.
 
-    The interval is over checkpoints, as many as the two curves are worth (`measure_agreement`): two
-    smooth curves agree or disagree by chance.
+    The interval of one seed is over checkpoints, as many as the two curves are worth
+    (`measure_agreement`): two smooth curves agree or disagree by chance. Of several seeds it is
+    Student's, of the mean of their taus: each is a trajectory of its own.
     """
 
-    def find(results: Results, target: str, seed: int) -> Finding | None:
-        rows = results.rows("scores", target=target, seed=seed, score=score)
-        series = _series(results, target, seed, goal)
-        if series is None or not rows:
+    def find(results: Results, target: str, seeds: Seeds) -> Finding | None:
+        series = [_score_and_accuracy(results, target, seed, score, goal) for seed in seeds]
+        known = [pair for pair in series if pair is not None]
+        if len(known) < len(seeds):
             return None
-        values = {row["epoch"]: float(row["value"]) for row in rows}
-        epochs, correct = series
-        scores = np.array([values[epoch] for epoch in epochs.tolist()])
-        agreement = measure_agreement({score: scores}, correct.mean(axis=(1, 2))).get(score)
+        if len(known) > 1:
+            found = _mean_of_seeds([kendall_tau(*pair) for pair in known])
+            text = f"tau {_plain(found)}, mean of {len(known)} seeds"
+            return _decide(seeds, text, found, sign)
+        values, accuracy = known[0]
+        agreement = measure_agreement({score: values}, accuracy).get(score)
         if agreement is None or agreement.kendall_tau is None or agreement.pearson_r is None:
             return None
         tau, r = agreement.kendall_tau, agreement.pearson_r
@@ -254,71 +279,119 @@ def agrees(score: str, goal: str, sign: int) -> Find:
             f"tau {_plain(tau)}, r {_plain(r)} over {agreement.n} checkpoints, worth "
             f"{agreement.n_effective:.1f}"
         )
-        return Finding(seed, text, _side(tau, sign), tau)
+        return _decide(seeds, text, tau, sign)
 
     return find
+
+
+def _score_and_accuracy(
+    results: Results, target: str, seed: int, score: str, goal: str
+) -> tuple[Values, Values] | None:
+    rows = results.rows("scores", target=target, seed=seed, score=score)
+    series = _series(results, target, (seed,), goal)
+    if series is None or not rows:
+        return None
+    by_epoch = {row["epoch"]: float(row["value"]) for row in rows}
+    epochs, correct = series
+    return np.array([by_epoch[epoch] for epoch in epochs.tolist()]), correct.mean(axis=(1, 2))
+
+
+def _mean_of_seeds(values: Sequence[float]) -> Estimate:
+    """The mean of correlations, with Student's interval over seeds."""
+    n, mean = len(values), float(np.mean(values))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Estimate(mean, max(mean - half, -1.0), min(mean + half, 1.0), n=n, random="seeds")
 
 
 def source_accuracy(low: float) -> Find:
     """The network reaches the paper's source accuracy."""
 
-    def find(results: Results, target: str, seed: int) -> Finding | None:
-        rows = results.rows("source", seed=seed)
-        early = min(rows, key=lambda row: abs(row["epoch"] - EARLY_EPOCH))
-        last = rows[-1]
+    def find(results: Results, target: str, seeds: Seeds) -> Finding | None:
+        found = [results.rows("source", seed=seed) for seed in seeds]
+        early = min(found[0], key=lambda row: abs(row["epoch"] - EARLY_EPOCH))["epoch"]
+        last = found[0][-1]["epoch"]
+        reached = {
+            epoch: [
+                row["source_accuracy"] for rows in found for row in rows if row["epoch"] == epoch
+            ]
+            for epoch in (early, last)
+        }
         text = ", ".join(
-            f"{100 * row['source_accuracy']:.2f} % at epoch {row['epoch']}" for row in (early, last)
+            f"{100 * np.mean(values):.2f} % at epoch {epoch}" for epoch, values in reached.items()
         )
-        return Finding(seed, text, HOLDS if last["source_accuracy"] >= low else FAILS)
+        verdicts = {HOLDS if value >= low else FAILS for value in reached[last]}
+        return Finding(seeds, text, verdicts.pop() if len(verdicts) == 1 else UNDECIDED)
 
     return find
 
 
-def _difference(results: Results, target: str, seed: int, kind: str, sign: int) -> Finding | None:
-    if not results.rows("scores", target=target, seed=seed):
+def _difference(
+    results: Results, target: str, seeds: Seeds, kind: str, sign: int
+) -> Finding | None:
+    if not results.rows("scores", target=target, seed=seeds[0]):
         return None
-    early, last = early_and_last(results, target, seed)
-    first = results.correct(prediction_key(target, seed, kind, early))
-    second = results.correct(prediction_key(target, seed, kind, last))
+    early, last = early_and_last(results, target, seeds)
+    first = _runs(results, target, seeds, kind, early)
+    second = _runs(results, target, seeds, kind, last)
     if first is None or second is None or early == last:
         return None
-    found = _paired(first, second)
+    found = _lead_of_second(first, second)
     text = (
         f"{100 * first.mean():.2f} % at epoch {early}, {100 * second.mean():.2f} % at {last}: "
         f"{_points(found)}"
     )
     if sign:
-        return Finding(seed, text, _side(found, sign), found)
+        return _decide(seeds, text, found, sign)
     low, high = found.bounds
     inside = abs(low) <= UNCHANGED and abs(high) <= UNCHANGED
     outside = low > UNCHANGED or high < -UNCHANGED
-    return Finding(seed, text, HOLDS if inside else FAILS if outside else UNDECIDED, found)
+    return Finding(seeds, text, HOLDS if inside else FAILS if outside else UNDECIDED, found)
 
 
-def _paired(first: Values, second: Values) -> Estimate:
+def _lead_of_second(first: Values, second: Values) -> Estimate:
     """The mean of second - first, both (runs, images), over the same runs and images."""
-    resampled = seed_and_image_means(np.stack([first, second]))
-    return interval(second.mean() - first.mean(), resampled[1] - resampled[0])
+    return compare_groups(Readings(np.stack([second, first])), 1, 0, 1)
 
 
-def _series(results: Results, target: str, seed: int, kind: str) -> tuple[Values, Values] | None:
+def _runs(results: Results, target: str, seeds: Seeds, kind: str, epoch: int) -> Values | None:
+    """Which images are right, (runs, images): the transfer runs of one pre-training seed; of several
+    seeds the mean over the runs of each."""
+    found = [results.correct(prediction_key(target, seed, kind, epoch)) for seed in seeds]
+    known = [correct for correct in found if correct is not None]
+    if len(known) < len(seeds):
+        return None
+    return known[0] if len(seeds) == 1 else np.stack([runs.mean(axis=0) for runs in known])
+
+
+def _series(results: Results, target: str, seeds: Seeds, kind: str) -> tuple[Values, Values] | None:
     """(epochs, which images are right (epochs, runs, images)); None where it was not run."""
-    rows = results.rows("scores", target=target, seed=seed)
-    epochs = sorted({row["epoch"] for row in rows})
-    kept, parts = [], []
-    for epoch in epochs:
-        correct = results.correct(prediction_key(target, seed, kind, epoch))
-        if correct is not None:
-            kept.append(epoch)
-            parts.append(correct)
-    return (np.array(kept), np.stack(parts)) if parts else None
+    rows = results.rows("scores", target=target, seed=seeds[0])
+    found = {
+        epoch: _runs(results, target, seeds, kind, epoch)
+        for epoch in sorted({row["epoch"] for row in rows})
+    }
+    known = {epoch: runs for epoch, runs in found.items() if runs is not None}
+    return (np.array(list(known)), np.stack(list(known.values()))) if known else None
 
 
-def _side(found: Estimate, sign: int) -> str:
+def _decide(seeds: Seeds, text: str, found: Estimate, sign: int) -> Finding:
+    """sign: the paper's side of zero."""
     low, high = found.bounds
     if low > 0 or high < 0:
-        return HOLDS if (low > 0) == (sign > 0) else FAILS
-    return UNDECIDED
+        return Finding(seeds, text, HOLDS if (low > 0) == (sign > 0) else FAILS, found)
+    n = _seeds_that_tell(found, len(seeds)) if len(seeds) > 1 else None
+    more = f"; about {n} seeds would tell" if n else ""
+    return Finding(seeds, text + more, UNDECIDED, found, n)
+
+
+def _seeds_that_tell(found: Estimate, n_seeds: int) -> int | None:
+    """How many until the interval leaves out zero, were it to shrink with the root of their number."""
+    low, high = found.bounds
+    side = found.value - low if found.value > 0 else high - found.value
+    if found.value == 0:
+        return None
+    n = math.ceil(n_seeds * (side / found.value) ** 2)
+    return n if n <= MAX_SEEDS else None
 
 
 def _points(found: Estimate) -> str:

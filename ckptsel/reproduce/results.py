@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from ckptsel.common.files import atomic_path, csv_text, write_text
 from ckptsel.errors import InputError
-from ckptsel.ranking.uncertainty import Values
+from ckptsel.ranking.intervals import Values
 
 TABLES = ("source", "scores", "transfers", "components", "spectra", "clusters", "embedding")
 

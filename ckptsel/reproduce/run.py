@@ -38,7 +38,7 @@ from ckptsel.target.sources import open_source
 from ckptsel.target.splits import balanced_sample, stratified_sample
 
 MANIFEST_SCHEMA = "ckptsel.run/2"
-CLAIMS_SCHEMA = "ckptsel.claims/1"
+CLAIMS_SCHEMA = "ckptsel.claims/2"
 
 TARGET_SEED = 0
 """Targets are drawn the same for every pre-training seed."""
@@ -218,8 +218,9 @@ def claims_table(claims: Sequence[Claim]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for claim in claims:
-        ours = "<br>".join(f"seed {f.seed}: {f.text}" for f in claim.ours)
-        ours = "<br>".join(part for part in (ours, f"({claim.why})" if claim.why else "") if part)
+        shown = [f"{len(claim.ours)} seeds: {claim.pooled.text}"] if claim.pooled else []
+        shown += [f"seed {f.seeds[0]}: {f.text}" for f in claim.ours]
+        ours = "<br>".join([*shown, f"({claim.why})"] if claim.why else shown)
         cells = (claim.where, claim.target, claim.claim, claim.paper, ours, f"**{claim.verdict}**")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

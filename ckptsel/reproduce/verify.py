@@ -84,7 +84,8 @@ def _check_claims(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
 
 
 def _said(claim: dict[str, Any]) -> str:
-    ours = "; ".join(f"seed {f['seed']}: {f['text']}" for f in claim["ours"])
+    findings = [*claim["ours"], *([claim["pooled"]] if claim.get("pooled") else [])]
+    ours = "; ".join(f"{f.get('seeds', f.get('seed'))}: {f['text']}" for f in findings)
     return f"{claim['name']}: {claim['verdict']} ({ours})"
 
 
