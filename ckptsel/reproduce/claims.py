@@ -10,7 +10,6 @@ The paper's epochs 5 and 200 are stood for by the run's epoch 5 (or the nearest)
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -299,7 +298,7 @@ def _score_and_accuracy(
 def _mean_of_seeds(values: Sequence[float]) -> Estimate:
     """The mean of correlations, with Student's interval over seeds."""
     n, mean = len(values), float(np.mean(values))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    half = _reach(n) * float(np.std(values, ddof=1))
     return Estimate(mean, max(mean - half, -1.0), min(mean + half, 1.0), n=n, random="seeds")
 
 
@@ -385,13 +384,18 @@ def _decide(seeds: Seeds, text: str, found: Estimate, sign: int) -> Finding:
 
 
 def _seeds_that_tell(found: Estimate, n_seeds: int) -> int | None:
-    """How many until the interval leaves out zero, were it to shrink with the root of their number."""
+    """How many until the interval leaves out zero, were value and scatter to stay and all of its width
+    to come from the seeds: Student's t falls with their number, and so does the error of their mean."""
     low, high = found.bounds
     side = found.value - low if found.value > 0 else high - found.value
-    if found.value == 0:
-        return None
-    n = math.ceil(n_seeds * (side / found.value) ** 2)
-    return n if n <= MAX_SEEDS else None
+    spread = side / _reach(n_seeds)
+    more = range(n_seeds + 1, MAX_SEEDS + 1)
+    return next((n for n in more if spread * _reach(n) < abs(found.value)), None)
+
+
+def _reach(n_seeds: int) -> float:
+    """Half of the interval of a mean of so many seeds, in standard deviations."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, n_seeds - 1) / np.sqrt(n_seeds))
 
 
 def _points(found: Estimate) -> str:
