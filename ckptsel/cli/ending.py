@@ -24,12 +24,15 @@ def end(
     form: str,
     junit: Path | None,
     show_ranking: bool = True,
+    explain: bool = False,
 ) -> None:
-    """Print the ranking and the verdict, tell the CI system, and exit as the gate decides."""
+    """Print the ranking, where asked for how it came about, and the verdict; tell the CI system, and
+    exit as the gate decides."""
     from ckptsel.gating.gate import enforce, hold_against
     from ckptsel.gating.github import tell_actions
     from ckptsel.gating.junit import write_junit
     from ckptsel.gating.tables import format_verdict, with_verdict
+    from ckptsel.report.explanation import explanation_text
     from ckptsel.report.tables import format_ranking
     from ckptsel.results.files import PAGE_NAME
 
@@ -44,7 +47,10 @@ def end(
         if junit is not None:
             write_junit(junit, verdict)
     if show_ranking:
-        sys.stdout.write(with_verdict(format_ranking(ranking, form), verdict, form))
+        text = format_ranking(ranking, form)
+        if explain and form in ("table", "md"):
+            text += "\n" + explanation_text(ranking)
+        sys.stdout.write(with_verdict(text, verdict, form))
     elif verdict is not None:
         sys.stdout.write(format_verdict(verdict, form))
     page = None if run is None else run / PAGE_NAME

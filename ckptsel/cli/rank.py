@@ -30,6 +30,7 @@ class _Job:
     junit: Path | None
     out: Path | None
     form: str
+    explain: bool
     quiet: bool
 
 
@@ -68,6 +69,7 @@ def _make_job(given: Given, config: Config, call: RankCall) -> _Job:
         junit=config.gate.make(GateFiles).junit,
         out=files.out,
         form=files.format,
+        explain=call.explain,
         quiet=call.quiet,
     )
 
@@ -94,4 +96,4 @@ def _run(job: _Job, given: Given) -> None:
             write_confirmation_of(job.out, confirmation)
     if job.out is not None:
         draw(job.out, ranking, predictions)
-    end(ranking, predictions, job.policy, job.out, job.form, job.junit)
+    end(ranking, predictions, job.policy, job.out, job.form, job.junit, explain=job.explain)

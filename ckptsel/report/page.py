@@ -20,6 +20,7 @@ from ckptsel.common.files import atomic_path, write_text
 from ckptsel.errors import reason_of
 from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
 from ckptsel.report.command import rank_command
+from ckptsel.report.explanation import explain
 from ckptsel.report.tables import closing_lines, doubt_lines, table_cells
 from ckptsel.results.estimate import percent
 from ckptsel.results.files import PAGE_NAME
@@ -73,6 +74,7 @@ def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
         header=["rank", *header[1:], "notes"],
         rows=list(zip(ranking, cells, [_notes(row) for row in ranking], strict=True)),
         closing=[*doubt_lines(ranking), *closing_lines(ranking)[1:]],
+        explained=explain(ranking),
         command=rank_command(ranking),
         again=[
             (key, json.dumps(plain[key], indent=2))

@@ -160,6 +160,7 @@ class RankCall(Options):
     gate: Annotated[
         bool, Option("Hold the ranking against the policy of the configuration file.")
     ] = False
+    explain: Annotated[bool, Option("Say how each number came about.")] = False
     config: ConfigOption = None
     quiet: QuietOption = False
 

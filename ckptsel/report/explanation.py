@@ -1,0 +1,155 @@
+"""How each number of a ranking came about, in sentences: what was fitted, what was held out, how it was
+chosen, and what its interval leaves out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ckptsel.results.confirmation import GoalConfirmation
+from ckptsel.results.ranking import EPOCH, Ranking
+
+STRENGTH = (
+    "its strength of regularisation is chosen inside the fitted images, by the log-likelihood of parts "
+    "of them that are held out in turn; the images that it is read on have no say"
+)
+
+SCORES = {
+    "linear_probe": "the share of held-out images that a linear classifier (logistic regression on the "
+    f"features, fitted to convergence) gets right; {STRENGTH}",
+    "linear_probe_loglik": "the mean log-likelihood, in nats, that the same classifier gives the true "
+    "classes of the held-out images; smoother than accuracy",
+    "main_component": "as linear_probe, on the part of the features in their strongest directions, "
+    "which make up {energy} % of the sum of the singular values; the directions come from the fitted "
+    "images",
+    "residual_component": "as linear_probe, on the rest of the features, without those directions",
+    "logme": "the log evidence, in nats an image, of Bayesian linear regression of the classes on the "
+    "features of all fitted images (LogME); no image is held out, so it has no interval",
+    "logme_thuml": "as logme, as its authors' code computes it",
+}
+
+LEFT_OUT = (
+    "Intervals hold what another draw of held-out images would change. They leave out what another set "
+    "of images to fit on, or another pre-training run, would change, and whether your own images are "
+    "like these."
+)
+
+
+def explain(ranking: Ranking) -> list[tuple[str, str]]:
+    """(what is explained, how it came about), in the order in which a reader meets them."""
+    parts = [
+        ("images", _images(ranking.target["evaluation"])),
+        ("features", _features(ranking.model)),
+        *_scores(ranking),
+        *_together(ranking),
+    ]
+    for goal, confirmation in ranking.confirmation.items():
+        parts.append((f"confirmed {goal}", _confirmed(confirmation)))
+    return parts
+
+
+def explanation_text(ranking: Ranking) -> str:
+    """As text, one paragraph a line, ending in a line break."""
+    lines = [f"  {what}: {how}" for what, how in explain(ranking)]
+    return "\n".join(["how each number came about:", *lines]) + "\n"
+
+
+def _images(evaluation: dict[str, Any]) -> str:
+    n_fitted, n_held = evaluation["n_train"], evaluation["n_eval"]
+    if evaluation["method"] != "cross-validation":
+        where = evaluation["method"]
+        return (
+            f"fitted on {n_fitted} images, read on {n_held} others ({where}). No image is in both."
+        )
+    folds, repeats = evaluation["n_folds"], evaluation["n_repeats"]
+    times = f", {repeats} times with other parts, and the results averaged" if repeats > 1 else ""
+    return (
+        f"the {n_held} images are cut into {folds} parts with the classes in equal shares; each part is "
+        f"read by what was fitted on the others{times}. No image is read by what was fitted on it."
+    )
+
+
+def _features(model: dict[str, Any]) -> str:
+    made = model["preprocessing"]
+    size = "x".join(map(str, made["input_size"][1:]))
+    crop = made.get("crop_pct", 1.0)
+    whole = "whole" if crop == 1 else f"its middle {100 * crop:g} %"
+    return (
+        f"the output of {model['name']} at {model['layer']}, its weights frozen; every image is brought "
+        f"to {size} pixels ({made['interpolation']}, {whole}), the same for every checkpoint."
+    )
+
+
+def _scores(ranking: Ranking) -> Iterator[tuple[str, str]]:
+    energy = f"{100 * ranking.settings.get('energy', 0.8):g}"
+    for name in dict.fromkeys(name for row in ranking for name in row.scores):
+        text = SCORES.get(name, "a score of another package: see there").format(energy=energy)
+        strengths = sorted(
+            {
+                strength
+                for row in ranking
+                if name in row.scores
+                for strength in row.scores[name].details.get("C", ())
+            }
+        )
+        if strengths:
+            low, high = strengths[0], strengths[-1]
+            chosen = f"{low:.2g}" if low == high else f"between {low:.2g} and {high:.2g}"
+            text += f". Chosen strengths C: {chosen}"
+        yield name, f"{text}."
+
+
+def _together(ranking: Ranking) -> Iterator[tuple[str, str]]:
+    if ranking.score == EPOCH and not ranking.confirmation:
+        yield (
+            "order",
+            "by the epoch alone, since no score foretells fine-tuning; nothing says how sure.",
+        )
+        return
+    by = "real training" if ranking.confirmation else ranking.score
+    inside = ""
+    if not ranking.confirmation and ranking.score == "linear_probe":
+        inside = ", and inside it by linear_probe_loglik where that was computed"
+    yield (
+        "order",
+        f"the tie set first, by {by}{inside}. The tie set holds every checkpoint that can be the best "
+        "at 95 %: multiple comparisons with the best (Hsu 1984), of all checkpoints on the same images.",
+    )
+    yield (
+        "P(best)",
+        f"the share of {ranking.settings.get('n_resamples', 2000)} draws of the errors of all "
+        "checkpoints together in which this one is the best.",
+    )
+    if ranking.expected is not None:
+        yield (
+            "expected on new images",
+            "the best of many is partly the luckiest, so its own mean is too high. Chosen on four "
+            "fifths of the held-out images and read on the last, in turn; the interval holds for whichever is "
+            "chosen.",
+        )
+    yield "intervals", LEFT_OUT
+
+
+def _confirmed(confirmation: GoalConfirmation) -> str:
+    c = confirmation
+    what = (
+        "a new classifier on frozen features" if c.goal == "fe" else "all weights, with a new head"
+    )
+    seeds = (
+        "one run a candidate, so that intervals are over images only"
+        if c.n_seeds == 1
+        else f"{c.n_seeds} runs a candidate, with the same seeds and batches for all; intervals are "
+        "over images and runs"
+    )
+    lr = f"{c.lr:g}, " + (
+        "chosen by short runs of some candidates on a part of the images to train on"
+        if c.sweep
+        else "as given"
+    )
+    return (
+        f"{what} trained for up to {c.rungs[-1]} steps on {c.n_fitted} images and read on {c.n_held} "
+        f"({c.split}); {seeds}. Learning rate {lr}. Who is behind at 95 % leaves after "
+        f"{_steps(c.rungs)} steps."
+    )
+
+
+def _steps(rungs: tuple[int, ...]) -> str:
+    return ", ".join(map(str, rungs[:-1])) + (" or " if len(rungs) > 1 else "") + str(rungs[-1])
