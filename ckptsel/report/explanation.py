@@ -122,8 +122,8 @@ def _together(ranking: Ranking) -> Iterator[tuple[str, str]]:
         yield (
             "expected on new images",
             "the best of many is partly the luckiest, so its own mean is too high. Chosen on four "
-            "fifths of the held-out images and read on the last, in turn; the interval holds for whichever is "
-            "chosen.",
+            "fifths of the held-out images and read on the last, in turn; the interval holds for "
+            "whichever is chosen.",
         )
     yield "intervals", LEFT_OUT
 
