@@ -6,7 +6,7 @@ BIN = .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist loadfile
 RUN = reference_runs/cifar10-mnist-small
 
-.PHONY: demo test test-all test-oldest lint types docs benchmarks clean
+.PHONY: demo test test-all test-oldest lint types docs simulations benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
@@ -33,6 +33,13 @@ types: .venv/installed-dev
 docs: .venv/installed-dev
 	$(BIN)/python -m tools.reference --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# How often intervals are right: the numbers of docs/coverage.md. Two hours of one core; it goes on where
+# it was stopped.
+simulations: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_intervals
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_fits
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_correlation
 
 benchmarks: .venv/installed-dev
 	$(BIN)/python -m pytest tests/benchmarks -o 'norecursedirs=.*' --benchmark-only -s
