@@ -105,9 +105,8 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
         text = f"{row.name} cannot be used: {row.reason}"
         return Check("regret", CANNOT_TELL, text, limit=limit)
     if not ranking.recommended:
-        return Check(
-            "regret", CANNOT_TELL, f"the best is at chance. {ranking.doubts[0]}", limit=limit
-        )
+        text = f"no checkpoint is recommended: {ranking.doubts[0]}"
+        return Check("regret", CANNOT_TELL, text, limit=limit)
     if best in (row.name, row.copy_of):
         itself = Measured(0.0, 0.0, 0.0, by="the same weights")
         return Check("regret", PASS, f"{row.name} is the best", itself, limit)

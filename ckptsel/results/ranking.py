@@ -144,6 +144,8 @@ class Ranking:
     time_s: seconds by stage.
     confirmation: by goal, what real training gave; its order then overrules that of the score.
     doubts: why the scores should not be believed, to be read before anything else.
+    no_winner: why no checkpoint is recommended whatever its scores, the first of the doubts; null where
+    nothing is wrong with the data.
     """
 
     goal: str
@@ -163,6 +165,7 @@ class Ranking:
     units: dict[str, str]
     confirmation: dict[str, GoalConfirmation] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    no_winner: str | None = None
     schema: str = SCHEMA
 
     def __iter__(self) -> Iterator[Row]:
@@ -195,8 +198,10 @@ class Ranking:
 
     @property
     def recommended(self) -> bool:
-        """Whether the best may be recommended: not where its probe is at chance and nothing else was
-        measured."""
+        """Whether the best may be recommended: not where the data cannot tell, nor where its probe is
+        at chance and nothing else was measured."""
+        if self.no_winner is not None:
+            return False
         trained = self.goal in self.confirmation
         return trained or not self[self.best].is_at_chance("linear_probe")
 
