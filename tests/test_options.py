@@ -395,6 +395,7 @@ eval-split = "test"
 holdout = 0.2
 max-train-samples = 10
 max-eval-samples = 10
+duplicates = "exact"
 scores = "logme, linear_probe"
 probe = "paper"
 energy = 0.7

@@ -109,9 +109,8 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
         text = f"{row.name} cannot be used: {row.reason}"
         return Check("regret", CANNOT_TELL, text, limit=limit)
     if not ranking.recommended:
-        return Check(
-            "regret", CANNOT_TELL, f"the best is at chance. {ranking.doubts[0]}", limit=limit
-        )
+        text = f"no checkpoint is recommended: {ranking.doubts[0]}"
+        return Check("regret", CANNOT_TELL, text, limit=limit)
     if behind is None:
         text = (
             f"how far {row.name} is behind the best was not measured. {_unmeasured(ranking, row)}"

@@ -16,7 +16,13 @@ from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints, trajectory_no
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.progress import Progress
 from ckptsel.features.candidate import Candidate, candidates_of
-from ckptsel.ranking.doubts import find_doubts
+from ckptsel.ranking.doubts import (
+    duplicates_sentence,
+    find_doubts,
+    find_reasons,
+    needs_a_look_inside,
+)
+from ckptsel.ranking.inside import Inside, probe_inside
 from ckptsel.ranking.order import GOALS, order_rows
 from ckptsel.ranking.scoring import ScoringSpec, score_candidates
 from ckptsel.ranking.workspace import Workspace, audit, fail_copies, open_workspace
@@ -121,8 +127,15 @@ def _make_ranking(
         settings.n_resamples,
         settings.seed,
     )
-    workspace.time_s["total"] = time.monotonic() - start
     rows = ordered.rows
+    target = workspace.target.describe()
+    reasons = find_reasons(rows, target, _look_inside(rows, candidates, workspace))
+    left_out, on_top = duplicates_sentence(target)
+    notes = [*trajectory_notes(_checkpoints(candidates)), *workspace.target.notes]
+    doubts = reasons or find_doubts(rows, target)
+    if left_out:
+        (doubts if on_top else notes).append(left_out)
+    workspace.time_s["total"] = time.monotonic() - start
     tied = [row for row in rows if row.in_tie_set and row.copy_of is None]
     return Ranking(
         goal=settings.goal,
@@ -133,9 +146,10 @@ def _make_ranking(
         references=ordered.references,
         expected=ordered.expected,
         units=units,
-        notes=(*trajectory_notes(_checkpoints(candidates)), *workspace.notes),
-        doubts=tuple(find_doubts(rows)),
-        target=workspace.target.describe(),
+        notes=(*notes, *workspace.notes),
+        doubts=tuple(doubts),
+        no_winner=reasons[0] if reasons else None,
+        target=target,
         model=workspace.encoder.describe(),
         settings={
             "checkpoints": root,
@@ -148,6 +162,18 @@ def _make_ranking(
         created=utc_now(),
         version=package_version("ckptsel"),
     )
+
+
+def _look_inside(
+    rows: Sequence[Row], candidates: Sequence[Candidate], workspace: Workspace
+) -> tuple[Inside, ...]:
+    """A probe inside each split on the features of the best, where there is reason to look."""
+    target = workspace.target
+    if not needs_a_look_inside(rows, target.describe()):
+        return ()
+    best = next(candidate for candidate in candidates if candidate.name == rows[0].name)
+    with workspace.timed("scores"):
+        return probe_inside(workspace.features(best), target, workspace.settings.seed)
 
 
 def _checkpoints(candidates: Sequence[Candidate]) -> list[Checkpoint]:

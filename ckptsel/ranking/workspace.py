@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ckptsel.checkpoints.scan import Checkpoint, read_same_weights, read_weights
@@ -25,6 +27,13 @@ from ckptsel.features.extraction import extract_features, feature_key
 from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache, default_cache_folder
 from ckptsel.settings.rank import RankSettings
+from ckptsel.target.duplicates import (
+    DUPLICATES_VERSION,
+    Duplicates,
+    are_pictures,
+    find_duplicates,
+)
+from ckptsel.target.images import digest_of
 from ckptsel.target.pixels import auto_workers, prepare_all
 from ckptsel.target.target import Target, load_target
 
@@ -33,11 +42,12 @@ from ckptsel.target.target import Target, load_target
 class Workspace:
     """Everything about one target and one architecture.
 
+    loaded: the target as its source gives it, duplicates included.
     time_s collects seconds by stage, notes what a reader of the ranking should know.
     """
 
     settings: RankSettings
-    target: Target
+    loaded: Target
     encoder: Encoder
     cache: Cache
     device: str
@@ -47,6 +57,34 @@ class Workspace:
     notes: list[str] = field(default_factory=list)
     _prepared: list[NDArray[Any]] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @cached_property
+    def target(self) -> Target:
+        """The target without duplicates between what is fitted on and what is held out.
+
+        They are looked for when it is first asked for, in the prepared pixels: by then it is known
+        that there is something to rank. Raises DataError where too few images are left.
+        """
+        kind = self.settings.duplicates
+        if kind == "keep" or not are_pictures(self.encoder.preparation):
+            return self.loaded
+        return self.loaded.without(self._find_duplicates(near=kind == "near"))
+
+    def _find_duplicates(self, near: bool) -> Duplicates:
+        """From the store, where they were found before."""
+        key = digest_of(
+            f"duplicates {DUPLICATES_VERSION} {near}",
+            self.encoder.preparation.key(),
+            *(images.fingerprint for images in self.loaded.image_sets),
+        )
+        kept = self.cache.get_record("duplicates", key)
+        if kept is None:
+            prepared = self.prepared()
+            with self.timed("duplicates"):
+                found = find_duplicates(prepared, near)
+            kept = {name: torch.from_numpy(array) for name, array in vars(found).items()}
+            self.cache.put_record("duplicates", key, kept)
+        return Duplicates(**{name: tensor.numpy() for name, tensor in kept.items()})
 
     def prepared(self) -> list[NDArray[Any]]:
         """Prepared samples of each image set; prepared when first asked for."""
@@ -60,7 +98,7 @@ class Workspace:
                         auto_workers(self.settings.workers, len(images)),
                         self.quiet,
                     )
-                    for images in self.target.image_sets
+                    for images in self.loaded.image_sets
                 ]
         return self._prepared
 

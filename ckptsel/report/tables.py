@@ -49,7 +49,7 @@ def markdown_table(ranking: Ranking) -> str:
 
 def closing_lines(ranking: Ranking) -> list[str]:
     """What the ranking says in words, its flags, failures and notes; one paragraph a line."""
-    lines = [summary(ranking)]
+    lines = [summary(ranking), *_chance_lines(ranking)]
     lines += [f"flag: {line}" for line in _flag_lines(ranking)]
     lines += [line for c in ranking.confirmation.values() for line in confirmation_lines(c)]
     lines += [f"failed: {row.name}: {row.reason}" for row in ranking if row.status == "failed"]
@@ -60,6 +60,18 @@ def closing_lines(ranking: Ranking) -> list[str]:
 def doubt_lines(ranking: Ranking) -> list[str]:
     """What is to be read before the table."""
     return [f"doubt: {doubt}" for doubt in ranking.doubts]
+
+
+def _chance_lines(ranking: Ranking) -> list[str]:
+    """What an accuracy is to be held against; none for rankings that did not record it."""
+    largest = ranking.target.get("largest_class")
+    if largest is None:
+        return []
+    return [
+        f"chance: always naming the largest class ({largest['name']!r}) is right on "
+        f"{100 * largest['share']:.1f} % of the {ranking.target['evaluation']['n_eval']} held-out "
+        f"images; {ranking.target['n_classes']} classes."
+    ]
 
 
 def _flag_lines(ranking: Ranking) -> list[str]:

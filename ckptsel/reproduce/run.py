@@ -108,6 +108,8 @@ def measure_run(
             model=recipe.pretraining.model,
             image_size=recipe.pretraining.image_size,
             device=device,
+            # The paper evaluates on every image of a published split.
+            duplicates="keep",
         )
         data = target.data
         if target.n_train is not None:

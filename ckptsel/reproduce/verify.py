@@ -126,6 +126,7 @@ def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
                 model=typed_or_recorded(None, made["model"]),
                 image_size=made["image_size"],
                 device=default_device(),
+                duplicates="keep",
             )
             ranking = rank(run / "checkpoints", data, settings, quiet)
             scored = {(row.epoch, k): s.value for row in ranking for k, s in row.scores.items()}

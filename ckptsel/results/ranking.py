@@ -146,6 +146,8 @@ class Ranking:
     doubts: why the scores should not be believed, to be read before anything else.
     expected: accuracy (or what else decides) that the best is expected to reach on images that did
     not choose it; null where nothing measured it.
+    no_winner: why no checkpoint is recommended whatever its scores, the first of the doubts; null where
+    nothing is wrong with the data.
     """
 
     goal: str
@@ -166,6 +168,7 @@ class Ranking:
     confirmation: dict[str, GoalConfirmation] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
     expected: Measured | None = None
+    no_winner: str | None = None
     schema: str = SCHEMA
 
     def __iter__(self) -> Iterator[Row]:
@@ -198,8 +201,10 @@ class Ranking:
 
     @property
     def recommended(self) -> bool:
-        """Whether the best may be recommended: not where its probe is at chance and nothing else was
-        measured."""
+        """Whether the best may be recommended: not where the data cannot tell, nor where its probe is
+        at chance and nothing else was measured."""
+        if self.no_winner is not None:
+            return False
         trained = self.goal in self.confirmation
         return trained or not self[self.best].is_at_chance("linear_probe")
 

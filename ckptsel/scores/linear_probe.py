@@ -25,7 +25,7 @@ def score_view(inputs: ScoreInputs, view: str) -> ScoreResult:
     truth = inputs.labels.cpu().numpy()[inputs.evaluation.evaluated]
     correct = (held_out.predictions == truth).mean(axis=0)
     largest = (truth == np.bincount(truth).argmax()).astype(np.float64)
-    at_chance = _at_chance(correct - largest)
+    at_chance = is_at_chance(correct - largest)
     flags = held_out.flags
     if at_chance:
         flags = (*flags, f"no better than the largest class ({100 * largest.mean():.1f} %)")
@@ -42,7 +42,7 @@ def score_view(inputs: ScoreInputs, view: str) -> ScoreResult:
     )
 
 
-def _at_chance(ahead: NDArray[np.float64]) -> bool:
+def is_at_chance(ahead: NDArray[np.float64]) -> bool:
     """Whether a probe cannot be told to be better, from how far it is ahead on each image."""
     error = ahead.std() / np.sqrt(len(ahead))
     return bool(ahead.mean() <= AT_CHANCE_ERRORS * error)

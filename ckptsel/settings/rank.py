@@ -104,6 +104,13 @@ class RankSettings(Options):
     max_eval_samples: Annotated[
         Count | None, Option("At most this many evaluation images, stratified.")
     ] = None
+    duplicates: Annotated[
+        Literal["near", "exact", "keep"],
+        Option(
+            "Which duplicates of fitted images are not held out: near (saved again, resized), exact "
+            "(the same pixels), or none: keep."
+        ),
+    ] = "near"
     scores: Annotated[
         tuple[Text, ...] | None,
         MinLen(1),

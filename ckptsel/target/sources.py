@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ckptsel.errors import DataError, did_you_mean
+from ckptsel.target.classes import common_names, renumber
 from ckptsel.target.images import (
     ImageSet,
     Source,
@@ -195,22 +197,27 @@ class ParquetSource:
         schema = read_schema(files[0])
         image_column = self._choose_image_column(schema)
         label_column = self._choose_label_column(files[0], schema)
-        values: list[Any] = []
+        parts: list[tuple[tuple[str, ...], NDArray[np.int64]]] = []
         groups: list[RowGroup] = []
         for file in files:
-            names = read_schema(file).names
+            schema = read_schema(file)
             for name, role in ((image_column, "image"), (label_column, "label")):
-                _choose_column(file, names, name, (), role)
-            more_values, more_groups = read_values(file, label_column)
-            values += more_values
+                _choose_column(file, schema.names, name, (), role)
+            values, more_groups = read_values(file, label_column)
+            numbers = whole_numbers(values, f"column {label_column!r} of {file}")
+            class_names = _class_names_in(schema, label_column)
+            # Too few names are none, as elsewhere.
+            enough = len(class_names) > numbers.max(initial=-1)
+            parts.append((class_names if enough else (), numbers))
             groups += more_groups
-        labels = whole_numbers(values, f"column {label_column!r} of {files[0]}")
-        column = ParquetColumn(image_column, groups)
+        labels, class_names = _in_one_order(parts, f"split {split} of {self.root}")
         return ImageSet(
             split=split,
             labels=labels,
-            class_names=names_or_numbers(_class_names_in(schema, label_column), labels),
-            samples=ParquetSamples(column, np.arange(len(labels)), str(self.root), split),
+            class_names=names_or_numbers(class_names, labels),
+            samples=ParquetSamples(
+                ParquetColumn(image_column, groups), np.arange(len(labels)), str(self.root), split
+            ),
         )
 
     def _choose_label_column(self, file: Path, schema: Any) -> str:
@@ -277,6 +284,16 @@ class TimmSource:
 
         root = None if self.data_root is None else str(self.data_root)
         return create_dataset(self.name, root=root, split=split, download=False)
+
+
+def _in_one_order(
+    parts: Sequence[tuple[tuple[str, ...], NDArray[np.int64]]], where: str
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels of several files as one sequence, and the names that they all count in. A file without
+    names counts in those of the others."""
+    names = common_names([names for names, _ in parts if names] or [()], where)
+    labels = [renumber(labels, own, names) if own else labels for own, labels in parts]
+    return np.concatenate(labels), names
 
 
 def _class_folders(folders: Iterable[Path]) -> tuple[str, ...]:

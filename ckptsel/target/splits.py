@@ -1,5 +1,6 @@
 """Which images a score is fitted on and which it is read on; the two never overlap."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,15 @@ class Evaluation:
     folds: tuple[tuple[Indices, Indices], ...]
     evaluated: Indices
     n_repeats: int = 1
+
+    def at(self, places: Indices) -> "Evaluation":
+        """The same plan for the images that lie at `places`, which rise, of a longer sequence."""
+        return dataclasses.replace(
+            self,
+            fit_part=places[self.fit_part],
+            folds=tuple((places[fitted], places[held]) for fitted, held in self.folds),
+            evaluated=places[self.evaluated],
+        )
 
     def describe(self) -> dict[str, Any]:
         return {
