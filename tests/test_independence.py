@@ -39,7 +39,7 @@ from ckptsel.results.estimate import Measured
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
 from ckptsel.scores.linear_probe import _at_chance
-from ckptsel.scores.probe import Strength
+from ckptsel.scores.strength import Strength
 from ckptsel.settings.policy import Policy
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.pixels import Preprocessing

@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs, find_scores
-from ckptsel.scores.probe import Part, choose_strength, fit_logistic, fit_paper_probe
+from ckptsel.scores.probe import Part, fit_logistic, fit_paper_probe
+from ckptsel.scores.strength import choose_strength
 from ckptsel.target.splits import plan_validation, stratified_folds
 
 

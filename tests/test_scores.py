@@ -11,7 +11,7 @@ from ckptsel.errors import UsageError
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import ScoreInputs, find_scores, known_scores
 from ckptsel.scores.inputs import N_INNER_FOLDS
-from ckptsel.scores.probe import Strength
+from ckptsel.scores.strength import Strength
 from ckptsel.target.splits import plan_cross_validation, plan_validation, stratified_folds
 
 CASES = json.loads((Path(__file__).parent / "data" / "logme_cases.json").read_text())["cases"]
