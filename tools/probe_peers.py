@@ -120,6 +120,7 @@ def compare(
         record = {
             "view": view,
             "C": held_out.details["C"],
+            "scaling": held_out.details["scaling"],
             "n_features": held_out.details["n_features"],
             "flags": held_out.flags,
             "seconds": round(seconds, 3),

@@ -141,7 +141,7 @@ def fit_side_by_side(
 
 class _Problems:
     """Problems padded to one size: (k, n, r) inputs, and 1 / n as the weight of an image, 0 of
-    padding. Variables are W and b divided by `scale` (k, r + 1, 1), as rows (k, (r + 1) C)."""
+    padding. Variables are W and b divided by `scale` (k, 1, r + 1), as rows (k, C (r + 1))."""
 
     def __init__(
         self, problems: Sequence[tuple[Tensor, Tensor]], n_classes: int, strength: float
@@ -152,61 +152,61 @@ class _Problems:
         like = problems[0][0]
         # The last column is one everywhere: its weights are the intercept.
         self.inputs = like.new_zeros(k, n, r + 1)
-        self.weights = like.new_zeros(k, n)
+        self.weights = like.new_zeros(k, n, 1)
         self.labels = torch.zeros(k, n, 1, dtype=torch.int64, device=like.device)
-        self.penalty = like.new_zeros(k, r + 1, 1)
-        self.scale = like.new_ones(k, r + 1, 1)
+        self.penalty = like.new_zeros(k, 1, r + 1)
+        self.scale = like.new_ones(k, 1, r + 1)
         for i, (inputs, labels) in enumerate(problems):
             m, columns = inputs.shape
             self.inputs[i, :m, :columns] = inputs
             self.inputs[i, :m, r] = 1
             self.weights[i, :m] = 1 / m
             self.labels[i, :m, 0] = labels
-            self.penalty[i, :r] = 1 / (strength * m)
+            self.penalty[i, 0, :r] = 1 / (strength * m)
             # The Hessian of the loss is at most variance / n_classes at equal probabilities: in
             # these variables it is near the identity, whatever the spectrum.
             variance = inputs.var(dim=0, correction=0) / n_classes
-            self.scale[i, :columns, 0] = (variance + 1 / (strength * m)).rsqrt()
-        self.scale[:, r] = float(n_classes) ** 0.5
+            self.scale[i, 0, :columns] = (variance + 1 / (strength * m)).rsqrt()
+        self.scale[:, 0, r] = float(n_classes) ** 0.5
+        self._which: tuple[int, ...] = tuple(range(k))
+        self._kept = (self.inputs, self.weights, self.labels, self.penalty, self.scale)
 
     def objective(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Value of the formula divided by C n (k,), and its gradient (k, P)."""
-        inputs, weights, labels, penalty, scale = (
-            (self.inputs, self.weights, self.labels, self.penalty, self.scale)
-            if len(which) == len(self.inputs)
-            else self._of(which)
-        )
-        parameters = x.view(len(x), -1, self.n_classes) * scale
-        log_p = torch.log_softmax(inputs @ parameters, dim=2)
-        value = -(weights * log_p.gather(2, labels)[:, :, 0]).sum(1)
+        inputs, weights, labels, penalty, scale = self._of(which)
+        parameters = x.view(len(x), self.n_classes, -1) * scale
+        log_p = torch.log_softmax(inputs @ parameters.mT, dim=2)
+        value = -(weights * log_p.gather(2, labels)).sum((1, 2))
         value = value + (penalty * parameters.square()).sum((1, 2)) / 2
-        residual = log_p.exp_().mul_(weights[:, :, None])
-        residual.scatter_add_(2, labels, -weights[:, :, None])
-        gradient = (inputs.mT @ residual + penalty * parameters) * scale
+        residual = log_p.exp_().mul_(weights).scatter_add_(2, labels, -weights)
+        gradient = (residual.mT @ inputs + penalty * parameters) * scale
         return value, gradient.flatten(1)
 
     def _of(self, which: Tensor) -> tuple[Tensor, ...]:
         """The tensors of some problems, kept until others are asked for."""
-        key = tuple(which.tolist())
-        if getattr(self, "_key", None) != key:
+        wanted = tuple(which.tolist())
+        if self._which != wanted:
             tensors = (self.inputs, self.weights, self.labels, self.penalty, self.scale)
-            self._key, self._some = key, tuple(tensor[which] for tensor in tensors)
-        return self._some
+            self._which, self._kept = wanted, tuple(tensor[which] for tensor in tensors)
+        return self._kept
 
     def pack(self, starts: Sequence[LinearProbe] | None) -> Tensor:
-        parameters = self.inputs.new_zeros(*self.scale.shape[:2], self.n_classes)
+        """Probes as points (k, P); None is all zero."""
+        k, _, columns = self.scale.shape
+        parameters = self.scale.new_zeros(k, self.n_classes, columns)
         for i, start in enumerate(starts or []):
-            parameters[i, : len(start.weights)] = start.weights
-            parameters[i, -1] = start.bias
+            parameters[i, :, : len(start.weights)] = start.weights.T
+            parameters[i, :, -1] = start.bias
         return (parameters / self.scale).flatten(1)
 
     def unpack(self, x: Tensor, converged: Tensor) -> list[LinearProbe]:
+        """Points (k, P) as probes; converged: (k,)."""
         values = self.objective(x, torch.arange(len(x), device=x.device))[0]
-        parameters = x.view(len(x), -1, self.n_classes) * self.scale
+        parameters = x.view(len(x), self.n_classes, -1) * self.scale
         return [
             LinearProbe(
-                parameters[i, :r],
-                parameters[i, -1] - parameters[i, -1].mean(),
+                parameters[i, :, :r].T.contiguous(),
+                parameters[i, :, -1] - parameters[i, :, -1].mean(),
                 self.strength,
                 objective=float(values[i]) * self.strength * n,
                 converged=bool(converged[i]),
