@@ -41,7 +41,7 @@ from ckptsel.results.estimate import Measured
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
 from ckptsel.scores.linear_probe import _at_chance
-from ckptsel.scores.probe import Strength
+from ckptsel.scores.strength import Strength
 from ckptsel.settings.policy import Policy
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.pixels import Preprocessing
@@ -177,11 +177,11 @@ def test_the_images_that_choose_the_strength_are_drawn_by_the_seed(monkeypatch) 
     features, labels = noisy_classes()
     chosen_on = []
 
-    def choose(parts, n_classes: int) -> Strength:
-        chosen_on.append(parts[0].held_inputs)
-        return Strength(1.0, bracketed=True)
+    def choose(parts, n_classes: int) -> tuple[str, Strength]:
+        chosen_on.append(parts["plain"][0].held_inputs)
+        return "plain", Strength(1.0, bracketed=True)
 
-    monkeypatch.setattr("ckptsel.scores.inputs.choose_strength", choose)
+    monkeypatch.setattr("ckptsel.scores.inputs.choose", choose)
     for seed in (0, 0, 1):
         ScoreInputs(features, labels, plan_validation(60, 30), seed=seed).held_out("all")
     first, same, other = chosen_on

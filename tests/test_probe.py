@@ -9,7 +9,9 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs, find_scores
-from ckptsel.scores.probe import Part, choose_strength, fit_logistic, fit_paper_probe
+from ckptsel.scores.probe import Part, fit_logistic, fit_paper_probe, fit_side_by_side
+from ckptsel.scores.scalings import PLAIN, WHITENED
+from ckptsel.scores.strength import choose_strength
 from ckptsel.target.splits import plan_validation, stratified_folds
 
 
@@ -50,9 +52,10 @@ def evaluate(features, labels, n_train: int = 160) -> dict[str, float]:
     return {score.name: score.compute(inputs).value for score in find_scores(None)}
 
 
-def test_scores_do_not_change_under_rotation() -> None:
+def test_rotation_changes_no_score_where_columns_are_not_standardised(monkeypatch) -> None:
     features, labels = make_features()
     rotation, _ = np.linalg.qr(np.random.default_rng(3).standard_normal((20, 20)))
+    monkeypatch.setattr("ckptsel.scores.inputs.SCALINGS", (PLAIN, WHITENED))
     assert evaluate(features @ rotation, labels) == pytest.approx(
         evaluate(features, labels), rel=1e-4
     )
@@ -82,18 +85,55 @@ def test_a_warm_start_ends_at_the_same_minimum() -> None:
     assert warm.objective == pytest.approx(cold.objective, rel=1e-8)
 
 
+@pytest.mark.parametrize("strength", [1e-4, 1.0, 1e3])
+def test_fits_side_by_side_are_those_of_each_alone(strength: float) -> None:
+    """Of different sizes, so that there is padding, and of different difficulty."""
+    problems = []
+    for n, d, signal in ((60, 5, 3.0), (47, 12, 0.0), (33, 9, 0.5)):
+        features, labels = make_features(n, d, 3, signal=signal)
+        problems.append((torch.from_numpy(centred(features)), torch.from_numpy(labels)))
+    together = fit_side_by_side(problems, 3, strength, None, 1e-8, 3000)
+    for problem, probe in zip(problems, together, strict=True):
+        alone = fit_logistic(*problem, 3, strength, tolerance=1e-8)
+        assert probe.converged and alone.converged
+        assert probe.objective == pytest.approx(alone.objective, rel=1e-6)
+        assert torch.allclose(probe.weights, alone.weights, rtol=1e-2, atol=1e-3)
+
+
+def test_problems_too_large_to_be_fitted_together_are_fitted_one_by_one(monkeypatch) -> None:
+    features, labels = make_features(60, 5, 3)
+    problem = torch.from_numpy(centred(features)), torch.from_numpy(labels)
+    together = fit_side_by_side([problem] * 3, 3, 1.0, None, 1e-6, 300)
+    monkeypatch.setattr("ckptsel.scores.probe.TOGETHER", 1)
+    apart = fit_side_by_side([problem] * 3, 3, 1.0, together, 1e-6, 300)
+    for one, other in zip(together, apart, strict=True):
+        assert torch.allclose(one.weights, other.weights, atol=1e-4)
+
+
 def split(inputs, targets, folds) -> list[Part]:
     return [Part(inputs[f], targets[f], inputs[h], targets[h]) for f, h in folds]
 
 
 def held_out_likelihood(inputs, targets, n_classes, folds, strength) -> float:
-    """Mean held-out log-likelihood, nats, of fits that share nothing with the search."""
-    values = []
-    for fitted, held in folds:
-        probe = fit_logistic(inputs[fitted], targets[fitted], n_classes, strength)
-        log_p = probe.log_probabilities(inputs[held])
-        values.append(log_p.gather(1, targets[held, None]).numpy())
-    return float(np.concatenate(values).mean())
+    """Mean held-out log-likelihood at the best of many temperatures, nats, of fits that share
+    nothing with the search."""
+    fits = [
+        (fit_logistic(inputs[fitted], targets[fitted], n_classes, strength), held)
+        for fitted, held in folds
+    ]
+    return max(
+        float(
+            torch.cat(
+                [
+                    probe.log_probabilities(inputs[held], temperature).gather(
+                        1, targets[held, None]
+                    )
+                    for probe, held in fits
+                ]
+            ).mean()
+        )
+        for temperature in np.logspace(0, 2, 101)
+    )
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.4, 3.0])

@@ -11,7 +11,8 @@ from ckptsel.errors import UsageError
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import ScoreInputs, find_scores, known_scores
 from ckptsel.scores.inputs import N_INNER_FOLDS
-from ckptsel.scores.probe import Strength
+from ckptsel.scores.scalings import SCALINGS
+from ckptsel.scores.strength import Strength
 from ckptsel.target.splits import plan_cross_validation, plan_validation, stratified_folds
 
 CASES = json.loads((Path(__file__).parent / "data" / "logme_cases.json").read_text())["cases"]
@@ -136,7 +137,7 @@ def test_loglik_and_accuracy_come_from_the_same_fits(separable) -> None:
     ],
 )
 def test_a_strength_that_was_not_bracketed_is_flagged(separable, monkeypatch, strength, flags):
-    monkeypatch.setattr("ckptsel.scores.inputs.choose_strength", lambda *_: strength)
+    monkeypatch.setattr("ckptsel.scores.inputs.choose", lambda *_: ("plain", strength))
     inputs = ScoreInputs(*separable, plan_validation(60, 30))
     assert known_scores()["linear_probe"].compute(inputs).flags == flags
 
@@ -211,10 +212,16 @@ def test_a_components_strength_is_chosen_in_bases_that_never_saw_what_they_hold_
     spoilt[held] = 1e3 * random.standard_normal((len(held), 10))
     spoilt = ScoreInputs(spoilt, labels, plan)
     for view in ("main", "residual"):
-        before, after = (inputs._inner_parts(0, fitted, view)[0] for inputs in (honest, spoilt))
-        assert len(before.fit_inputs) == len(inner)
-        assert torch.equal(before.fit_inputs, after.fit_inputs)
-        assert not torch.equal(before.held_inputs, after.held_inputs)
+        before, after = (
+            inputs._inner_parts(0, fitted, view, inputs._whole(0, fitted, plan.folds[0][1], view))
+            for inputs in (honest, spoilt)
+        )
+        assert set(before) == set(after) == set(SCALINGS)
+        for scaling in SCALINGS:
+            one, other = before[scaling][0], after[scaling][0]
+            assert len(one.fit_inputs) == len(inner)
+            assert torch.equal(one.fit_inputs, other.fit_inputs)
+            assert not torch.equal(one.held_inputs, other.held_inputs)
 
 
 def test_held_out_images_change_nothing_that_is_fitted() -> None:

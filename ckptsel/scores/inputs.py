@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ckptsel.common.devices import few_threads
-from ckptsel.scores.probe import Part, Strength, choose_strength, fit_logistic, fit_paper_probe
+from ckptsel.scores.probe import Part, fit_logistic, fit_paper_probe
+from ckptsel.scores.scalings import PLAIN, SCALINGS, STANDARDISED, rounding_of, standardise, whiten
 from ckptsel.scores.spectrum import Spectrum, compute_spectrum
+from ckptsel.scores.strength import Strength, choose
 from ckptsel.target.splits import Evaluation, stratified_folds
 
 VIEWS = ("all", "main", "residual")
@@ -106,40 +108,55 @@ class ScoreInputs:
         n_repeats, n_eval = plan.n_repeats, len(plan.evaluated)
         predictions = np.zeros((n_repeats, n_eval), dtype=np.int64)
         log_likelihoods = np.zeros((n_repeats, n_eval))
-        strengths: list[Strength] = []
+        chosen: list[tuple[str, Strength]] = []
         n_unconverged = 0
         for i, (fitted, held) in enumerate(plan.folds):
             repeat = i * n_repeats // len(plan.folds)
             columns = np.searchsorted(plan.evaluated, held)
-            log_p, strength, converged = self._probe_fold(i, fitted, held, view)
+            log_p, choice, converged = self._probe_fold(i, fitted, held, view)
             predictions[repeat, columns] = log_p.argmax(1).cpu().numpy()
             truth = self.labels[torch.from_numpy(held)]
             log_likelihoods[repeat, columns] = log_p.gather(1, truth[:, None])[:, 0].cpu().numpy()
-            strengths += [strength] if strength is not None else []
+            chosen += [choice] if choice is not None else []
             n_unconverged += not converged
-        flags = _flags(strengths, n_unconverged, len(plan.folds))
+        flags = _flags([strength for _, strength in chosen], n_unconverged, len(plan.folds))
         details: dict[str, Any] = {"n_features": self._n_features(view)}
         if self.probe == "logistic":
-            details["C"] = sorted({strength.value for strength in strengths})
+            details["C"] = sorted({strength.value for _, strength in chosen})
+            details["scaling"] = sorted({scaling for scaling, _ in chosen})
         return HeldOut(predictions, log_likelihoods, flags, details)
 
     def _probe_fold(
         self, fold: int, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
-    ) -> tuple[Tensor, Strength | None, bool]:
-        """(log probabilities of the held-out images, strength, whether the fit converged)."""
+    ) -> tuple[Tensor, tuple[str, Strength] | None, bool]:
+        """(log probabilities of the held-out images, scaling and strength, whether it converged)."""
         fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
         labels = self.labels[fit_rows]
         if self.probe == "paper":
             inputs = self._component(fold, view).float()
             paper = fit_paper_probe(inputs[fit_rows], labels, self.n_classes, self.seed)
             return paper.log_probabilities(inputs[held_rows].double()), None, True
-        part = self._part(fold, fitted, held, view)
-        strength = choose_strength(self._inner_parts(fold, fitted, view), self.n_classes)
+        whole = self._whole(fold, fitted, held, view)
+        scaling, strength = choose(self._inner_parts(fold, fitted, view, whole), self.n_classes)
+        n, n_all = len(fitted), len(fitted) + len(held)
+        part = whole[scaling].split(np.arange(n), np.arange(n, n_all))
         probe = fit_logistic(part.fit_inputs, labels, self.n_classes, strength.value)
-        return probe.log_probabilities(part.held_inputs), strength, probe.converged
+        log_p = probe.log_probabilities(part.held_inputs, strength.temperature)
+        return log_p, (scaling, strength), probe.converged
 
-    def _inner_parts(self, fold: int, fitted: NDArray[np.int64], view: str) -> list[Part]:
-        """The parts of a fold's fitting part that choose the strength.
+    def _whole(
+        self, fold: int, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
+    ) -> dict[str, "_Coordinates"]:
+        """A view of a fold's images, fitting part first, in each scaling of its fitting part."""
+        rows = np.concatenate([fitted, held])
+        return self._scaled(
+            (fold, -1), self._fold_spectrum(fold), rows, np.arange(len(fitted)), view
+        )
+
+    def _inner_parts(
+        self, fold: int, fitted: NDArray[np.int64], view: str, whole: dict[str, "_Coordinates"]
+    ) -> dict[str, list[Part]]:
+        """The parts of a fold's fitting part that choose scaling and strength, by scaling.
 
         A component is that of each inner fitting part: in a basis that the inner held-out images
         had a share in, their residuals would be smaller than those of new images, and most of the
@@ -148,15 +165,14 @@ class ScoreInputs:
         labels = self.labels[torch.from_numpy(fitted)].cpu().numpy()
         folds = stratified_folds(labels, N_INNER_FOLDS, (self.seed, fold, 1))
         if view == "all":
-            spectrum = self._fold_spectrum(fold)
-            whole = self._projected((fold, -1), spectrum, fitted)
-            return [self._view(spectrum, whole, fitted, *pair, view) for pair in folds]
-        parts = []
+            return {name: [one.split(*pair) for pair in folds] for name, one in whole.items()}
+        parts: dict[str, list[Part]] = {}
         for i, pair in enumerate(folds):
             spectrum = self._inner_spectrum(fold, i, fitted[pair[0]])
-            whole = self._projected((fold, i), spectrum, fitted)
-            parts.append(self._view(spectrum, whole, fitted, *pair, view))
-        return parts
+            scaled = self._scaled((fold, i), spectrum, fitted, pair[0], view)
+            for name, one in scaled.items():
+                parts.setdefault(name, []).append(one.split(*pair))
+        return {name: some for name, some in parts.items() if len(some) == len(folds)}
 
     def _inner_spectrum(self, fold: int, inner: int, rows: NDArray[np.int64]) -> Spectrum:
         key = (fold, inner)
@@ -164,21 +180,6 @@ class ScoreInputs:
             features = self.features[torch.from_numpy(rows)]
             self._inner_spectra[key] = compute_spectrum(features, self.energy)
         return self._inner_spectra[key]
-
-    def _part(
-        self, fold: int, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
-    ) -> Part:
-        """A fold's own part: fitted on its fitting part, read on its held-out images."""
-        spectrum, rows = self._fold_spectrum(fold), np.concatenate([fitted, held])
-        whole = torch.cat(
-            [
-                self._projected((fold, -1), spectrum, fitted),
-                self._projected((fold, -2), spectrum, held),
-            ]
-        )
-        places = np.arange(len(rows))
-        first, second = places[: len(fitted)], places[len(fitted) :]
-        return self._view(spectrum, whole, rows, first, second, view)
 
     def _projected(
         self, key: tuple[int, int], spectrum: Spectrum, rows: NDArray[np.int64]
@@ -193,44 +194,75 @@ class ScoreInputs:
             self._projections[key] = found
         return found
 
-    def _view(
+    def _scaled(
         self,
+        key: tuple[int, int],
         spectrum: Spectrum,
-        coordinates: Tensor,
         rows: NDArray[np.int64],
         fitted: NDArray[np.int64],
-        held: NDArray[np.int64],
         view: str,
-    ) -> Part:
-        """One view of coordinates (of the images `rows`), fitted and held as places in them: centred
-        by the mean of the fitting part and divided by one scalar, the root mean square of the
-        centred (n, D) matrix of the view there."""
+    ) -> dict[str, "_Coordinates"]:
+        """A view of the images `rows` in each scaling, made with those at the places `fitted`."""
         first, last = _view_columns(view, spectrum)
-        fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
         labels = self.labels[torch.from_numpy(rows)]
-        inputs = coordinates[fit_rows, first:last]
-        mean = inputs.mean(0)
-        inputs = inputs - mean
-        scale = (inputs.square().sum() / (len(fitted) * spectrum.shape[1])).sqrt().clamp(min=1e-30)
-        return Part(
-            inputs / scale,
-            labels[fit_rows],
-            (coordinates[held_rows, first:last] - mean) / scale,
-            labels[held_rows],
-        )
+        plain = self._projected(key, spectrum, rows)[:, first:last]
+        found = {PLAIN: _Coordinates(plain, labels, spectrum.shape[1])}
+        if last - first < 2:  # all scalings of one direction are the same
+            return found
+        features, places = self.features[torch.from_numpy(rows)], torch.from_numpy(fitted)
+        rounding = rounding_of(features[places])
+        for scaling in SCALINGS[1:]:
+            if scaling == STANDARDISED:
+                matrix = _component_of(spectrum, features, view)
+                scaled = standardise(matrix[places], matrix, rounding)
+            else:
+                basis = spectrum.right_vectors[:, first:last]
+                scaled = whiten(plain[places], plain, basis, rounding)
+            if scaled.shape[1]:
+                found[scaling] = _Coordinates(scaled, labels, scaled.shape[1])
+        return found
 
     def _component(self, fold: int, view: str) -> Tensor:
         """A view as the full matrix (N, D), as the paper's probe takes it."""
-        if view == "all":
-            return self.features
-        spectrum = self._fold_spectrum(fold)
-        if view == "main":
-            return spectrum.main_component(self.features)
-        return spectrum.residual_component(self.features)
+        return _component_of(self._fold_spectrum(fold), self.features, view)
 
     def _n_features(self, view: str) -> int:
         first, last = _view_columns(view, self._fold_spectrum(0))
         return last - first
+
+
+@dataclass(frozen=True)
+class _Coordinates:
+    """A view (n, r) of images with their labels (n,); n_columns of the matrix that it stands for."""
+
+    values: Tensor
+    labels: Tensor
+    n_columns: int
+
+    def split(self, fitted: NDArray[np.int64], held: NDArray[np.int64]) -> Part:
+        """Images at the places `fitted` and `held`, centred by the mean of the fitted ones and
+        divided by one number, the root mean square of their centred (n, n_columns) matrix."""
+        fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
+        inputs = self.values[fit_rows]
+        mean = inputs.mean(0)
+        inputs = inputs - mean
+        mean_square = inputs.square().sum() / (len(fitted) * self.n_columns)
+        scale = mean_square.sqrt().clamp(min=1e-30)
+        return Part(
+            inputs / scale,
+            self.labels[fit_rows],
+            (self.values[held_rows] - mean) / scale,
+            self.labels[held_rows],
+        )
+
+
+def _component_of(spectrum: Spectrum, features: Tensor, view: str) -> Tensor:
+    """A view of features (n, D) as a matrix of that shape."""
+    if view == "all":
+        return features
+    if view == "main":
+        return spectrum.main_component(features)
+    return spectrum.residual_component(features)
 
 
 def _view_columns(view: str, spectrum: Spectrum) -> tuple[int, int]:

@@ -4,11 +4,9 @@ Converged probe (the default): L2-regularised multinomial logistic regression,
 
     minimise over W, b:   1/2 |W|^2 + C sum_i -log softmax(W^T z_i + b)[y_i]
 
-scikit-learn's objective and its `C`, the intercept b not penalised. z are the features' coordinates
-in the basis of their spectrum, centred by the mean of the fitting part and then divided by one
-number, their root mean square: since the penalty does not change under rotation, this is the probe
-of the features themselves, and a shift or a scale of the features changes nothing. The columns are
-nearly uncorrelated, so a diagonal change of variables makes L-BFGS converge in a few dozen steps.
+scikit-learn's objective and its `C`, the intercept b not penalised. `ckptsel.scores.strength` chooses
+C, `ckptsel.scores.scalings` has what z may be. The columns of z are nearly uncorrelated, so a diagonal
+change of variables makes L-BFGS converge in a few dozen steps.
 
 Paper's probe (Deng et al., arXiv 2203.04668, Table 1): a linear layer with Gaussian initial weights,
 Adam, learning rate 0.01, batches of 128, 50 epochs. It is not run to convergence.
@@ -21,34 +19,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import Tensor
 
+from ckptsel.scores.lbfgs import minimise
 from ckptsel.training.heads import gaussian_head
 from ckptsel.training.loop import TensorBatches, Training, epoch_generator
-
-COARSE = tuple(range(-6, 7, 2))
-"""Exponents of C that are always tried. On features scaled to root mean square 1 the best C is near
-1; it lies far from it where few directions hold the signal and others the spread."""
-
-DEFAULT_STRENGTH = 1.0
-"""C where no class has two images, so that none can be held out to choose it."""
-
-WIDEST = 12
-"""The search goes out to 1e-12 and 1e12 where the peak lies beyond the coarse grid."""
-
-FINE_STEPS = (1.0, 0.5)
-"""Then a decade, then half a decade, to both sides of the best."""
-
-SAME = 1e-6
-"""Mean log-likelihoods, in nats, that are called equal: of equals the most regularised counts."""
 
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-7
 """Largest gradient entry, in the scaled variables, at which a fit has converged."""
 
-SELECTION_ITERATIONS = 200
-SELECTION_TOLERANCE = 1e-3
-"""The same for the fits that only choose C: the log-likelihood is settled to three digits."""
+TOGETHER = 2**20
+"""Values of inputs and logits of the problems that are fitted side by side."""
 
 PAPER_EPOCHS = 50
 PAPER_BATCH = 128
@@ -75,14 +57,6 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Strength:
-    """A chosen C. bracketed: weaker and stronger regularisation were both seen to be worse."""
-
-    value: float
-    bracketed: bool
-
-
-@dataclass(frozen=True)
 class LinearProbe:
     """Weights (r, C), bias (C,), float64, and how the fit ended.
 
@@ -95,9 +69,13 @@ class LinearProbe:
     objective: float
     converged: bool
 
-    def log_probabilities(self, inputs: Tensor) -> Tensor:
-        """log softmax of the logits of inputs (N, r): (N, C), nats."""
-        return torch.log_softmax(inputs @ self.weights + self.bias, dim=1)
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Of inputs (N, r): (N, C)."""
+        return inputs @ self.weights + self.bias
+
+    def log_probabilities(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
+        """log softmax of the logits of inputs (N, r) divided by a temperature: (N, C), nats."""
+        return torch.log_softmax(self.logits(inputs) / temperature, dim=1)
 
 
 def fit_logistic(
@@ -114,39 +92,17 @@ def fit_logistic(
     start: a fit at another strength to begin from; the minimum is the same from anywhere.
     """
     max_iterations = max_iterations or MAX_ITERATIONS
-    n, r = inputs.shape
-    penalty = 1 / (strength * n)
-    variance = inputs.var(dim=0, correction=0)
-    # The Hessian of the loss is at most variance / n_classes at equal probabilities: in these
-    # variables it is near the identity, whatever the spectrum.
-    scale = (variance / n_classes + penalty).rsqrt()[:, None]
-    bias_scale = float(n_classes) ** 0.5
-    targets = nn.functional.one_hot(labels, n_classes).to(inputs)
-
-    def unpack(vector: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        parameters = torch.from_numpy(vector).to(inputs.device).view(r + 1, n_classes)
-        return parameters[:r] * scale, parameters[r] * bias_scale
+    problem = _Problems([(inputs, labels)], n_classes, strength)
+    alone = torch.zeros(1, dtype=torch.int64)
 
     def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights, bias = unpack(vector)
-        log_p = torch.log_softmax(inputs @ weights + bias, dim=1)
-        residual = (log_p.exp() - targets) / n
-        value = -(log_p * targets).sum() / n + penalty / 2 * weights.square().sum()
-        gradient = torch.cat(
-            [
-                (inputs.T @ residual + penalty * weights) * scale,
-                residual.sum(0, keepdim=True) * bias_scale,
-            ]
-        )
-        return float(value), gradient.cpu().numpy().ravel()
+        x = torch.from_numpy(vector)[None].to(inputs.device)
+        value, gradient = problem.objective(x, alone)
+        return float(value), gradient[0].cpu().numpy()
 
-    first = np.zeros((r + 1) * n_classes)
-    if start is not None:
-        parameters = torch.cat([start.weights / scale, start.bias[None] / bias_scale])
-        first = parameters.cpu().numpy().ravel()
     result = minimize(
         objective,
-        first,
+        problem.pack(None if start is None else [start])[0].cpu().numpy(),
         jac=True,
         method="L-BFGS-B",
         options={
@@ -157,79 +113,106 @@ def fit_logistic(
             "ftol": 0.0,
         },
     )
-    weights, bias = unpack(result.x)
-    return LinearProbe(
-        weights,
-        bias - bias.mean(),
-        strength,
-        objective=float(result.fun) * strength * n,
-        converged=bool(np.abs(result.jac).max() <= 10 * tolerance),
-    )
+    largest = torch.tensor([np.abs(result.jac).max()])
+    found = torch.from_numpy(result.x)[None].to(inputs.device)
+    return problem.unpack(found, largest <= 10 * tolerance)[0]
 
 
-def choose_strength(parts: Sequence[Part], n_classes: int) -> Strength:
-    """The C with the highest mean held-out log-likelihood over `parts`, to half a decade.
-
-    A coarse grid is tried as a whole, since the likelihood may be flat or fall before it rises: it
-    is flat where the penalty leaves nothing, and falls where directions without signal have the
-    largest spread. Then it is widened until the best lies inside, and refined around the best.
-    """
-    likelihood = _HeldOutLikelihood(parts, n_classes)
-    if likelihood.n_held == 0:
-        return Strength(DEFAULT_STRENGTH, bracketed=False)
-    exponents = [float(exponent) for exponent in COARSE]
-    while True:
-        best = likelihood.best(exponents)
-        step = COARSE[1] - COARSE[0]
-        if best == max(exponents) < WIDEST:
-            exponents.append(best + step)
-        elif best == min(exponents) > -WIDEST:
-            exponents.append(best - step)
-        else:
-            break
-    if abs(best) >= WIDEST:
-        return Strength(10.0**best, bracketed=False)
-    for fine in FINE_STEPS:
-        best = likelihood.best([best - fine, best, best + fine])
-    return Strength(10.0**best, bracketed=True)
+def fit_side_by_side(
+    problems: Sequence[tuple[Tensor, Tensor]],
+    n_classes: int,
+    strength: float,
+    starts: Sequence[LinearProbe] | None,
+    tolerance: float,
+    max_iterations: int,
+) -> list[LinearProbe]:
+    """`fit_logistic` for several (inputs, labels); small ones are computed together."""
+    largest = max(len(inputs) * (inputs.shape[1] + n_classes) for inputs, _ in problems)
+    n_together = max(1, TOGETHER // max(largest, 1))
+    probes: list[LinearProbe] = []
+    for first in range(0, len(problems), n_together):
+        some = slice(first, first + n_together)
+        batch = _Problems(problems[some], n_classes, strength)
+        start = batch.pack(None if starts is None else starts[some])
+        found, gradient = minimise(batch.objective, start, tolerance, max_iterations)
+        probes += batch.unpack(found, gradient <= 10 * tolerance)
+    return probes
 
 
-class _HeldOutLikelihood:
-    """Mean held-out log-likelihood, nats, as a function of the exponent of C; each is fitted once."""
+class _Problems:
+    """Problems padded to one size: (k, n, r) inputs, and 1 / n as the weight of an image, 0 of
+    padding. Variables are W and b divided by `scale` (k, 1, r + 1), as rows (k, C (r + 1))."""
 
-    def __init__(self, parts: Sequence[Part], n_classes: int) -> None:
-        # A class that no image is fitted on is as unlikely at any strength: it tells nothing.
-        self.parts = [part.of_fitted_classes() for part in parts]
-        self.n_classes = n_classes
-        self.n_held = sum(len(part.held_labels) for part in self.parts)
-        self.probes: list[dict[float, LinearProbe]] = [{} for _ in self.parts]
-        self.values: dict[float, float] = {}
+    def __init__(
+        self, problems: Sequence[tuple[Tensor, Tensor]], n_classes: int, strength: float
+    ) -> None:
+        self.sizes = [tuple(inputs.shape) for inputs, _ in problems]
+        self.n_classes, self.strength = n_classes, strength
+        k, n, r = len(problems), max(s[0] for s in self.sizes), max(s[1] for s in self.sizes)
+        like = problems[0][0]
+        # The last column is one everywhere: its weights are the intercept.
+        self.inputs = like.new_zeros(k, n, r + 1)
+        self.weights = like.new_zeros(k, n, 1)
+        self.labels = torch.zeros(k, n, 1, dtype=torch.int64, device=like.device)
+        self.penalty = like.new_zeros(k, 1, r + 1)
+        self.scale = like.new_ones(k, 1, r + 1)
+        for i, (inputs, labels) in enumerate(problems):
+            m, columns = inputs.shape
+            self.inputs[i, :m, :columns] = inputs
+            self.inputs[i, :m, r] = 1
+            self.weights[i, :m] = 1 / m
+            self.labels[i, :m, 0] = labels
+            self.penalty[i, 0, :r] = 1 / (strength * m)
+            # The Hessian of the loss is at most variance / n_classes at equal probabilities: in
+            # these variables it is near the identity, whatever the spectrum.
+            variance = inputs.var(dim=0, correction=0) / n_classes
+            self.scale[i, 0, :columns] = (variance + 1 / (strength * m)).rsqrt()
+        self.scale[:, 0, r] = float(n_classes) ** 0.5
+        self._which: tuple[int, ...] = tuple(range(k))
+        self._kept = (self.inputs, self.weights, self.labels, self.penalty, self.scale)
 
-    def best(self, exponents: Sequence[float]) -> float:
-        """The exponent of the highest value; of equals the most regularised."""
-        values = {exponent: self(exponent) for exponent in sorted(exponents)}
-        highest = max(values.values())
-        return next(exponent for exponent, value in values.items() if value >= highest - SAME)
+    def objective(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Value of the formula divided by C n (k,), and its gradient (k, P)."""
+        inputs, weights, labels, penalty, scale = self._of(which)
+        parameters = x.view(len(x), self.n_classes, -1) * scale
+        log_p = torch.log_softmax(inputs @ parameters.mT, dim=2)
+        value = -(weights * log_p.gather(2, labels)).sum((1, 2))
+        value = value + (penalty * parameters.square()).sum((1, 2)) / 2
+        residual = log_p.exp_().mul_(weights).scatter_add_(2, labels, -weights)
+        gradient = (residual.mT @ inputs + penalty * parameters) * scale
+        return value, gradient.flatten(1)
 
-    def __call__(self, exponent: float) -> float:
-        if exponent not in self.values:
-            total = 0.0
-            for part, probes in zip(self.parts, self.probes, strict=True):
-                # From the nearest fit, of two the stronger: its weights are smaller.
-                start = min(probes, key=lambda e: (abs(e - exponent), e), default=None)
-                probes[exponent] = fit_logistic(
-                    part.fit_inputs,
-                    part.fit_labels,
-                    self.n_classes,
-                    10.0**exponent,
-                    None if start is None else probes[start],
-                    SELECTION_TOLERANCE,
-                    SELECTION_ITERATIONS,
-                )
-                log_p = probes[exponent].log_probabilities(part.held_inputs)
-                total += float(log_p.gather(1, part.held_labels[:, None]).sum())
-            self.values[exponent] = total / self.n_held
-        return self.values[exponent]
+    def _of(self, which: Tensor) -> tuple[Tensor, ...]:
+        """The tensors of some problems, kept until others are asked for."""
+        wanted = tuple(which.tolist())
+        if self._which != wanted:
+            tensors = (self.inputs, self.weights, self.labels, self.penalty, self.scale)
+            self._which, self._kept = wanted, tuple(tensor[which] for tensor in tensors)
+        return self._kept
+
+    def pack(self, starts: Sequence[LinearProbe] | None) -> Tensor:
+        """Probes as points (k, P); None is all zero."""
+        k, _, columns = self.scale.shape
+        parameters = self.scale.new_zeros(k, self.n_classes, columns)
+        for i, start in enumerate(starts or []):
+            parameters[i, :, : len(start.weights)] = start.weights.T
+            parameters[i, :, -1] = start.bias
+        return (parameters / self.scale).flatten(1)
+
+    def unpack(self, x: Tensor, converged: Tensor) -> list[LinearProbe]:
+        """Points (k, P) as probes; converged: (k,)."""
+        values = self.objective(x, torch.arange(len(x), device=x.device))[0]
+        parameters = x.view(len(x), self.n_classes, -1) * self.scale
+        return [
+            LinearProbe(
+                parameters[i, :, :r].T.contiguous(),
+                parameters[i, :, -1] - parameters[i, :, -1].mean(),
+                self.strength,
+                objective=float(values[i]) * self.strength * n,
+                converged=bool(converged[i]),
+            )
+            for i, (n, r) in enumerate(self.sizes)
+        ]
 
 
 def fit_paper_probe(inputs: Tensor, labels: Tensor, n_classes: int, seed: int) -> LinearProbe:
