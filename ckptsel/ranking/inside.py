@@ -8,12 +8,8 @@ from numpy.typing import NDArray
 
 from ckptsel.common.devices import few_threads
 from ckptsel.scores.linear_probe import is_at_chance
-from ckptsel.scores.probe import (
-    DEFAULT_STRENGTH,
-    SELECTION_ITERATIONS,
-    SELECTION_TOLERANCE,
-    fit_logistic,
-)
+from ckptsel.scores.probe import fit_logistic
+from ckptsel.scores.strength import DEFAULT_STRENGTH, ITERATIONS, TOLERANCE
 from ckptsel.target.splits import N_FOLDS, stratified_folds, stratified_sample
 from ckptsel.target.target import Target
 
@@ -87,8 +83,8 @@ def _cross_validated(
                 classes[fitted],
                 int(labels.max()) + 1,
                 DEFAULT_STRENGTH,
-                tolerance=SELECTION_TOLERANCE,
-                max_iterations=SELECTION_ITERATIONS,
+                tolerance=TOLERANCE,
+                max_iterations=ITERATIONS,
             )
             named = probe.log_probabilities((inputs[held] - mean) / scale).argmax(1)
             correct[held] = (named == classes[held]).numpy()
