@@ -196,7 +196,9 @@ def simulate(log: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     log.parent.mkdir(parents=True, exist_ok=True)
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     rows = {json.loads(line)["name"]: json.loads(line) for line in lines}
-    for i, cell in enumerate(cells, start=1):
+    # In a mixed order: what is there when it is stopped is a sample of the whole grid.
+    mixed = np.random.default_rng(0).permutation(len(cells))
+    for i, cell in enumerate((cells[place] for place in mixed), start=1):
         if cell.name not in rows:
             rows[cell.name] = {"name": cell.name, **run_cell(cell)}
             with log.open("a", encoding="utf-8") as file:
