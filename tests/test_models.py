@@ -1,11 +1,13 @@
 """Strict loading, prefixes, and which activations are the features."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from ckptsel.errors import CheckpointError, FeatureError, ModelError
@@ -133,6 +135,60 @@ def test_mean_and_std_need_one_number_or_one_a_channel() -> None:
         build_image_encoder(TINY_MODEL, std=(0.5, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "crop_pct", "interpolation"),
+    [
+        (TINY_MODEL, {}, 1.0, "bilinear"),
+        ("resnet18", {}, 0.95, "bicubic"),
+        ("resnet18", {"crop_pct": 1.0, "interpolation": "box"}, 1.0, "box"),
+        ("my_nets:make_net", {}, 1.0, "bicubic"),
+        ("my_nets:make_net", {"crop_pct": 0.5}, 0.5, "bicubic"),
+        ("my_nets:make_timm", {}, 0.95, "bicubic"),
+    ],
+)
+def test_the_crop_is_the_models_own_or_as_asked(
+    plain_module: str, name: str, options: dict, crop_pct: float, interpolation: str
+) -> None:
+    """A module without a configuration is not cropped; one that has timm's is as timm does."""
+    found = build_image_encoder(name, image_size=32, typed=True, **options).preprocessing
+    assert (found.crop_pct, found.interpolation) == (crop_pct, interpolation)
+
+
+def test_a_crop_is_recorded_and_confirmed_with(
+    run, trajectory: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    asked = ("--crop-pct", 0.5, "--interpolation", "nearest")
+    options = ("-d", images, "-q", "--scores", "linear_probe")
+    _, plain, _ = run("rank", trajectory, *options)
+    code, text, _ = run("rank", trajectory, *options, *asked, "-o", out)
+    assert code == 0 and text != plain
+    recorded = json.loads((out / "ranking.json").read_text())
+    used = recorded["model"]["preprocessing"]
+    assert (used["crop_pct"], used["interpolation"]) == (0.5, "nearest")
+    assert run("pick", out, "--to", tmp_path / "best.safetensors")[0] == 0
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        assert "--crop-pct 0.5 --interpolation nearest" in file.metadata()["command"]
+    # Any other preprocessing would need the images once more.
+    monkeypatch.setattr("ckptsel.ranking.workspace.prepare_all", None)
+    confirm = ("confirm", out, "--steps", 5, "--seeds", 1, "--lr", "0.1", "-q")
+    assert run(*confirm)[0] == 0
+
+
+def test_an_older_ranking_is_confirmed_with_the_crop_that_it_had(
+    run, trajectory: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    options = ("-d", images, "-q", "--scores", "linear_probe", "--crop-pct", 0.5)
+    run("rank", trajectory, *options, "--duplicates", "keep", "-o", out)
+    ranking = json.loads((out / "ranking.json").read_text())
+    for name in ("crop_pct", "interpolation", "duplicates"):
+        del ranking["settings"][name]
+    (out / "ranking.json").write_text(json.dumps(ranking))
+    monkeypatch.setattr("ckptsel.ranking.workspace.prepare_all", None)
+    assert run("confirm", out, "--steps", 5, "--seeds", 1, "--lr", "0.1", "-q")[0] == 0
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
 def test_features_equal_the_input_of_the_classifier(name: str) -> None:
     whole = timm.create_model(name, num_classes=5).eval()
@@ -177,6 +233,11 @@ class Net(nn.Module):
 
 make_net = Net
 number = int
+
+def make_timm():
+    import timm
+
+    return timm.create_model("resnet18")
 """
 
 

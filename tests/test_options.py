@@ -9,6 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from timm.data.transforms import str_to_pil_interp
 
 import ckptsel
 from ckptsel.cli.arguments import help_text
@@ -34,6 +35,7 @@ else:
     import tomli as tomllib
 
 SEED = "it must be a whole number from 0 to 4294967295"
+CROP = "it must be a fraction above 0, at most 1 (0.875)"
 INSIDE = "it must be a number between 0 and 1, both excluded"
 DEVICE = "it must be cpu, cuda, cuda:N (such as cuda:1) or mps"
 FRACTION = "it is a fraction between 0 and 1 (0.85 for 85 %)"
@@ -73,6 +75,14 @@ ON_THE_COMMAND_LINE = [
     ("rank --energy 1", f"--energy is 1; {INSIDE}."),
     ("rank --holdout inf", f"--holdout is inf (not a finite number); {INSIDE}."),
     ("rank --holdout 0", f"--holdout is 0; {INSIDE}."),
+    ("rank --crop-pct 1.01", f"--crop-pct is 1.01; {CROP}."),
+    ("rank --crop-pct 0", f"--crop-pct is 0; {CROP}."),
+    ("rank --crop-pct nan", f"--crop-pct is nan (not a finite number); {CROP}."),
+    (
+        "rank --interpolation bicubik",
+        "--interpolation is 'bicubik'; it must be one of nearest, bilinear, bicubic, box, hamming, "
+        "lanczos. Did you mean bicubic?",
+    ),
     ("rank --n-resamples 99", "--n-resamples is 99; it must be a whole number, at least 100."),
     ("rank --batch-size 0", f"--batch-size is 0; {AT_LEAST_ONE}."),
     ("rank --max-train-samples 0", f"--max-train-samples is 0; {AT_LEAST_ONE}."),
@@ -343,6 +353,8 @@ def test_choices_are_those_of_the_modules_that_take_them() -> None:
     assert rank["format"].schema["enum"] == list(tables.TEXT_FORMATS)
     assert rank["goal"].schema["enum"] == list(GOALS)
     assert rank["precision"].schema["enum"] == list(PRECISIONS)
+    for name in rank["interpolation"].schema["enum"]:
+        assert str_to_pil_interp(name)
 
 
 def test_defaults_fit_their_own_fields() -> None:
@@ -385,6 +397,8 @@ model = "resnet18"
 weights = "ema"
 pool = "avg"
 image-size = 64
+crop-pct = 1
+interpolation = "lanczos"
 mean = [0.5, 0.5, 0.5]
 std = [0.25, 0.25, 1]
 data-root = "data"

@@ -209,7 +209,8 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
 def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) -> Workspace:
     """The workspace of the ranking. Raises DataError where the images are no longer the same."""
     # What an older ranking did, whose settings have no word of it.
-    recorded = {"duplicates": "keep", **ranking.settings}
+    crop_pct = ranking.model["preprocessing"].get("crop_pct")
+    recorded = {"duplicates": "keep", "crop_pct": crop_pct, **ranking.settings}
     rank_settings = from_known_fields(RankSettings, recorded)
     changes = {
         name: getattr(settings, name)

@@ -127,13 +127,15 @@ def build_image_encoder(
     image_size: int | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    crop_pct: float | None = None,
+    interpolation: str | None = None,
     typed: bool = False,
 ) -> ImageEncoder:
     """The architecture `name`, on the CPU, in evaluation mode, with random weights.
 
     typed: the user named it, so that `package.module:function` is imported and called.
-    pool: timm's `global_pool` (avg, token, map, ...). image_size, mean, std: instead of those of
-    the model's own data configuration. Raises ModelError naming near names.
+    pool: timm's `global_pool` (avg, token, map, ...). image_size, mean, std, crop_pct, interpolation:
+    instead of those of the model's own data configuration. Raises ModelError naming near names.
     """
     if ":" in name and not typed:
         raise ModelError(
@@ -142,7 +144,7 @@ def build_image_encoder(
         )
     module = _call_factory(name) if ":" in name else _create_timm_model(name, pool, image_size)
     module.eval()
-    preprocessing = _preprocessing_of(module, image_size, mean, std)
+    preprocessing = _preprocessing_of(module, image_size, mean, std, crop_pct, interpolation)
     if hasattr(module, "forward_head"):
         classifier = (getattr(module, "pretrained_cfg", None) or {}).get("classifier") or "fc"
         head = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -306,18 +308,22 @@ def _preprocessing_of(
     image_size: int | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    crop_pct: float | None,
+    interpolation: str | None,
 ) -> Preprocessing:
-    """The model's own data configuration; timm's defaults (ImageNet) where it has none."""
+    """The model's own data configuration; timm's defaults (ImageNet) where it has none, but no crop,
+    which only a network that was trained with one is used to."""
     config = timm.data.resolve_model_data_config(module)
+    own = getattr(module, "pretrained_cfg", None) or {}
     channels, height, width = config["input_size"]
     if image_size is not None:
         height = width = image_size
     return Preprocessing(
         input_size=(channels, height, width),
-        interpolation=config["interpolation"],
+        interpolation=interpolation or config["interpolation"],
         mean=_one_a_channel(mean or config["mean"], channels, "mean"),
         std=_one_a_channel(std or config["std"], channels, "std"),
-        crop_pct=config["crop_pct"],
+        crop_pct=crop_pct or (config["crop_pct"] if "crop_pct" in own else 1.0),
     )
 
 

@@ -32,5 +32,12 @@ def build_encoder(name: str, settings: RankSettings) -> Encoder:
     if typed and colon and kind in (kinds := known_kinds()):
         return kinds[kind](rest, settings)
     return build_image_encoder(
-        name, settings.pool, settings.image_size, settings.mean, settings.std, typed=typed
+        name,
+        settings.pool,
+        settings.image_size,
+        settings.mean,
+        settings.std,
+        settings.crop_pct,
+        settings.interpolation,
+        typed=typed,
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import Field
 
 from ckptsel.settings.kinds import (
     ConfigOption,
@@ -68,6 +69,27 @@ class RankSettings(Options):
     ] = None
     image_size: Annotated[
         int | None, Ge(8), Option("Pixels a side.", default="the model's own")
+    ] = None
+    crop_pct: Annotated[
+        Annotated[
+            float,
+            Gt(0),
+            Le(1),
+            Field(description="it must be a fraction above 0, at most 1 (0.875)"),
+        ]
+        | None,
+        Option(
+            "Part of the resized image that the centre crop keeps; 1 crops nothing but to a square.",
+            default="the model's own, 1 for a module without",
+            example="0.875",
+        ),
+    ] = None
+    interpolation: Annotated[
+        Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] | None,
+        Option(
+            "How images are resized: nearest, bilinear, bicubic, box, hamming, lanczos.",
+            default="the model's own",
+        ),
     ] = None
     mean: Annotated[
         tuple[float, ...] | None,
