@@ -11,6 +11,7 @@ from typing import Any
 import altair as alt
 from numpy.typing import NDArray
 
+from ckptsel.report.confirmation_tables import effective_cell
 from ckptsel.report.series import (
     Axis,
     Record,
@@ -294,7 +295,9 @@ def _confirmed(ranking: Ranking) -> list[Drawing]:
             rows = [record for record in records if record["series"] == name]
             agreement = confirmation.agreement.get(name)
             tau = agreement.kendall_tau if agreement is not None else None
-            about = f"{len(rows)} checkpoints."
+            about = f"{len(rows)} checkpoints"
+            if agreement is not None and agreement.n_effective is not None:
+                about += f", worth {effective_cell(agreement)} independent ones"
             if tau is not None:
                 about = f"Kendall's tau {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}], {about}"
             drawings.append(
@@ -302,7 +305,7 @@ def _confirmed(ranking: Ranking) -> list[Drawing]:
                     f"confirmed-{goal}-{name}",
                     "confirmed",
                     f"{name} and {goal.upper()}",
-                    about,
+                    f"{about}.",
                     _scatter(rows, name, goal),
                 )
             )

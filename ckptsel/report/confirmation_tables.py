@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ckptsel.results.confirmation import (
     MEASURES,
     MIN_CHECKPOINTS,
+    Agreement,
     GoalConfirmation,
     Standing,
 )
@@ -31,12 +32,7 @@ def confirmation_lines(confirmation: GoalConfirmation) -> Iterator[str]:
         f"of those of all candidates to the end"
         + (f", and {c.n_steps_sweep} for the learning rate" if c.n_steps_sweep else "")
     )
-    if c.sweep:
-        tried = ", ".join(
-            f"{rate}: {'diverged' if accuracy is None else f'{100 * accuracy:.1f} %'}"
-            for rate, accuracy in c.sweep.items()
-        )
-        yield f"learning rate for {c.goal}: {c.lr:g} (short runs of some candidates: {tried})"
+    yield from _rate_lines(c)
     if not c.agreement:
         yield (
             f"agreement of the scores with {c.goal}: not measured, that takes {MIN_CHECKPOINTS} "
@@ -46,18 +42,41 @@ def confirmation_lines(confirmation: GoalConfirmation) -> Iterator[str]:
         yield f"flag: {c.goal}: {flag}"
 
 
+def _rate_lines(confirmation: GoalConfirmation) -> Iterator[str]:
+    c = confirmation
+    if c.own_rates:
+        rates = ", ".join(f"{name} {own.lr:g}" for name, own in c.own_rates.items())
+        yield f"learning rates for {c.goal}, by short runs of each candidate: {rates}"
+    if c.sweep:
+        tried = ", ".join(
+            f"{rate}: {'diverged' if accuracy is None else f'{100 * accuracy:.1f} %'}"
+            for rate, accuracy in c.sweep.items()
+        )
+        what = "one for all would be" if c.own_rates else f"learning rate for {c.goal}:"
+        yield f"{what} {c.lr:g} (short runs of some candidates: {tried})"
+
+
 def agreement_cells(confirmation: GoalConfirmation) -> tuple[list[str], list[list[str]]]:
     """Header and rows: each score against the accuracy after training, the closest first."""
-    header = ["score", *(name.replace("_", " ") for name in MEASURES)]
+    header = ["score", *(name.replace("_", " ") for name in MEASURES), "effective n"]
     agreement = confirmation.agreement
     order = sorted(
         agreement, key=lambda name: -(t.value if (t := agreement[name].kendall_tau) else -2)
     )
     rows = [
-        [name, *(_measure_cell(getattr(agreement[name], measure)) for measure in MEASURES)]
+        [
+            name,
+            *(_measure_cell(getattr(agreement[name], measure)) for measure in MEASURES),
+            effective_cell(agreement[name]),
+        ]
         for name in order
     ]
     return header, rows
+
+
+def effective_cell(agreement: Agreement) -> str:
+    """Empty where a file does not say."""
+    return "" if agreement.n_effective is None else f"{agreement.n_effective:.1f}"
 
 
 def agreement_title(confirmation: GoalConfirmation) -> str:

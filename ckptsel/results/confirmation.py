@@ -79,19 +79,37 @@ MIN_CHECKPOINTS = 5
 
 @dataclass(frozen=True)
 class Agreement:
-    """One score (or reference) against accuracy after training; intervals by a bootstrap over
-    checkpoints; null where the score or the accuracy is the same for all of them.
+    """One score (or reference) against accuracy after training; null where the score or the accuracy
+    is the same for all checkpoints. Intervals are those of `n_effective` independent ones.
 
     n: how many checkpoints.
     kendall_tau: Kendall's tau-b.
     weighted_tau: Vigna's weighted tau (2015), in which the top of both orders counts most.
     pearson_r: Pearson's correlation.
+    n_effective: how many independent checkpoints would vary by chance as much as these, which are
+    alike where they are neighbours; null in files of older versions, whose intervals (a bootstrap over
+    checkpoints) are too narrow.
     """
 
     n: int
     kendall_tau: Estimate | None
     weighted_tau: Estimate | None
     pearson_r: Estimate | None
+    n_effective: float | None = None
+
+
+@dataclass(frozen=True)
+class OwnRate:
+    """The learning rate of one candidate, where each has its own.
+
+    lr: it was trained with this; where all that were tried diverged, the rate for all.
+    sweep: held-out accuracy of its short runs by learning rate (as text), null where one diverged.
+    at_edge: it is the lowest or highest tried.
+    """
+
+    lr: float
+    sweep: dict[str, float | None]
+    at_edge: bool
 
 
 @dataclass(frozen=True)
@@ -101,9 +119,9 @@ class GoalConfirmation:
     goal: `fe` or `ft`.
     winner: null where every candidate diverged.
     tie_set: the winner and those that cannot be told from it at 95 %.
-    lr: the learning rate of all candidates.
-    sweep: mean held-out accuracy by learning rate (as text), null where a run diverged; empty where
-    one rate was given.
+    lr: the learning rate of all candidates; where `own_rates` are used, the one that all would have.
+    sweep: mean held-out accuracy of a few candidates by learning rate (as text), null where a run
+    diverged; empty where one rate was given.
     lr_at_edge: the chosen rate is the lowest or highest tried.
     protocol: how they were trained.
     split: what was held out.
@@ -117,6 +135,7 @@ class GoalConfirmation:
     agreement: by score or reference, over the candidates that ended the rung at `agreement_step`.
     agreement_step: null where no rung was ended by all.
     flags: what to doubt.
+    own_rates: by candidate, with `--lr-per-candidate`; else empty.
     """
 
     goal: str
@@ -137,6 +156,7 @@ class GoalConfirmation:
     agreement: dict[str, Agreement] = field(default_factory=dict)
     agreement_step: int | None = None
     flags: tuple[str, ...] = ()
+    own_rates: dict[str, OwnRate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
