@@ -1,5 +1,8 @@
 """Claims from made-up raw numbers whose answer is known."""
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -30,21 +33,22 @@ N_IMAGES = 1000
 EPOCHS = (1, 5, 20, 50, 100)
 
 
-def make_results(**accuracies: tuple[float, ...]) -> Results:
-    """Two pre-training seeds, three transfer seeds; accuracy by epoch for `fe_0`, `ft_1`, ..."""
+def make_results(logme: Sequence[float] = range(5), **accuracies: tuple[float, ...]) -> Results:
+    """Two pre-training seeds, three transfer seeds; LogME by epoch, and accuracy by epoch for `fe_0`,
+    `ft_1`, ... More LogMEs than EPOCHS are of epochs 0, 1, 2, ..."""
+    epochs = EPOCHS if len(logme) == len(EPOCHS) else range(len(logme))
     results = Results()
     labels = np.arange(N_IMAGES) % 10
     for seed in (0, 1):
         results.predictions[f"digits/seed{seed}/labels"] = labels
-        for i, epoch in enumerate(EPOCHS):
+        for i, epoch in enumerate(epochs):
             results.add("source", seed=seed, epoch=epoch, source_accuracy=0.5 + 0.1 * i)
-            results.add(
-                "scores", target="digits", seed=seed, epoch=epoch, score="logme", value=float(i)
-            )
+            score = {"score": "logme", "value": float(logme[i])}
+            results.add("scores", target="digits", seed=seed, epoch=epoch, **score)
         for kind, values in accuracies.items():
             goal, number = kind.split("_")
             if int(number) == seed:
-                for epoch, accuracy in zip(EPOCHS, values, strict=True):
+                for epoch, accuracy in zip(epochs, values, strict=True):
                     right = np.arange(N_IMAGES) < accuracy * N_IMAGES
                     predicted = np.where(right, labels, (labels + 1) % 10)
                     key = prediction_key("digits", seed, goal, epoch)
@@ -99,8 +103,16 @@ def test_the_best_ft_epoch_is_later() -> None:
 
 
 def test_a_score_agrees_or_is_upside_down() -> None:
-    assert verdict(agrees("logme", "ft", 1), ft_0=LATE) == HOLDS
-    assert verdict(agrees("logme", "ft", -1), ft_0=LATE) == FAILS
+    uneven = np.random.default_rng(0).random(16)
+    results = make_results(logme=10 * uneven, ft_0=tuple(uneven))
+    claim = check(results, "", "", "digits", "", "", agrees("logme", "ft", 1))
+    assert claim.verdict == HOLDS
+    assert re.fullmatch(
+        r"tau 1.00 \[0.\d\d, 1.00\], r .* over 16 checkpoints, worth \d.\d", claim.ours[0].text
+    )
+    assert check(results, "", "", "digits", "", "", agrees("logme", "ft", -1)).verdict == FAILS
+    # Two curves that only rise say nothing of each other.
+    assert verdict(agrees("logme", "ft", 1), ft_0=LATE) == UNDECIDED
     assert verdict(agrees("linear_probe", "ft", 1), ft_0=LATE) == NOT_TESTED
 
 

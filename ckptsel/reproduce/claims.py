@@ -1,9 +1,10 @@
 """The paper's claims, each beside what a run shows: holds, fails, undecided, or not tested.
 
 Everything is computed from the raw numbers of a run. Intervals are at 95 %, over held-out images and
-transfer seeds together (`ckptsel.ranking.uncertainty.seed_and_image_means`), for each pre-training
-seed by itself: two seeds tell nothing about their spread. A claim holds where every seed's interval lies
-on the paper's side, fails where every seed's lies on the other, and is undecided otherwise.
+transfer seeds together (`ckptsel.ranking.uncertainty.seed_and_image_means`; those of a score's agreement
+with accuracy are over checkpoints), for each pre-training seed by itself: two seeds tell nothing about
+their spread. A claim holds where every seed's interval lies on the paper's side, fails where every
+seed's lies on the other, and is undecided otherwise.
 
 The paper's epochs 5 and 200 are stood for by the run's epoch 5 (or the nearest) and its last.
 """
@@ -40,6 +41,9 @@ UNCHANGED = 0.02
 """A difference that lies within this, with its interval, is none (an accuracy, as a fraction)."""
 
 N_TREND_RESAMPLES = 500
+
+AGREEMENT_VERSION = 2
+"""Of the intervals of `agrees`; `claims.json` has it. Version 1 took checkpoints for independent."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,14 @@ def stays(kind: str) -> Find:
 
 
 def trend(kind: str, sign: int) -> Find:
-    """Kendall's tau of accuracy with the epoch, from the early epoch on, has this sign."""
+    """Kendall's tau of accuracy with the epoch, from the early epoch on, has this sign.
+
+    The interval is over images and transfer seeds: it says whether the accuracies of this run truly
+    rose or fell. What neighbouring epochs share by their images is in it, since all are read on the
+    same. The epochs are all there are, not a sample of a longer run, so that nothing is drawn along
+    them, and no effective number of them (as in `agrees`) enters. Whether another run would do the
+    same only other pre-training seeds tell: a single run of random steps has a trend too.
+    """
 
     def find(results: Results, target: str, seed: int) -> Finding | None:
         series = _series(results, target, seed, kind)
@@ -224,7 +235,11 @@ def clusters_better(stage: str, later: bool) -> Find:
 
 
 def agrees(score: str, goal: str, sign: int) -> Find:
-    """Kendall's tau of a score with accuracy after training has this sign, over checkpoints."""
+    """Kendall's tau of a score with accuracy after training has this sign, over checkpoints.
+
+    The interval is over checkpoints, as many as the two curves are worth (`measure_agreement`): two
+    smooth curves agree or disagree by chance.
+    """
 
     def find(results: Results, target: str, seed: int) -> Finding | None:
         rows = results.rows("scores", target=target, seed=seed, score=score)
@@ -238,7 +253,10 @@ def agrees(score: str, goal: str, sign: int) -> Find:
         if agreement is None or agreement.kendall_tau is None or agreement.pearson_r is None:
             return None
         tau, r = agreement.kendall_tau, agreement.pearson_r
-        text = f"tau {_plain(tau)}, r {_plain(r)} over {agreement.n} checkpoints"
+        text = (
+            f"tau {_plain(tau)}, r {_plain(r)} over {agreement.n} checkpoints, worth "
+            f"{agreement.n_effective:.1f}"
+        )
         return Finding(seed, text, _side(tau, sign), tau)
 
     return find

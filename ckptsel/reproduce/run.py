@@ -26,7 +26,7 @@ from ckptsel.common.files import atomic_path, write_json, write_text
 from ckptsel.common.progress import format_seconds
 from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
 from ckptsel.ranking.scoring import SCORES_VERSION
-from ckptsel.reproduce.claims import Claim
+from ckptsel.reproduce.claims import AGREEMENT_VERSION, Claim
 from ckptsel.reproduce.distributed import open_world
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.pretrain import checkpoint_name, pretrain
@@ -207,7 +207,11 @@ def write_claims(folder: Path, claims: Sequence[Claim]) -> None:
     write_text(folder / "claims.md", claims_table(claims))
     write_json(
         folder / "claims.json",
-        {"schema": CLAIMS_SCHEMA, "claims": [claim.to_dict() for claim in claims]},
+        {
+            "schema": CLAIMS_SCHEMA,
+            "agreement_version": AGREEMENT_VERSION,
+            "claims": [claim.to_dict() for claim in claims],
+        },
     )
 
 
