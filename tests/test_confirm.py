@@ -69,6 +69,35 @@ def test_confirm_json_holds_every_curve(run, ranked: Path) -> None:
     assert len(goal["runs"]) == 6 + 9
 
 
+def test_each_candidate_may_have_a_rate_of_its_own(run, ranked: Path, monkeypatch) -> None:
+    """Searched wider and finer than the default grid; kept like every run."""
+    options = ("--steps", 30, "--seeds", 1, "--lr-per-candidate", "-q")
+    code, out, _ = run("confirm", ranked, *options)
+    assert code == 0
+    assert "learning rates for fe, by short runs of each candidate: checkpoint-001 " in out
+    goal = json.loads((ranked / "confirm.json").read_text())["goals"]["fe"]
+    assert f"one for all would be {goal['lr']:g} (short runs of some" in out
+    assert {"0.001", "0.01", "0.1", "1"} < set(goal["sweep"])
+    own = goal["own_rates"]
+    assert set(own) == {"checkpoint-001", "checkpoint-005", "checkpoint-010"}
+    raced = {r["checkpoint"]: r["lr"] for r in goal["runs"] if r["purpose"] == "race"}
+    assert raced == {name: rate["lr"] for name, rate in own.items()}
+    for rate in own.values():
+        best = max(accuracy for accuracy in rate["sweep"].values() if accuracy is not None)
+        assert rate["sweep"][f"{rate['lr']:g}"] == best
+    swept = {(r["checkpoint"], r["lr"]) for r in goal["runs"] if r["purpose"] == "sweep"}
+    assert goal["n_steps_sweep"] == len(swept) * (30 // 4)
+    assert (
+        json.loads((ranked / "ranking.json").read_text())["confirmation"]["fe"]["own_rates"] == own
+    )
+    monkeypatch.setattr("ckptsel.training.loop.Training.run", untrained)
+    assert run("confirm", ranked, *options)[1] == out
+
+
+def untrained(*arguments: object) -> None:
+    raise AssertionError("trained again")
+
+
 def test_again_gives_the_same_and_trains_nothing(
     run,
     ranked: Path,
@@ -76,9 +105,6 @@ def test_again_gives_the_same_and_trains_nothing(
 ) -> None:
     first = run("confirm", ranked, *SMALL, "-f", "csv")
     assert first[0] == 0
-
-    def untrained(*arguments):
-        raise AssertionError("trained again")
 
     monkeypatch.setattr("ckptsel.training.loop.Training.run", untrained)
     assert run("confirm", ranked, *SMALL, "-f", "csv") == first

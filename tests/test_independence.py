@@ -2,6 +2,7 @@
 intervals on all that is random. Each test fails where one line of the package lets go of that."""
 
 import dataclasses
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +21,12 @@ from ckptsel.checkpoints.scan import (
     scan_checkpoints,
 )
 from ckptsel.confirmation.confirm import _agreement
-from ckptsel.confirmation.learning_rate import choose_rate
+from ckptsel.confirmation.learning_rate import Choice, best_rate, choose_rate, try_rates
 from ckptsel.confirmation.protocols import FE, FT
 from ckptsel.confirmation.race import race
 from ckptsel.confirmation.reorder import _behind_best, reorder
 from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.errors import InputError
 from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import feature_key
 from ckptsel.features.store import Cache
@@ -512,6 +514,75 @@ def test_the_rate_is_the_best_in_the_mean_of_those_that_train_all(
     assert choose_rate(task, scan_checkpoints(trajectory), 0, quiet=True).lr == chosen
 
 
+@pytest.mark.parametrize(
+    ("peak", "diverges_from", "tried", "chosen", "at_edge"),
+    [
+        # Inside: half a decade to each side besides.
+        (0.03, 1e9, (0.001, 0.00316, 0.01, 0.0316, 0.1, 1), 0.0316, False),
+        # Beyond the upper end, the lower end, and both bounds of the search.
+        (20, 1e9, (0.001, 0.01, 0.1, 1, 3.16, 10, 31.6, 100), 31.6, False),
+        (1e-4, 1e9, (1e-5, 3.16e-5, 1e-4, 3.16e-4, 0.001, 0.01, 0.1, 1), 1e-4, False),
+        (1e9, 1e9, (0.001, 0.01, 0.1, 1, 10, 100, 316, 1000, 3160), 3160, True),
+        # What diverges is an end.
+        (1e9, 5, (0.001, 0.01, 0.1, 0.316, 1, 3.16, 10), 3.16, False),
+        (1e9, 0.5, (0.001, 0.01, 0.0316, 0.1, 0.316, 1), 0.316, False),
+        # Where all diverge lower ones are tried.
+        (1e9, 2e-4, (1e-5, 3.16e-5, 1e-4, 3.16e-4, 0.001, 0.01, 0.1, 1), 1e-4, False),
+    ],
+)
+def test_the_search_brackets_the_best_rate(peak, diverges_from, tried, chosen, at_edge) -> None:
+    def measure(lr: float) -> float | None:
+        return None if lr >= diverges_from else -abs(math.log(lr / peak))
+
+    accuracy = try_rates((0.001, 0.01, 0.1, 1.0), measure, search=True)
+    assert tuple(accuracy) == tried
+    assert best_rate(accuracy) == chosen
+    assert Choice(chosen, accuracy).at_edge is at_edge
+    exactly = try_rates((0.001, 0.01, 0.1, 1.0), measure, search=False)
+    assert tuple(exactly) == (0.001, 0.01, 0.1, 1.0)
+
+
+def test_a_search_ends_where_every_rate_diverges() -> None:
+    accuracy = try_rates((0.001, 0.01, 0.1, 1.0), lambda lr: None, search=True)
+    assert tuple(accuracy) == (1e-6, 1e-5, 1e-4, 0.001, 0.01, 0.1, 1)
+    assert best_rate(accuracy) is None
+
+
+def test_each_candidate_has_the_rate_of_its_own_runs(
+    trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    task = open_task(trajectory, images, SHORT_FE, tmp_path / "cache")
+    monkeypatch.setattr(
+        MadeRun,
+        "accuracy",
+        {
+            0.001: (0.1, 0.2, None),
+            0.01: (0.5, 0.3, None),
+            0.1: (0.6, 0.8, None),
+            1.0: (0.7, 0.2, None),
+        },
+    )
+    monkeypatch.setattr("ckptsel.confirmation.learning_rate.Transfer", MadeRun)
+    monkeypatch.setattr("ckptsel.confirmation.learning_rate.N_CHECKPOINTS", 3)
+    found = scan_checkpoints(trajectory)
+    # The third trains with no rate: none can be shared.
+    with pytest.raises(InputError, match="every learning rate of 0.001, 0.01, 0.1, 1 diverged"):
+        choose_rate(task, found, 0, quiet=True, per_candidate=True)
+    monkeypatch.setattr("ckptsel.confirmation.learning_rate.spread", lambda items, n: items[:2])
+    sweep = choose_rate(task, found, 0, quiet=True, per_candidate=True)
+    assert sweep.lr == 0.1
+    assert {name: own.lr for name, own in sweep.own.items()} == {
+        "checkpoint-001": 1.0,
+        "checkpoint-005": 0.1,
+        "checkpoint-010": 0.1,  # trained with none: that of the others
+    }
+    assert [sweep.rate_of(c.name) for c in found] == [1.0, 0.1, 0.1]
+    assert [own.at_edge for own in sweep.own.values()] == [True, False, False]
+    # The runs of the shared rate are not made again.
+    assert sweep.n_steps == 3 * 4 * task.protocol.for_sweep(10).n_steps
+    assert len(sweep.runs) == 12
+
+
 # ----------------------------------------------------------------------- the race and its order
 
 RUNGS = (10, 30, 90)
@@ -638,10 +709,7 @@ def test_the_intervals_of_a_race_are_over_seeds_too_and_stay_accuracies() -> Non
     assert one.high - one.low < 0.1
 
 
-def test_agreement_is_measured_where_all_that_did_not_diverge_arrived(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("ckptsel.confirmation.agreement.N_RESAMPLES", 20)
+def test_agreement_is_measured_where_all_that_did_not_diverge_arrived() -> None:
     final = {f"c{i}": 0.5 + 0.08 * i for i in range(5)}
     course = {name: {10: 1.3 - a, 30: 1.3 - a, 90: a} for name, a in final.items()}
     course["diverges"] = {10: 0.5}

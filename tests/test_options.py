@@ -526,6 +526,15 @@ def given(**values: object) -> Given:
             ["--tolerance has no effect: with --full there is no race."],
         ),
         (effect.idle_in_confirm(given(full=True), ("fe",)), []),
+        (
+            effect.idle_in_confirm(given(lr=(0.1,), lr_per_candidate=True), ("fe",)),
+            [
+                "--lr-per-candidate has no effect: --lr gives one learning rate, there is none to "
+                "choose."
+            ],
+        ),
+        (effect.idle_in_confirm(given(lr=(0.1, 1.0), lr_per_candidate=True), ("fe",)), []),
+        (effect.idle_in_confirm(given(lr_per_candidate=True), ("fe",)), []),
         (effect.idle_in_confirm(given(tolerance=0.1), ("fe",)), []),
     ],
 )

@@ -41,6 +41,12 @@ class Progress:
             )
         return self
 
+    def expect(self, steps: int) -> None:
+        """So many steps more are to do than was said."""
+        self.total += steps
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.total)
+
     def advance(self, note: str = "", steps: int = 1) -> None:
         """One step (or several) is done; `note` says what came out of it."""
         self.done += steps

@@ -22,7 +22,7 @@ from ckptsel.common.fields import from_known_fields
 from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.confirmation.board import Board
 from ckptsel.confirmation.event_files import EventFiles
-from ckptsel.confirmation.learning_rate import Sweep, choose_rate, spread
+from ckptsel.confirmation.learning_rate import Choice, Sweep, choose_rate, spread
 from ckptsel.confirmation.protocols import TrainingPlan, make_protocol
 from ckptsel.confirmation.race import Race, race
 from ckptsel.confirmation.reorder import reorder
@@ -37,6 +37,7 @@ from ckptsel.results.confirmation import (
     ConfirmationRecord,
     GoalConfirmation,
     GoalRuns,
+    OwnRate,
     Point,
     Run,
 )
@@ -278,9 +279,16 @@ def confirm_goal(
     protocol = _protocol(goal, len(fitted), size, settings)
     task = Task(protocol, workspace, cache, fitted, held)
     seeds = range(settings.seed, settings.seed + settings.n_seeds)
-    sweep = choose_rate(task, checkpoints, seeds[0], workspace.quiet)
+    sweep = choose_rate(
+        task,
+        checkpoints,
+        seeds[0],
+        workspace.quiet,
+        search=settings.lr is None,
+        per_candidate=settings.lr_per_candidate,
+    )
     transfers = {
-        (checkpoint.name, seed): Transfer(task, checkpoint, seed, sweep.lr)
+        (checkpoint.name, seed): Transfer(task, checkpoint, seed, sweep.rate_of(checkpoint.name))
         for checkpoint in checkpoints
         for seed in seeds
     }
@@ -308,8 +316,12 @@ def _summary(
         winner=ended.winner,
         tie_set=ended.tie_set,
         lr=sweep.lr,
-        sweep={f"{lr:g}": accuracy for lr, accuracy in sweep.accuracy.items()},
+        sweep=_by_text(sweep),
         lr_at_edge=sweep.at_edge,
+        own_rates={
+            name: OwnRate(choice.lr, _by_text(choice), choice.at_edge)
+            for name, choice in sweep.own.items()
+        },
         protocol=task.protocol.to_dict(),
         split=_split_text(task.workspace.target.evaluation.method),
         n_fitted=len(task.fitted),
@@ -323,6 +335,10 @@ def _summary(
         agreement_step=agreement_step,
         flags=tuple(_flags(sweep, task, ended, n_seeds)),
     )
+
+
+def _by_text(choice: Choice) -> dict[str, float | None]:
+    return {f"{lr:g}": accuracy for lr, accuracy in choice.accuracy.items()}
 
 
 def _protocol(goal: str, n_fitted: int, size: int, settings: ConfirmSettings) -> TrainingPlan:
@@ -406,9 +422,12 @@ def _agreement(rows: Sequence[Row], ended: Race) -> tuple[dict[str, Agreement], 
 
 
 def _flags(sweep: Sweep, task: Task, ended: Race, n_seeds: int) -> Iterator[str]:
-    if sweep.at_edge:
-        tried = ", ".join(f"{lr:g}" for lr in sweep.accuracy)
-        yield f"learning rate {sweep.lr:g} is at the edge of those tried ({tried}): see --lr"
+    for whose, choice in (("", sweep), *((f" of {name}", c) for name, c in sweep.own.items())):
+        if choice.at_edge:
+            tried = ", ".join(f"{lr:g}" for lr in choice.accuracy)
+            yield (
+                f"learning rate {choice.lr:g}{whose} is at the edge of those tried ({tried}): see --lr"
+            )
     for standing in ended.standings:
         if standing.state == "diverged":
             yield f"{standing.name} diverged by step {standing.step} and left the race"

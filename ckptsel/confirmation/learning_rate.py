@@ -1,7 +1,8 @@
-"""The learning rate that all candidates of a race share, chosen before it by short runs."""
+"""The learning rate of a race, shared by all candidates or of each its own, chosen by short runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -21,15 +22,17 @@ HELD_OUT = 0.2
 """Part of the fitted images that is held out; the images that the race is read on stay unseen."""
 
 
+N_DECADES = 3
+"""A grid is widened by at most so many decades each way."""
+
+
 @dataclass(frozen=True)
-class Sweep:
-    """lr: the chosen rate. accuracy: mean held-out accuracy by rate, None where a run diverged;
-    empty where one rate was given. n_steps: training steps that it took. runs: what was run."""
+class Choice:
+    """lr: the chosen rate. accuracy: held-out accuracy by rate, rising, None where a run diverged;
+    empty where one rate was given."""
 
     lr: float
     accuracy: dict[float, float | None]
-    n_steps: int
-    runs: tuple[Transfer, ...]
 
     @property
     def at_edge(self) -> bool:
@@ -37,44 +40,139 @@ class Sweep:
         return len(self.accuracy) > 1 and self.lr in (min(self.accuracy), max(self.accuracy))
 
 
-def choose_rate(task: Task, checkpoints: Sequence[Checkpoint], seed: int, quiet: bool) -> Sweep:
-    """The rate of the task's protocol with the highest mean accuracy; of equals the lowest.
+@dataclass(frozen=True)
+class Sweep(Choice):
+    """The rate for all candidates; accuracy is the mean over those that were tried.
+
+    n_steps: training steps that it took. runs: what was run. own: by checkpoint, where each candidate
+    has a rate of its own.
+    """
+
+    n_steps: int
+    runs: tuple[Transfer, ...]
+    own: dict[str, Choice] = field(default_factory=dict)
+
+    def rate_of(self, name: str) -> float:
+        """What a candidate is trained with."""
+        return self.own.get(name, self).lr
+
+
+def choose_rate(
+    task: Task,
+    checkpoints: Sequence[Checkpoint],
+    seed: int,
+    quiet: bool,
+    search: bool = False,
+    per_candidate: bool = False,
+) -> Sweep:
+    """The rate with the highest mean accuracy of a few candidates; of equals the lowest.
+
+    The rates are the protocol's, and with `search` those of `try_rates` besides. With `per_candidate`
+    each candidate has one of its own besides, chosen by its own runs in the same way; where all of
+    them diverge it has the others' rate.
 
     Every run has the same batches, draws and first weights, a quarter of the protocol's steps and a
-    schedule of its own. Raises InputError where no rate trains all of them, or a class has a single
-    image.
+    schedule of its own. Raises InputError where no rate trains all of those tried, or a class has a
+    single image.
     """
     lrs = task.protocol.lrs
     if len(lrs) == 1:
         return Sweep(lrs[0], {}, 0, ())
     short = _short_task(task, seed)
-    chosen = spread(checkpoints, N_CHECKPOINTS)
-    runs = []
-    accuracy: dict[float, float | None] = {}
+    few = spread(checkpoints, N_CHECKPOINTS)
     title = f"{task.protocol.goal} learning rate"
-    with Progress(title, len(lrs) * len(chosen), quiet=quiet) as progress:
-        for lr in lrs:
-            reached = []
-            for checkpoint in chosen:
-                run = Transfer(short, checkpoint, seed, lr)
-                if run.advance(short.protocol.n_steps) is not None:
-                    reached.append(run.record.points[-1].held_accuracy)
-                    outcome = f"{100 * reached[-1]:.1f} %"
-                else:
-                    outcome = "diverged"
-                runs.append(run)
-                progress.advance(f"{lr:g} on {checkpoint.name}: {outcome}")
-            accuracy[lr] = float(np.mean(reached)) if len(reached) == len(chosen) else None
+    n_tried = len(checkpoints if per_candidate else few)
+    with Progress(title, len(lrs) * n_tried, quiet=quiet) as progress:
+        trials = _Trials(short, seed, progress)
+        tried = try_rates(lrs, partial(trials.mean_accuracy, few), search)
+        shared = best_rate(tried)
+        if shared is None:
+            raise InputError(
+                f"every learning rate of {', '.join(f'{lr:g}' for lr in tried)} diverged "
+                f"({task.protocol.goal}). Give lower ones with --lr."
+            )
+        own = {}
+        for checkpoint in checkpoints if per_candidate else ():
+            its = try_rates(lrs, partial(trials.mean_accuracy, [checkpoint]), search)
+            own[checkpoint.name] = Choice(best_rate(its) or shared, its)
     short.release()
     task.n_chunks = short.n_chunks
+    n_steps = len(trials.runs) * short.protocol.n_steps
+    return Sweep(shared, tried, n_steps, tuple(trials.runs), own)
+
+
+Measure = Callable[[float], float | None]
+"""learning rate -> held-out accuracy; None where it diverged."""
+
+
+def try_rates(lrs: Sequence[float], measure: Measure, search: bool) -> dict[float, float | None]:
+    """Accuracy by rate, rising.
+
+    With `search` the rates are a decade apart, and more are tried: further decades while the best is
+    at an edge, at most N_DECADES each way (a rate that diverges is beyond the edge), then half a
+    decade to each side of the best.
+    """
+    tried = {lr: measure(lr) for lr in lrs}
+    if search:
+        _widen(tried, measure, 0.1)
+        _widen(tried, measure, 10)
+        best = best_rate(tried)
+        if best is not None:
+            tried |= {lr: measure(lr) for lr in (_times(best, 10**-0.5), _times(best, 10**0.5))}
+    return dict(sorted(tried.items()))
+
+
+def _widen(tried: dict[float, float | None], measure: Measure, factor: float) -> None:
+    """Try rates beyond one edge, while the best is there. Where all diverge lower ones are tried."""
+    for _ in range(N_DECADES):
+        edge = min(tried) if factor < 1 else max(tried)
+        best = best_rate(tried)
+        if best != edge and not (best is None and factor < 1):
+            return
+        tried[_times(edge, factor)] = measure(_times(edge, factor))
+
+
+def _times(lr: float, factor: float) -> float:
+    """Three digits are as exact as a rate need be, and what is shown."""
+    return float(f"{lr * factor:.3g}")
+
+
+def best_rate(accuracy: Mapping[float, float | None]) -> float | None:
+    """The rate of the highest accuracy, of equals the lowest; None where all diverged."""
     trained = {lr: value for lr, value in accuracy.items() if value is not None}
-    if not trained:
-        raise InputError(
-            f"every learning rate of {', '.join(f'{lr:g}' for lr in lrs)} diverged "
-            f"({task.protocol.goal}). Give lower ones with --lr."
-        )
-    best = max(trained, key=lambda lr: (trained[lr], -lr))
-    return Sweep(best, accuracy, len(runs) * short.protocol.n_steps, tuple(runs))
+    return max(trained, key=lambda lr: (trained[lr], -lr), default=None)
+
+
+class _Trials:
+    """Short runs, each of a checkpoint at a rate, and none of them twice."""
+
+    def __init__(self, task: Task, seed: int, progress: Progress) -> None:
+        self.task, self.seed, self.progress = task, seed, progress
+        self.runs: list[Transfer] = []
+        self._reached: dict[tuple[str, float], float | None] = {}
+
+    def mean_accuracy(self, checkpoints: Sequence[Checkpoint], lr: float) -> float | None:
+        """Held-out accuracy at the end, the mean over checkpoints; None where one diverged."""
+        reached = [self._accuracy(checkpoint, lr) for checkpoint in checkpoints]
+        trained = [accuracy for accuracy in reached if accuracy is not None]
+        return float(np.mean(trained)) if len(trained) == len(reached) else None
+
+    def _accuracy(self, checkpoint: Checkpoint, lr: float) -> float | None:
+        key = checkpoint.name, lr
+        if key not in self._reached:
+            if self.progress.done == self.progress.total:
+                self.progress.expect(1)
+            self._reached[key] = reached = self._run(checkpoint, lr)
+            outcome = "diverged" if reached is None else f"{100 * reached:.1f} %"
+            self.progress.advance(f"{lr:g} on {checkpoint.name}: {outcome}")
+        return self._reached[key]
+
+    def _run(self, checkpoint: Checkpoint, lr: float) -> float | None:
+        run = Transfer(self.task, checkpoint, self.seed, lr)
+        self.runs.append(run)
+        if run.advance(self.task.protocol.n_steps) is None:
+            return None
+        return run.record.points[-1].held_accuracy
 
 
 def spread(items: Sequence[T], n: int) -> list[T]:

@@ -41,7 +41,7 @@ class ConfirmSettings(Options):
     n_candidates: the best so many; None takes the tie set, at least five, and the last checkpoint
     (see `ckptsel.confirmation.confirm.choose_candidates`).
     goal: fe, ft or both; None takes the ranking's.
-    lr: learning rates to choose from (one of them is simply taken).
+    lr: learning rates to choose from, and no others (a single one is simply taken).
     model: a network of one's own, which a ranking may only name.
     checkpoints, data: where they lie now, if they were moved.
     """
@@ -71,11 +71,15 @@ class ConfirmSettings(Options):
         tuple[Positive, ...] | None,
         MinLen(1),
         Option(
-            "Learning rates to choose from, separated by commas; one is simply taken.",
+            "Learning rates to choose from, separated by commas; one is simply taken. Those of the "
+            "default are widened and refined where the best lies.",
             default="0.001,0.01,0.1,1",
             example="0.001,0.01",
         ),
     ] = None
+    lr_per_candidate: Annotated[
+        bool, Option("Choose a learning rate for each candidate, not one for all.")
+    ] = False
     batch_size: Annotated[Count | None, Option("Images a batch.", default="64")] = None
     optimizer: Annotated[
         Text | None, Option("timm's name: momentum, sgd, adam, adamw.", default="momentum")

@@ -31,6 +31,11 @@ def idle_in_confirm(given: Given, goals: Sequence[str]) -> list[str]:
     notes = [_said(given, name, "it is for fine-tuning, and the goal is fe") for name in names]
     if given.values.get("full") and "tolerance" in given.values:
         notes.append(_said(given, "tolerance", f"with {given.name('full')} there is no race"))
+    if given.values.get("lr_per_candidate"):
+        of = next((name for name in ("lr", "preset") if name in given.values), None)
+        if of == "preset" or (of == "lr" and len(given.values["lr"]) == 1):
+            why = f"{given.name(of)} gives one learning rate, there is none to choose"
+            notes.append(_said(given, "lr_per_candidate", why))
     return notes
 
 
