@@ -1,12 +1,15 @@
 """Correlation of scores with accuracy, against forms written out here."""
 
+import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ckptsel.confirmation.agreement import correlation_interval, measure_agreement
 from ckptsel.ranking.correlation import _components, _effective_n, effective_n
+from ckptsel.report.confirmation_tables import agreement_cells
 from tools.simulate_correlation import KINDS, related, share_without_zero, simulate, unrelated
 
 
@@ -122,3 +125,14 @@ def test_the_interval_of_independent_pairs_is_fishers_and_fiellers() -> None:
     )
     # A perfect order of few is no proof of one of all.
     assert correlation_interval("kendall_tau", 1.0, n=20, n_effective=20).low < 0.95
+
+
+def test_the_table_shows_the_effective_number_where_it_is_known() -> None:
+    random = np.random.default_rng(5)
+    accuracy = random.random(9)
+    agreement = measure_agreement({"s": accuracy + random.random(9)}, accuracy)
+    agreement["old"] = dataclasses.replace(agreement["s"], n_effective=None)
+    header, rows = agreement_cells(SimpleNamespace(agreement=agreement))
+    cells = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert cells["s"]["effective n"] == f"{agreement['s'].n_effective:.1f}"
+    assert cells["old"]["effective n"] == ""

@@ -17,7 +17,7 @@ from ckptsel.ranking.rank import rank
 from ckptsel.ranking.scoring import SCORES_VERSION
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.results import Record, Results, load_results
-from ckptsel.reproduce.run import digests
+from ckptsel.reproduce.run import CLAIMS_SCHEMA, digests
 from ckptsel.settings.rank import RankSettings
 
 SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01}
@@ -66,7 +66,11 @@ def _may_be_left_out(name: str) -> bool:
 
 
 def _check_claims(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[str, list[str]]:
-    written = _read_run_json(folder / "claims.json")["claims"]
+    kept = _read_run_json(folder / "claims.json")
+    if kept["schema"] != CLAIMS_SCHEMA:
+        said = f"they are {kept['schema']}, this version writes {CLAIMS_SCHEMA}"
+        return f"claims were not compared: {said}", []
+    written = kept["claims"]
     results = load_results(folder)
     computed = [claim.to_dict() for claim in check_claims(results, manifest["recipe"]["name"])]
     # As they are read back: tuples become lists.

@@ -71,8 +71,9 @@ class ConfirmSettings(Options):
         tuple[Positive, ...] | None,
         MinLen(1),
         Option(
-            "Learning rates to choose from, separated by commas; one is simply taken.",
-            default="0.001,0.01,0.1,1, wider where the best is at an end, finer around it",
+            "Learning rates to choose from, separated by commas; one is simply taken. Those of the "
+            "default are widened and refined where the best lies.",
+            default="0.001,0.01,0.1,1",
             example="0.001,0.01",
         ),
     ] = None
