@@ -74,6 +74,21 @@ def test_the_same_pixels_are_exact_however_plain() -> None:
     assert found.exact.all()
 
 
+def test_faint_pictures_are_compared_exactly_only() -> None:
+    """Two skies with the same faint gradient."""
+    gradient = np.linspace(0, 6, 32).astype(np.uint8) + np.zeros((1, 3, 32, 1), np.uint8)
+    assert len(find_duplicates([gradient + np.uint8(100), gradient + np.uint8(110)])) == 0
+    assert len(find_duplicates([10 * gradient + np.uint8(100), 10 * gradient + np.uint8(110)])) == 1
+
+
+def test_a_faint_difference_all_over_is_one() -> None:
+    """Nowhere more than some levels, as between two parts in front of a camera that does not move."""
+    one, other = smooth(20).astype(float) - 128, smooth(20, seed=1).astype(float) - 128
+    scene, changes = 128 + 0.25 * one, 0.07 * other
+    pictures = [scene.astype(np.uint8), (scene + changes).astype(np.uint8)]
+    assert np.abs(changes).max() < 9 and len(find_duplicates(pictures)) == 0
+
+
 def test_of_one_part_every_image_but_the_first_is_left_out() -> None:
     """Beyond one block of the search, too."""
     pictures = smooth(300)
