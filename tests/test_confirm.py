@@ -148,7 +148,7 @@ def test_a_ranking_by_epoch_is_confirmed(
     tried = [row["name"] for row in value["checkpoints"] if row["confirmed"]]
     assert sorted(tried) == ["checkpoint-001", "checkpoint-010"]
     assert "confirmed for ft: checkpoint-0" in text
-    assert "the best by source accuracy is not compared with it" in text
+    assert "the best by source accuracy is not compared: it did not race" in text
 
 
 class ColourNetwork(nn.Module):

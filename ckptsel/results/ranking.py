@@ -342,7 +342,7 @@ def against_reference(reference: Reference, ranking: Ranking) -> str:
     """How far a reference is behind the best, in words that follow `is`."""
     behind = reference.ahead
     if behind is None:
-        return "not compared with it"
+        return "not compared: it did not race"
     factor, unit = (100, "points") if ranking.is_accuracy(behind.by) else (1, "nats")
     # Adding zero turns -0.0 into 0.0.
     value, low, high = (round(factor * x, 1) + 0.0 for x in (behind.value, *behind.bounds))
