@@ -99,7 +99,7 @@ def test_the_summary_is_a_sentence_with_numbers(ranked: Ranking) -> None:
     expected, last, source, tied = summary(ranked).split("; ")
     assert expected == "a is recommended, 90.0 % [88.3, 91.3] expected on new images"
     assert (
-        last == "the last is 0.0 points behind the best [0.0, 0.1], which does not tell them apart"
+        last == "the last is 0.0 points behind the best [0.0, 0.2], which does not tell them apart"
     )
     assert source.startswith("the best by source accuracy is 10.0 points behind the best [")
     assert tied == "1 other can be the best too, at 95 % (c)."
