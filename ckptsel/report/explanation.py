@@ -8,8 +8,9 @@ from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.ranking import EPOCH, Ranking
 
 STRENGTH = (
-    "its strength of regularisation is chosen inside the fitted images, by the log-likelihood of parts "
-    "of them that are held out in turn; the images that it is read on have no say"
+    "how the features are scaled and how strongly it is regularised is chosen inside the fitted images, "
+    "by the likelihood of parts of them that are held out in turn; the images that it is read on have no "
+    "say"
 )
 
 SCORES = {
@@ -36,7 +37,7 @@ LEFT_OUT = (
 def explain(ranking: Ranking) -> list[tuple[str, str]]:
     """(what is explained, how it came about), in the order in which a reader meets them."""
     parts = [
-        ("images", _images(ranking.target["evaluation"])),
+        ("images", _images(ranking.target)),
         ("features", _features(ranking.model)),
         *_scores(ranking),
         *_together(ranking),
@@ -63,7 +64,7 @@ def _images(evaluation: dict[str, Any]) -> str:
     times = f", {repeats} times with other parts, and the results averaged" if repeats > 1 else ""
     return (
         f"the {n_held} images are cut into {folds} parts with the classes in equal shares; each part is "
-        f"read by what was fitted on the others{times}. No image is read by what was fitted on it."
+        f"read by what was fitted on the others{times}.{out}"
     )
 
 
@@ -93,8 +94,15 @@ def _scores(ranking: Ranking) -> Iterator[tuple[str, str]]:
         if strengths:
             low, high = strengths[0], strengths[-1]
             chosen = f"{low:.2g}" if low == high else f"between {low:.2g} and {high:.2g}"
-            text += f". Chosen strengths C: {chosen}"
+            text += f". Chosen: C {chosen}{_scalings(ranking, name)}"
         yield name, f"{text}."
+
+
+def _scalings(ranking: Ranking, name: str) -> str:
+    """How the features were scaled, where that was recorded."""
+    details = [row.scores[name].details for row in ranking if name in row.scores]
+    names = sorted({scaling for one in details for scaling in one.get("scaling", ())})
+    return f"; features {', '.join(names)}" if names else ""
 
 
 def _together(ranking: Ranking) -> Iterator[tuple[str, str]]:
