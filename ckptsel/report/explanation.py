@@ -9,8 +9,8 @@ from ckptsel.results.ranking import EPOCH, Ranking
 
 STRENGTH = (
     "how the features are scaled and how strongly it is regularised is chosen inside the fitted images, "
-    "by the likelihood of parts of them that are held out in turn; the images that it is read on have no "
-    "say"
+    "by the likelihood of parts of them that are held out in turn; the images that it is read on have "
+    "no say"
 )
 
 SCORES = {
@@ -53,13 +53,14 @@ def explanation_text(ranking: Ranking) -> str:
     return "\n".join(["how each number came about:", *lines]) + "\n"
 
 
-def _images(evaluation: dict[str, Any]) -> str:
+def _images(target: dict[str, Any]) -> str:
+    evaluation = target["evaluation"]
     n_fitted, n_held = evaluation["n_train"], evaluation["n_eval"]
+    found = target.get("duplicates")
+    out = f" {found['n']} that are there twice were left out." if found and found["n"] else ""
     if evaluation["method"] != "cross-validation":
         where = evaluation["method"]
-        return (
-            f"fitted on {n_fitted} images, read on {n_held} others ({where}). No image is in both."
-        )
+        return f"fitted on {n_fitted} images, read on {n_held} others ({where}).{out}"
     folds, repeats = evaluation["n_folds"], evaluation["n_repeats"]
     times = f", {repeats} times with other parts, and the results averaged" if repeats > 1 else ""
     return (
