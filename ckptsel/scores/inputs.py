@@ -14,7 +14,15 @@ from torch import Tensor
 
 from ckptsel.common.devices import few_threads
 from ckptsel.scores.probe import Part, fit_logistic, fit_paper_probe
-from ckptsel.scores.scalings import PLAIN, SCALINGS, STANDARDISED, rounding_of, standardise, whiten
+from ckptsel.scores.scalings import (
+    PLAIN,
+    SCALINGS,
+    STANDARDISED,
+    principal,
+    rounding_of,
+    standardise,
+    whiten,
+)
 from ckptsel.scores.spectrum import Spectrum, compute_spectrum
 from ckptsel.scores.strength import Strength, choose
 from ckptsel.target.splits import Evaluation, stratified_folds
@@ -205,19 +213,21 @@ class ScoreInputs:
         """A view of the images `rows` in each scaling, made with those at the places `fitted`."""
         first, last = _view_columns(view, spectrum)
         labels = self.labels[torch.from_numpy(rows)]
-        plain = self._projected(key, spectrum, rows)[:, first:last]
-        found = {PLAIN: _Coordinates(plain, labels, spectrum.shape[1])}
+        inputs = self._projected(key, spectrum, rows)[:, first:last]
         if last - first < 2:  # all scalings of one direction are the same
-            return found
+            return {PLAIN: _Coordinates(inputs, labels, spectrum.shape[1])}
         features, places = self.features[torch.from_numpy(rows)], torch.from_numpy(fitted)
         rounding = rounding_of(features[places])
+        directions = principal(inputs[places])
+        inputs = directions.project(inputs)
+        found = {PLAIN: _Coordinates(inputs, labels, spectrum.shape[1])}
         for scaling in SCALINGS[1:]:
             if scaling == STANDARDISED:
                 matrix = _component_of(spectrum, features, view)
                 scaled = standardise(matrix[places], matrix, rounding)
             else:
                 basis = spectrum.right_vectors[:, first:last]
-                scaled = whiten(plain[places], plain, basis, rounding)
+                scaled = whiten(inputs, directions, basis, rounding)
             if scaled.shape[1]:
                 found[scaling] = _Coordinates(scaled, labels, scaled.shape[1])
         return found

@@ -29,7 +29,8 @@ def minimise(
 ) -> tuple[Tensor, Tensor]:
     """Minimisers (K, P) from start (K, P), and each one's largest gradient entry (K,).
 
-    A problem ends once that is below `tolerance`, or where no step leads further down.
+    A problem ends once that is below `tolerance`, times the value where that is below 1, or where no
+    step leads further down.
     """
     found = start.clone()
     which = torch.arange(len(start), device=start.device)
@@ -39,7 +40,7 @@ def minimise(
     left = largest.clone()
     steps: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(max_iterations):
-        going = left > tolerance
+        going = left > tolerance * value.clamp(max=1)
         if not bool(going.all()):
             which, x, value, gradient = (t[going] for t in (which, x, value, gradient))
             steps = [(s[going], y[going], r[going]) for s, y, r in steps]

@@ -163,10 +163,11 @@ class _Problems:
             self.weights[i, :m] = 1 / m
             self.labels[i, :m, 0] = labels
             self.penalty[i, 0, :r] = 1 / (strength * m)
-            # The Hessian of the loss is at most variance / n_classes at equal probabilities: in
-            # these variables it is near the identity, whatever the spectrum.
-            variance = inputs.var(dim=0, correction=0) / n_classes
-            self.scale[i, 0, :columns] = (variance + 1 / (strength * m)).rsqrt()
+            if columns:
+                # The Hessian of the loss is at most variance / n_classes at equal probabilities:
+                # in these variables it is near the identity, whatever the spectrum.
+                variance = inputs.var(dim=0, correction=0) / n_classes
+                self.scale[i, 0, :columns] = (variance + 1 / (strength * m)).rsqrt()
         self.scale[:, 0, r] = float(n_classes) ** 0.5
         self._which: tuple[int, ...] = tuple(range(k))
         self._kept: tuple[Tensor, ...] = (

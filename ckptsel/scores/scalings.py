@@ -6,13 +6,14 @@
 | `whitened` | each principal direction by its own spread | any invertible linear map, shift |
 | `standardised` | each column by its own spread | shift and scale of each column |
 
-Features come as coordinates in a basis in which they are nearly uncorrelated, so that fits converge
-fast. Directions and columns whose spread is no more than the rounding of float32 are left out.
+Features come as coordinates along directions in which they are nearly uncorrelated, so that fits
+converge fast, and as fast wherever their mean lies. Directions and columns whose spread is no more
+than the rounding of float32 are left out where they would be divided by it.
 """
 
 from torch import Tensor
 
-from ckptsel.scores.spectrum import compute_spectrum
+from ckptsel.scores.spectrum import Spectrum, compute_spectrum
 
 PLAIN, WHITENED, STANDARDISED = "plain", "whitened", "standardised"
 SCALINGS = (PLAIN, WHITENED, STANDARDISED)
@@ -36,16 +37,17 @@ def standardise(fitted: Tensor, rows: Tensor, rounding: Tensor) -> Tensor:
     return ((rows[:, live] - mean) / spread) @ basis
 
 
-def whiten(fitted: Tensor, rows: Tensor, basis: Tensor, rounding: Tensor) -> Tensor:
-    """Rows (n', r), less the mean of `fitted` (n, r), in the principal directions of `fitted`, each
-    divided by its standard deviation there: (n', r').
+def principal(fitted: Tensor) -> Spectrum:
+    """The principal directions of `fitted` (n, r): the spectrum of what is left of its mean."""
+    return compute_spectrum(fitted - fitted.mean(0))
 
-    basis: (D, r), whose coordinates they are; rounding: of the D columns.
+
+def whiten(rows: Tensor, directions: Spectrum, basis: Tensor, rounding: Tensor) -> Tensor:
+    """Rows (n', r') along principal directions, each divided by its standard deviation: (n', r'').
+
+    basis: (D, r), whose coordinates the directions are of; rounding: of the D columns.
     """
-    mean = fitted.mean(0)
-    spectrum = compute_spectrum(fitted - mean)
-    spread = spectrum.singular_values / len(fitted) ** 0.5
-    directions = spectrum.right_vectors
-    noise = ((basis @ directions).square().T @ rounding.square()).sqrt()
+    spread = directions.singular_values / directions.shape[0] ** 0.5
+    noise = ((basis @ directions.right_vectors).square().T @ rounding.square()).sqrt()
     live = spread > noise
-    return (rows - mean) @ (directions[:, live] / spread[live])
+    return rows[:, live] / spread[live]

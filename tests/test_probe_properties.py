@@ -1,0 +1,224 @@
+"""What holds for a probe on any features: drawn by Hypothesis, the same draws every time.
+
+Features differ in number, dimensions, classes, the width of each column over six decades, how far
+their mean lies from zero, and how much of the labels is in them. The accuracy itself, beside
+scikit-learn's, is chance: tests/slow has it, over several hundred cases.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+
+from ckptsel.scores import ScoreInputs
+from ckptsel.scores.probe import Part, fit_logistic
+from ckptsel.scores.scalings import rounding_of, standardise, whiten
+from ckptsel.scores.strength import _at_best_temperature, choose, choose_strength
+from ckptsel.target.splits import plan_validation, stratified_folds
+from tools.probe_cases import Case, make
+from tools.probe_peers import STRENGTHS, compare, peer_of
+
+few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+many = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+@st.composite
+def some_features(draw, most: int = 60, dimensions: int = 16):
+    """Features (n, d) float64, uncorrelated columns of very different widths, and labels (n,)."""
+    c = draw(st.integers(2, 5))
+    n, d = draw(st.integers(3 * c, most)), draw(st.integers(2, dimensions))
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    labels = random.permutation(np.resize(np.arange(c), n))
+    features = random.standard_normal((n, d))
+    features += draw(st.sampled_from([0.0, 0.5, 3.0])) * random.standard_normal((c, d))[labels]
+    features *= 10 ** random.uniform(-draw(st.sampled_from([0, 1, 3])), 0, d)
+    features += draw(st.sampled_from([0, 1, 1000])) * features.std(0)
+    return features, labels
+
+
+def centred(features: np.ndarray) -> torch.Tensor:
+    """In the principal directions, as the fits get them."""
+    features = features - features.mean(0)
+    left, values, _ = np.linalg.svd(features, full_matrices=False)
+    return torch.from_numpy(left * values / np.sqrt((features**2).mean()))
+
+
+def fold_parts(inputs: torch.Tensor, labels: np.ndarray) -> list[Part]:
+    targets = torch.from_numpy(labels)
+    folds = stratified_folds(labels, 5, 0)
+    return [Part(inputs[f], targets[f], inputs[h], targets[h]) for f, h in folds]
+
+
+@many
+@given(some_features(), st.integers(-5, 4))
+def test_a_fit_is_no_worse_than_scikit_learns_by_its_own_objective(case, exponent: int) -> None:
+    features, labels = case
+    inputs, strength = centred(features), 10.0**exponent
+    ours = fit_logistic(inputs, torch.from_numpy(labels), labels.max() + 1, strength)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # steps that run out
+        theirs = LogisticRegression(C=strength, max_iter=300, tol=1e-8).fit(inputs, labels)
+    weights, bias = theirs.coef_.T, theirs.intercept_
+    if weights.shape[1] == 1:  # two classes are one vector there, two halves of it here
+        weights, bias = np.hstack([-weights, weights]) / 2, np.r_[-bias, bias] / 2
+    log_p = torch.log_softmax(inputs @ torch.from_numpy(weights) + torch.from_numpy(bias), 1)
+    likelihood = float(log_p[torch.arange(len(labels)), torch.from_numpy(labels)].sum())
+    objective = 0.5 * (weights**2).sum() - strength * likelihood
+    assert ours.converged
+    assert ours.objective <= objective * (1 + 1e-4) + 1e-9
+
+
+@few
+@given(some_features(40, 6), st.sampled_from([1e-6, 1e-3, 1e3, 1e6]), st.sampled_from([-100, 30]))
+def test_shift_and_scale_change_nothing(case, scale: float, shift: float) -> None:
+    features, labels = case
+    n = len(labels) * 2 // 3
+    moved = scale * (features + shift * features.std(0))
+    plan = plan_validation(n, len(labels) - n)
+    one, other = (ScoreInputs(f, labels, plan).held_out("all") for f in (features, moved))
+    assert one.details["scaling"] == other.details["scaling"]
+    assert np.allclose(one.log_likelihoods, other.log_likelihoods, atol=2e-3)
+
+
+@few
+@given(some_features())
+def test_no_strength_of_a_wide_grid_foretells_more(case) -> None:
+    features, labels = case
+    parts, n_classes = fold_parts(centred(features), labels), labels.max() + 1
+    chosen = choose_strength(parts, n_classes)
+
+    def likelihood(strength: float) -> float:
+        logits = [
+            fit_logistic(p.fit_inputs, p.fit_labels, n_classes, strength, None, 1e-4, 1000).logits(
+                p.held_inputs
+            )
+            for p in parts
+        ]
+        truth = torch.cat([part.held_labels for part in parts])
+        return float(_at_best_temperature(torch.cat(logits), truth).per_image.mean())
+
+    best = max(likelihood(10.0**exponent) for exponent in range(-6, 7, 2))
+    # Fits that choose stop early: near the largest strengths that is not the same everywhere.
+    assert likelihood(chosen.value) >= best - 0.03
+
+
+@many
+@given(some_features(), st.floats(-2, 3))
+def test_the_temperature_is_the_best_of_a_fine_grid(case, log_sharpness: float) -> None:
+    features, labels = case
+    logits = torch.from_numpy(features[:, :1] * 10**log_sharpness * np.arange(labels.max() + 1))
+    truth = torch.from_numpy(labels)
+    found = _at_best_temperature(logits, truth)
+    assert 1 <= found.temperature <= 1.001e4
+
+    def at(temperature: float) -> float:
+        log_p = torch.log_softmax(logits / temperature, dim=1)
+        return float(log_p.gather(1, truth[:, None]).mean())
+
+    assert found.per_image.mean() == pytest.approx(at(found.temperature), abs=1e-9)
+    assert found.per_image.mean() >= max(at(t) for t in np.logspace(0, 4, 401)) - 1e-5
+
+
+@many
+@given(some_features())
+def test_whitened_features_know_no_linear_map_and_standardised_ones_no_scales(case) -> None:
+    """What a penalised fit sees of rows are their inner products, and those stay."""
+    features, _ = case
+    features = features[: len(features)]
+    n, d = features.shape
+    random = np.random.default_rng(n)
+    rotation, _ = np.linalg.qr(random.standard_normal((d, d)))
+    mapped = (features - features.mean(0)) @ (rotation * random.uniform(0.1, 10, (d, 1)))
+    scaled = features * 10 ** random.uniform(-3, 3, d) + random.standard_normal(d)
+
+    def products(rows: torch.Tensor) -> torch.Tensor:
+        return rows @ rows.T
+
+    none = torch.zeros(d, dtype=torch.float64)
+    basis = torch.eye(d, dtype=torch.float64)
+    one, other = (torch.from_numpy(f) for f in (features, mapped))
+    if n > 2 * d:
+        whitened = [products(whiten(f, f, basis, none)) for f in (one, other)]
+        assert torch.allclose(*whitened, atol=1e-4)
+    one, other = (torch.from_numpy(f) for f in (features, scaled))
+    standardised = [products(standardise(f, f, none)) for f in (one, other)]
+    assert torch.allclose(*standardised, atol=1e-6)
+    expected = StandardScaler().fit_transform(features)
+    assert np.allclose(standardised[0], expected @ expected.T, atol=1e-6)
+
+
+def test_columns_and_directions_of_rounding_alone_are_left_out() -> None:
+    """A unit that never wakes up, and a copy of a column that differs by the rounding of float32."""
+    random = np.random.default_rng(0)
+    columns = random.standard_normal((50, 3)).astype(np.float32) + 100
+    copied = np.float32(columns[:, :1] / 3) * np.float32(3)
+    features = torch.from_numpy(np.hstack([columns, copied, np.full((50, 1), 7.7)])).double()
+    rounding = rounding_of(features)
+    basis = torch.eye(5, dtype=torch.float64)
+    assert whiten(features, features, basis, rounding).shape[1] == 3
+    asleep = torch.cat([features[:1, :4], torch.full((1, 1), 1e6, dtype=torch.float64)], dim=1)
+    assert standardise(features, asleep, rounding).abs().max() < 20
+
+
+def two_scalings(narrow: float, seed: int = 0) -> tuple[dict[str, list[Part]], np.ndarray]:
+    """A column with the signal, `narrow` times as wide as thirty others without; as it is, and each
+    column by its own width."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(60) % 2
+    features = random.standard_normal((60, 31))
+    features[:, 0] += 4 * labels
+    plain = features * np.r_[narrow, np.ones(30)]
+    return {
+        "plain": fold_parts(torch.from_numpy(plain), labels),
+        "standardised": fold_parts(torch.from_numpy(features), labels),
+    }, labels
+
+
+def test_another_scaling_is_taken_where_it_is_clearly_better_alone() -> None:
+    assert choose(two_scalings(1e-3)[0], 2)[0] == "standardised"
+    assert choose(two_scalings(1.0)[0], 2)[0] == "plain"
+    # A little better is not clearly better, and the first counts.
+    parts = two_scalings(0.9)[0]
+    ahead = [choose_strength(parts[name], 2) for name in ("standardised", "plain")]
+    assert all(strength.bracketed for strength in ahead)
+    assert choose(parts, 2)[0] == "plain"
+
+
+def test_a_classifier_that_is_right_but_too_sure_does_not_lose_to_one_that_says_nothing() -> None:
+    """A hundred classes, three images each: without a temperature C is the smallest there is."""
+    features, labels = make(Case("classes", "mixed", 300, 64, 100, signal=2.0, n_held=300))
+    held_out = ScoreInputs(features, labels, plan_validation(300, 300)).held_out("all")
+    assert (held_out.predictions[0] == labels[300:]).mean() > 0.3
+    assert held_out.log_likelihoods.mean() > -np.log(100) + 0.5
+
+
+def test_the_peer_is_scikit_learns_own_search() -> None:
+    features, labels = make(Case("test", "mixed", 80, 6, 3, n_held=200))
+    features = features.astype(np.float64)
+    peer = peer_of(features, labels, 80, "all")
+    scaler = StandardScaler().fit(features[:80])
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    model = LogisticRegressionCV(
+        Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=1000, use_legacy_attributes=False
+    ).fit(scaler.transform(features[:80]), labels[:80])
+    chosen = STRENGTHS[peer.chosen_by_log_likelihood()]
+    assert abs(np.log10(chosen / model.C_)) < 0.6
+    predicted = model.predict(scaler.transform(features[80:])) == labels[80:]
+    assert abs(peer.correct[peer.chosen_by_log_likelihood()].mean() - predicted.mean()) < 0.02
+
+
+@pytest.mark.parametrize("view", ["all", "main", "residual"])
+def test_a_comparison_holds_what_it_says(view: str) -> None:
+    features, labels = make(Case("test", "relu", 60, 8, 3, signal=2.0, n_held=200))
+    (record,) = compare(features, labels, 60, [view], paper=False)
+    beside = record["peer"]
+    assert beside["ahead"] == pytest.approx(record["accuracy"] - beside["accuracy"])
+    assert record["knowing"]["accuracy"] >= max(
+        record[name]["accuracy"] for name in ("peer", "by_accuracy")
+    )
