@@ -41,6 +41,8 @@ OWN_SCATTER, SHARED_SCATTER = 0.01, 0.005
 REPEAT_NOISE = 0.2
 """Part of the difficulty that is drawn again in every repeat of a cross-validation."""
 
+MARKS = ("<!-- intervals -->", "<!-- /intervals -->")
+
 Values = NDArray[np.float64]
 
 
@@ -191,11 +193,15 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     return {**asdict(cell), "n_samples": n, **means}
 
 
+def read_log(log: Path) -> list[dict[str, Any]]:
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 def simulate(log: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """The rows of all cells, those of the log among them."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    rows = {json.loads(line)["name"]: json.loads(line) for line in lines}
+    rows = {row["name"]: row for row in read_log(log)}
     # In a mixed order: what is there when it is stopped is a sample of the whole grid.
     mixed = np.random.default_rng(0).permutation(len(cells))
     for i, cell in enumerate((cells[place] for place in mixed), start=1):
@@ -249,25 +255,67 @@ def _groups(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[tuple[Any, ...], l
     yield from sorted(groups.items(), key=lambda item: item[0])
 
 
+ERRORS = (
+    "accuracy_passes_wrongly",
+    "accuracy_fails_wrongly",
+    "regret_passes_wrongly",
+    "regret_fails_wrongly",
+)
+
+
+def errors_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: how often the gate would pass or fail wrongly, by method, with a limit that lies as
+    near the truth as can be on its wrong side; the worst cell."""
+    lines = [
+        "| method | cells | min-accuracy passes wrongly | fails wrongly | max-regret passes wrongly "
+        "| fails wrongly |",
+        "|" + " --- |" * 6,
+    ]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        one = row["method"] == "confirmed" and row["n_seeds"] == 1
+        groups.setdefault(row["method"] + ", 1 seed" * one, []).append(row)
+    for method, group in sorted(groups.items()):
+        worst = [f"{100 * max(row[name] for row in group):.1f}" for name in ERRORS]
+        lines.append(f"| {method} | {len(group)} | {' | '.join(worst)} |")
+    return "\n".join(lines) + "\n"
+
+
+def page_part(rows: Sequence[dict[str, Any]], n_cells: int) -> str:
+    """What docs/coverage.md says of the grid."""
+    n = sorted({row["n_samples"] for row in rows})
+    some = f"{len(rows)} of {n_cells}" if len(rows) < n_cells else f"All {n_cells}"
+    return (
+        f"{some} cells, {n[0]} samples each, {n[-1]} where the first gave less than 95 %.\n\n"
+        f"{tables(rows)}\nHow often the gate would be wrong, in % of samples:\n\n{errors_table(rows)}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log", type=Path, default=Path("build/simulations/intervals.jsonl"))
     parser.add_argument("--csv", type=Path, default=Path("docs/coverage.csv"))
+    parser.add_argument("--page", type=Path, default=Path("docs/coverage.md"))
+    parser.add_argument("--only-logged", action="store_true", help="run nothing more")
     arguments = parser.parse_args()
-    rows = simulate(arguments.log, grid())
+    cells = grid()
+    rows = read_log(arguments.log) if arguments.only_logged else simulate(arguments.log, cells)
+    rows = sorted(rows, key=lambda row: [cell.name for cell in cells].index(row["name"]))
+    write_csv(arguments.csv, rows)
+    page = arguments.page.read_text(encoding="utf-8")
+    first, last = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
+    part = f"\n{page_part(rows, len(cells))}"
+    arguments.page.write_text(page[:first] + part + page[last:], encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, [name for name in rows[0] if name != "name"], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {
-                name: round(value, 4) if isinstance(value, float) else value
-                for name, value in row.items()
-                if name != "name"
-            }
-        )
-    arguments.csv.write_text(text.getvalue(), encoding="utf-8")
-    print(tables(rows))
+        rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+        writer.writerow({name: value for name, value in rounded.items() if name != "name"})
+    path.write_text(text.getvalue(), encoding="utf-8")
 
 
 if __name__ == "__main__":
