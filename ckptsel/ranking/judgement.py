@@ -24,6 +24,7 @@ from ckptsel.ranking.intervals import (
     least_difference,
     mean_ends,
 )
+from ckptsel.ranking.scatter import Scatter, find_scatter, t_scale
 from ckptsel.results.estimate import Estimate
 
 N_RESAMPLES = 2000
@@ -83,7 +84,7 @@ class Readings:
         return IMAGES if self.values.shape[1] == 1 else IMAGES_AND_SEEDS
 
     @cached_property
-    def scatter(self) -> "Scatter":
+    def scatter(self) -> Scatter:
         return find_scatter(np.asarray(self.values.mean(axis=2)))
 
 
@@ -152,54 +153,6 @@ def _estimate(readings: Readings, value: float, low: float, high: float) -> Esti
     return Estimate(float(value), float(low), float(high), n=n, random=random)
 
 
-@dataclass(frozen=True)
-class Scatter:
-    """What another set of training seeds would change in mean accuracies.
-
-    shared: variance of what a set of seeds adds to all candidates (its batches are easy or hard).
-    own: variance of what it adds to one of them, pooled over candidates, since a few seeds each
-    tell it badly.
-    shared_freedom, own_freedom: degrees of freedom of both; 0 where there is nothing to tell it from.
-    """
-
-    shared: float = 0.0
-    own: float = 0.0
-    shared_freedom: int = 0
-    own_freedom: int = 0
-
-    def half_width(self, level: float) -> float:
-        """Of the interval of one candidate's mean, as far as seeds go."""
-        if self.shared_freedom == 0:
-            return 0.0
-        generator = np.random.default_rng(8)
-        shared, own = generator.standard_normal((2, N_RESAMPLES))
-        drawn = _t_scale(self.shared, self.shared_freedom, N_RESAMPLES, generator) * shared
-        if self.own_freedom:
-            drawn += _t_scale(self.own, self.own_freedom, N_RESAMPLES, generator) * own
-        return float(np.quantile(np.abs(drawn), level))
-
-
-def find_scatter(accuracy: Values) -> Scatter:
-    """The scatter of mean accuracies (n_candidates, n_seeds)."""
-    n_candidates, n_seeds = accuracy.shape
-    if n_seeds == 1:
-        return Scatter()
-    by_seed = accuracy.mean(axis=0)
-    shared = float(by_seed.var(ddof=1)) / n_seeds
-    if n_candidates == 1:
-        return Scatter(shared, 0.0, n_seeds - 1, 0)
-    own = accuracy - accuracy.mean(axis=1, keepdims=True) - by_seed + by_seed.mean()
-    freedom = (n_candidates - 1) * (n_seeds - 1)
-    return Scatter(shared, float((own**2).sum()) / freedom / n_seeds, n_seeds - 1, freedom)
-
-
-def _t_scale(variance: float, freedom: int, n: int, generator: np.random.Generator) -> Values:
-    """What makes normal draws those of a t distribution: (n,)."""
-    if variance == 0:
-        return np.zeros(n)
-    return np.asarray(np.sqrt(variance * freedom / generator.chisquare(freedom, size=n)))
-
-
 def _critical_leads(readings: Readings, covariance: Values, errors: Values, level: float) -> Values:
     """By how many standard errors another must be ahead of each candidate for that to leave the tie
     set: (n_candidates,)."""
@@ -231,10 +184,10 @@ def _resample_errors(readings: Readings, covariance: Values, n_resamples: int, s
     factor = vectors * np.sqrt(np.maximum(sizes, 0))
     errors = factor @ generator.standard_normal((len(factor), n_resamples))
     if not readings.is_accuracy:
-        errors *= _t_scale(1.0, max(readings.n_images - 1, 1), n_resamples, generator)
+        errors *= t_scale(1.0, max(readings.n_images - 1, 1), n_resamples, generator)
     scatter = readings.scatter
     if scatter.own_freedom:
-        scale = _t_scale(scatter.own, scatter.own_freedom, n_resamples, generator)
+        scale = t_scale(scatter.own, scatter.own_freedom, n_resamples, generator)
         errors += scale * generator.standard_normal(errors.shape)
     return np.asarray(errors)
 
@@ -327,7 +280,7 @@ def _low_for_all(
     scatter = readings.scatter
     generator = np.random.default_rng((seed, 13))
     n = errors.shape[1]
-    shared = _t_scale(scatter.shared, scatter.shared_freedom, n, generator)
+    shared = t_scale(scatter.shared, scatter.shared_freedom, n, generator)
     shared = shared * generator.standard_normal(n)
     spread = scatter.shared + scatter.own
     variance = covariance.diagonal() + spread
