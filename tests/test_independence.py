@@ -40,7 +40,7 @@ from ckptsel.ranking.workspace import open_workspace
 from ckptsel.results.estimate import Measured
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
-from ckptsel.scores.linear_probe import _at_chance
+from ckptsel.scores.linear_probe import is_at_chance
 from ckptsel.scores.strength import Strength
 from ckptsel.settings.policy import Policy
 from ckptsel.settings.rank import RankSettings
@@ -193,7 +193,7 @@ def test_two_standard_errors_ahead_of_the_largest_class_are_asked_of_a_probe(
     n_errors: float, at_chance: bool
 ) -> None:
     noise = np.tile([-1.0, 1.0], 200)
-    assert _at_chance(noise + n_errors / np.sqrt(400)) == at_chance
+    assert is_at_chance(noise + n_errors / np.sqrt(400)) == at_chance
 
 
 @pytest.mark.parametrize("name", ["logme", "logme_thuml"])
@@ -352,7 +352,7 @@ def test_a_runs_key_is_made_of_all_that_determines_it(
         key(lr=0.2),
         key(fitted=task.fitted[1:]),
         key(held=task.held[1:]),
-        key(workspace=dataclasses.replace(task.workspace, target=target)),
+        key(workspace=dataclasses.replace(task.workspace, loaded=target)),
     ]
     for field in dataclasses.fields(SHORT_FE):
         if field.name != "lrs":  # those to choose from; a run has one
