@@ -24,15 +24,15 @@ from ckptsel.target.splits import plan_validation, stratified_folds
 from tools.probe_cases import Case, make
 from tools.probe_peers import STRENGTHS, compare, peer_of
 
-few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=8, deadline=None, derandomize=True, database=None)
 many = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
 @st.composite
-def some_features(draw, most: int = 60, dimensions: int = 16, decades=(0, 1, 3)):
+def some_features(draw, least: int = 6, most: int = 60, dimensions: int = 16, decades=(0, 1, 3)):
     """Features (n, d) float64, uncorrelated columns of very different widths, and labels (n,)."""
     c = draw(st.integers(2, 5))
-    n, d = draw(st.integers(3 * c, most)), draw(st.integers(2, dimensions))
+    n, d = draw(st.integers(max(3 * c, least), most)), draw(st.integers(2, dimensions))
     random = np.random.default_rng(draw(st.integers(0, 10**6)))
     labels = random.permutation(np.resize(np.arange(c), n))
     features = random.standard_normal((n, d))
@@ -76,26 +76,28 @@ def test_a_fit_is_no_worse_than_scikit_learns_by_its_own_objective(case, exponen
 
 @few
 @given(
-    some_features(30, 4, decades=(0, 1)),
-    st.sampled_from([1e-6, 1e-3, 1e3, 1e6]),
-    st.sampled_from([-100, 30]),
+    st.sampled_from(["mixed", "relu", "collapsed"]),
+    st.integers(2, 9),
+    st.integers(0, 1000),
+    st.sampled_from([1e-6, 1e3, 1e6]),
+    st.sampled_from([-100, 30, 1000]),
 )
-def test_shift_and_scale_change_nothing(case, scale: float, shift: float) -> None:
-    features, labels = case
-    moved = scale * (features + shift * features.std(0))
-    # Labels that the features cannot tell for certain: the strength is then a peak, not a plain.
-    labels[::3] = labels[::3][::-1]
-    n = len(labels) * 2 // 3
-    plan = plan_validation(n, len(labels) - n)
+def test_shift_and_scale_change_nothing(kind: str, d: int, seed: int, scale: float, shift: float):
+    features, labels = make(Case("moved", kind, 45, d, 3, seed=seed, n_held=30))
+    # Some labels are wrong: the strength is then a peak, and no plain that goes on for ever.
+    labels[::4] = labels[::4][::-1]
+    moved = scale * (features.astype(np.float64) + shift * features.std(0))
+    plan = plan_validation(45, 30)
     one, other = (ScoreInputs(f, labels, plan).held_out("all") for f in (features, moved))
-    assert one.details["scaling"] == other.details["scaling"]
-    assert np.allclose(one.log_likelihoods, other.log_likelihoods, atol=0.02)
+    assert one.details == other.details
+    assert np.allclose(one.log_likelihoods, other.log_likelihoods, atol=1e-5)
 
 
 @few
-@given(some_features())
+@given(some_features(least=40, dimensions=8, decades=(0, 1)))
 def test_no_strength_of_a_wide_grid_foretells_more(case) -> None:
     features, labels = case
+    labels[::4] = labels[::4][::-1]
     parts, n_classes = fold_parts(centred(features), labels), labels.max() + 1
     chosen = choose_strength(parts, n_classes)
 
@@ -110,8 +112,7 @@ def test_no_strength_of_a_wide_grid_foretells_more(case) -> None:
         return float(_at_best_temperature(torch.cat(logits), truth).per_image.mean())
 
     best = max(likelihood(10.0**exponent) for exponent in range(-6, 7, 2))
-    # Fits that choose stop early: near the largest strengths that is not the same everywhere.
-    assert likelihood(chosen.value) >= best - 0.03
+    assert likelihood(chosen.value) >= best - 5e-3
 
 
 @many
@@ -128,7 +129,8 @@ def test_the_temperature_is_the_best_of_a_fine_grid(case, log_sharpness: float) 
         return float(log_p.gather(1, truth[:, None]).mean())
 
     assert found.per_image.mean() == pytest.approx(at(found.temperature), abs=1e-9)
-    assert found.per_image.mean() >= max(at(t) for t in np.logspace(0, 4, 401)) - 1e-3
+    best = max(at(t) for t in np.logspace(0, 4, 401))
+    assert found.per_image.mean() >= best - 1e-3 * max(1, -best)
 
 
 def in_whitened(features: torch.Tensor, rounding: torch.Tensor) -> torch.Tensor:

@@ -170,7 +170,13 @@ class _Problems:
                 self.scale[i, 0, :columns] = (variance + 1 / (strength * m)).rsqrt()
         self.scale[:, 0, r] = float(n_classes) ** 0.5
         self._which: tuple[int, ...] = tuple(range(k))
-        self._kept = (self.inputs, self.weights, self.labels, self.penalty, self.scale)
+        self._kept: tuple[Tensor, ...] = (
+            self.inputs,
+            self.weights,
+            self.labels,
+            self.penalty,
+            self.scale,
+        )
 
     def objective(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Value of the formula divided by C n (k,), and its gradient (k, P)."""
