@@ -1,6 +1,6 @@
 """What holds for a probe on any features: drawn by Hypothesis, the same draws every time.
 
-Features differ in number, dimensions, classes, the width of each column over six decades, how far
+Features differ in number, dimensions, classes, the width of each column over three decades, how far
 their mean lies from zero, and how much of the labels is in them. The accuracy itself, beside
 scikit-learn's, is chance: tests/slow has it, over several hundred cases.
 """
@@ -18,26 +18,26 @@ from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs
 from ckptsel.scores.probe import Part, fit_logistic
-from ckptsel.scores.scalings import rounding_of, standardise, whiten
-from ckptsel.scores.strength import _at_best_temperature, choose, choose_strength
+from ckptsel.scores.scalings import principal, rounding_of, standardise, whiten
+from ckptsel.scores.strength import _at_best_temperature, choose, choose_strength, is_clearly_better
 from ckptsel.target.splits import plan_validation, stratified_folds
 from tools.probe_cases import Case, make
 from tools.probe_peers import STRENGTHS, compare, peer_of
 
-few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=8, deadline=None, derandomize=True, database=None)
 many = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
 @st.composite
-def some_features(draw, most: int = 60, dimensions: int = 16):
+def some_features(draw, least: int = 6, most: int = 60, dimensions: int = 16, decades=(0, 1, 3)):
     """Features (n, d) float64, uncorrelated columns of very different widths, and labels (n,)."""
     c = draw(st.integers(2, 5))
-    n, d = draw(st.integers(3 * c, most)), draw(st.integers(2, dimensions))
+    n, d = draw(st.integers(max(3 * c, least), most)), draw(st.integers(2, dimensions))
     random = np.random.default_rng(draw(st.integers(0, 10**6)))
     labels = random.permutation(np.resize(np.arange(c), n))
     features = random.standard_normal((n, d))
     features += draw(st.sampled_from([0.0, 0.5, 3.0])) * random.standard_normal((c, d))[labels]
-    features *= 10 ** random.uniform(-draw(st.sampled_from([0, 1, 3])), 0, d)
+    features *= 10 ** random.uniform(-draw(st.sampled_from(decades)), 0, d)
     features += draw(st.sampled_from([0, 1, 1000])) * features.std(0)
     return features, labels
 
@@ -75,21 +75,29 @@ def test_a_fit_is_no_worse_than_scikit_learns_by_its_own_objective(case, exponen
 
 
 @few
-@given(some_features(40, 6), st.sampled_from([1e-6, 1e-3, 1e3, 1e6]), st.sampled_from([-100, 30]))
-def test_shift_and_scale_change_nothing(case, scale: float, shift: float) -> None:
-    features, labels = case
-    n = len(labels) * 2 // 3
-    moved = scale * (features + shift * features.std(0))
-    plan = plan_validation(n, len(labels) - n)
+@given(
+    st.sampled_from(["mixed", "relu", "collapsed"]),
+    st.integers(2, 9),
+    st.integers(0, 1000),
+    st.sampled_from([1e-6, 1e3, 1e6]),
+    st.sampled_from([-100, 30, 1000]),
+)
+def test_shift_and_scale_change_nothing(kind: str, d: int, seed: int, scale: float, shift: float):
+    features, labels = make(Case("moved", kind, 45, d, 3, seed=seed, n_held=30))
+    # Some labels are wrong: the strength is then a peak, and no plain that goes on for ever.
+    labels[::4] = labels[::4][::-1]
+    moved = scale * (features.astype(np.float64) + shift * features.std(0))
+    plan = plan_validation(45, 30)
     one, other = (ScoreInputs(f, labels, plan).held_out("all") for f in (features, moved))
-    assert one.details["scaling"] == other.details["scaling"]
-    assert np.allclose(one.log_likelihoods, other.log_likelihoods, atol=2e-3)
+    assert one.details == other.details
+    assert np.allclose(one.log_likelihoods, other.log_likelihoods, atol=1e-5)
 
 
 @few
-@given(some_features())
+@given(some_features(least=40, dimensions=8, decades=(0, 1)))
 def test_no_strength_of_a_wide_grid_foretells_more(case) -> None:
     features, labels = case
+    labels[::4] = labels[::4][::-1]
     parts, n_classes = fold_parts(centred(features), labels), labels.max() + 1
     chosen = choose_strength(parts, n_classes)
 
@@ -104,8 +112,7 @@ def test_no_strength_of_a_wide_grid_foretells_more(case) -> None:
         return float(_at_best_temperature(torch.cat(logits), truth).per_image.mean())
 
     best = max(likelihood(10.0**exponent) for exponent in range(-6, 7, 2))
-    # Fits that choose stop early: near the largest strengths that is not the same everywhere.
-    assert likelihood(chosen.value) >= best - 0.03
+    assert likelihood(chosen.value) >= best - 5e-3
 
 
 @many
@@ -122,7 +129,15 @@ def test_the_temperature_is_the_best_of_a_fine_grid(case, log_sharpness: float) 
         return float(log_p.gather(1, truth[:, None]).mean())
 
     assert found.per_image.mean() == pytest.approx(at(found.temperature), abs=1e-9)
-    assert found.per_image.mean() >= max(at(t) for t in np.logspace(0, 4, 401)) - 1e-5
+    best = max(at(t) for t in np.logspace(0, 4, 401))
+    assert found.per_image.mean() >= best - 1e-3 * max(1, -best)
+
+
+def in_whitened(features: torch.Tensor, rounding: torch.Tensor) -> torch.Tensor:
+    """Features (n, D) centred and whitened."""
+    directions = principal(features)
+    rows = directions.project(features - features.mean(0))
+    return whiten(rows, directions, torch.eye(features.shape[1], dtype=torch.float64), rounding)
 
 
 @many
@@ -130,7 +145,6 @@ def test_the_temperature_is_the_best_of_a_fine_grid(case, log_sharpness: float) 
 def test_whitened_features_know_no_linear_map_and_standardised_ones_no_scales(case) -> None:
     """What a penalised fit sees of rows are their inner products, and those stay."""
     features, _ = case
-    features = features[: len(features)]
     n, d = features.shape
     random = np.random.default_rng(n)
     rotation, _ = np.linalg.qr(random.standard_normal((d, d)))
@@ -141,11 +155,13 @@ def test_whitened_features_know_no_linear_map_and_standardised_ones_no_scales(ca
         return rows @ rows.T
 
     none = torch.zeros(d, dtype=torch.float64)
-    basis = torch.eye(d, dtype=torch.float64)
     one, other = (torch.from_numpy(f) for f in (features, mapped))
     if n > 2 * d:
-        whitened = [products(whiten(f, f, basis, none)) for f in (one, other)]
+        whitened = [products(in_whitened(f, none)) for f in (one, other)]
         assert torch.allclose(*whitened, atol=1e-4)
+        inverse = np.linalg.pinv(np.cov(features.T, bias=True))
+        beside = features - features.mean(0)
+        assert np.allclose(whitened[0], beside @ inverse @ beside.T, atol=1e-4)
     one, other = (torch.from_numpy(f) for f in (features, scaled))
     standardised = [products(standardise(f, f, none)) for f in (one, other)]
     assert torch.allclose(*standardised, atol=1e-6)
@@ -160,8 +176,7 @@ def test_columns_and_directions_of_rounding_alone_are_left_out() -> None:
     copied = np.float32(columns[:, :1] / 3) * np.float32(3)
     features = torch.from_numpy(np.hstack([columns, copied, np.full((50, 1), 7.7)])).double()
     rounding = rounding_of(features)
-    basis = torch.eye(5, dtype=torch.float64)
-    assert whiten(features, features, basis, rounding).shape[1] == 3
+    assert in_whitened(features, rounding).shape[1] == 3
     asleep = torch.cat([features[:1, :4], torch.full((1, 1), 1e6, dtype=torch.float64)], dim=1)
     assert standardise(features, asleep, rounding).abs().max() < 20
 
@@ -183,11 +198,15 @@ def two_scalings(narrow: float, seed: int = 0) -> tuple[dict[str, list[Part]], n
 def test_another_scaling_is_taken_where_it_is_clearly_better_alone() -> None:
     assert choose(two_scalings(1e-3)[0], 2)[0] == "standardised"
     assert choose(two_scalings(1.0)[0], 2)[0] == "plain"
-    # A little better is not clearly better, and the first counts.
-    parts = two_scalings(0.9)[0]
-    ahead = [choose_strength(parts[name], 2) for name in ("standardised", "plain")]
-    assert all(strength.bracketed for strength in ahead)
-    assert choose(parts, 2)[0] == "plain"
+
+
+def test_a_scaling_that_is_better_by_chance_alone_is_not_taken() -> None:
+    """Half a standard error is not clear; one and a half is."""
+    taken = []
+    for ahead in (0.5, 1.5):
+        difference = np.tile([-1.0, 1.0], 50) + ahead / 10
+        taken.append(is_clearly_better(difference))
+    assert taken == [False, True]
 
 
 def test_a_classifier_that_is_right_but_too_sure_does_not_lose_to_one_that_says_nothing() -> None:
@@ -204,12 +223,14 @@ def test_the_peer_is_scikit_learns_own_search() -> None:
     peer = peer_of(features, labels, 80, "all")
     scaler = StandardScaler().fit(features[:80])
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    model = LogisticRegressionCV(
-        Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=1000, use_legacy_attributes=False
-    ).fit(scaler.transform(features[:80]), labels[:80])
+    model = LogisticRegressionCV(Cs=STRENGTHS, cv=folds, scoring="neg_log_loss", max_iter=1000)
+    inputs = scaler.transform(features)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what will change in its next version
+        model.fit(inputs[:80], labels[:80])
     chosen = STRENGTHS[peer.chosen_by_log_likelihood()]
-    assert abs(np.log10(chosen / model.C_)) < 0.6
-    predicted = model.predict(scaler.transform(features[80:])) == labels[80:]
+    assert abs(np.log10(chosen / np.ravel(model.C_)[0])) < 0.6
+    predicted = model.predict(inputs[80:]) == labels[80:]
     assert abs(peer.correct[peer.chosen_by_log_likelihood()].mean() - predicted.mean()) < 0.02
 
 

@@ -18,10 +18,13 @@ MEMORY = 10
 SUFFICIENT = 1e-4
 """Part of the decrease that the slope promises which a step must bring (Armijo)."""
 
-LEVEL = 1e-13
-"""Relative change of the value that is rounding: a step is then judged by its slope alone."""
+LEVEL = 1e-15
+"""Change of the value that is rounding, of values of about 1: a step is then judged by its slope."""
 
-MAX_HALVINGS = 30
+NIL = 1e-4
+"""A value that gradients are no longer compared with: classes are as good as told apart."""
+
+MAX_HALVINGS = 20
 
 
 def minimise(
@@ -29,8 +32,8 @@ def minimise(
 ) -> tuple[Tensor, Tensor]:
     """Minimisers (K, P) from start (K, P), and each one's largest gradient entry (K,).
 
-    A problem ends once that is below `tolerance`, times the value where that is below 1, or where no
-    step leads further down.
+    A problem ends once that is below `tolerance` times its value (from NIL to 1), or where no step leads
+    further down.
     """
     found = start.clone()
     which = torch.arange(len(start), device=start.device)
@@ -40,7 +43,7 @@ def minimise(
     left = largest.clone()
     steps: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(max_iterations):
-        going = left > tolerance * value.clamp(max=1)
+        going = left > tolerance * value.clamp(NIL, 1)
         if not bool(going.all()):
             which, x, value, gradient = (t[going] for t in (which, x, value, gradient))
             steps = [(s[going], y[going], r[going]) for s, y, r in steps]
@@ -98,7 +101,7 @@ def _step(
         new_value, new_gradient = objective(new_x, which)
         new_slope = (new_gradient * direction).sum(1)
         lower = new_value <= value + SUFFICIENT * length * slope
-        level = new_value <= value + LEVEL * value.abs()
+        level = new_value <= value + LEVEL
         fine = lower | (level & (new_slope <= (2 * SUFFICIENT - 1) * slope))
         if bool(fine.all()):
             break

@@ -74,9 +74,14 @@ def choose(parts: Mapping[str, Sequence[Part]], n_classes: int) -> tuple[str, St
         search.look_around()
     for other in others:
         ahead = searches[other].best.per_image - searches[name].best.per_image
-        if ahead.mean() > CLEARLY * ahead.std() / np.sqrt(len(ahead)):
+        if is_clearly_better(ahead):
             name = other
     return name, searches[name].refine()
+
+
+def is_clearly_better(ahead: NDArray[np.float64]) -> bool:
+    """Whether a mean (n,) is more than one standard error above nil."""
+    return bool(ahead.mean() > CLEARLY * ahead.std() / np.sqrt(len(ahead)))
 
 
 def choose_strength(parts: Sequence[Part], n_classes: int) -> Strength:
