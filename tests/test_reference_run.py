@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 import ckptsel
+from ckptsel.ranking.scoring import SCORES_VERSION
 from ckptsel.reproduce.verify import verify
 
 RUNS = Path(__file__).parents[1] / "reference_runs"
 RUN = RUNS / "cifar10-mnist-small"
 OLD_SCORES = (
-    "scores were not computed again: they are of version 2 of the scores, this is version 4"
+    "scores were not computed again: they are of version 2 of the scores, this is version "
+    f"{SCORES_VERSION}"
 )
 
 
