@@ -154,7 +154,7 @@ def test_the_goal_ft_is_decided_by_the_epoch_alone(
     assert len(ranking.tie_set) == 3
     assert ranking.references["last"].difference is None
     assert all(row.p_best is None and score in row.scores for row in ranking)
-    assert "no score was found to foretell fine-tuning better" in format_ranking(ranking, "table")
+    assert "which checkpoint fine-tunes best is not known" in format_ranking(ranking, "table")
     text = json.dumps(ranking.to_dict())
     assert json.dumps(ckptsel.Ranking.from_dict(json.loads(text)).to_dict()) == text
 

@@ -7,10 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ckptsel
+from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.ranking.scoring import SCORES_VERSION
+from ckptsel.reproduce.results import Results, load_results, prediction_key
 from ckptsel.reproduce.verify import verify
 
 RUNS = Path(__file__).parents[1] / "reference_runs"
@@ -91,15 +94,31 @@ def test_the_documented_table_is_what_the_runs_hold() -> None:
 def agreement_cells(preset: str, goal: str, targets: tuple[str, ...]) -> dict[str, list[str]]:
     """By score: Kendall's tau with its interval, a cell for each target and pre-training seed."""
     cells: dict[str, list[str]] = {}
+    results = load_results(RUNS / f"cifar10-mnist-{preset}")
     for target in targets:
         for seed in (0, 1):
-            path = RUNS / f"cifar10-mnist-{preset}/seed{seed}/{target}/ranking.json"
-            ranking = ckptsel.Ranking.from_dict(json.loads(path.read_text()))
-            for score, agreement in ranking.confirmation[goal].agreement.items():
+            series = curves(results, target, seed, goal)
+            accuracy = series.pop("accuracy")
+            for score, agreement in measure_agreement(series, accuracy).items():
                 tau = agreement.kendall_tau
                 cell = f"{tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
                 cells.setdefault(score, []).append(cell)
     return cells
+
+
+def curves(results: Results, target: str, seed: int, goal: str) -> dict[str, np.ndarray]:
+    """Along the epochs: accuracy after training, the scores and references."""
+    by_score: dict[str, dict[int, float]] = {}
+    for row in results.rows("scores", target=target, seed=seed):
+        by_score.setdefault(row["score"], {})[row["epoch"]] = float(row["value"])
+    source = {row["epoch"]: row["source_accuracy"] for row in results.rows("source", seed=seed)}
+    epochs = sorted(by_score["linear_probe"])
+    series = {score: [values[e] for e in epochs] for score, values in by_score.items()}
+    series["epoch"] = [float(e) for e in epochs]
+    series["source_accuracy"] = [source[e] for e in epochs]
+    keys = [prediction_key(target, seed, goal, epoch) for epoch in epochs]
+    series["accuracy"] = [results.correct(key).mean() for key in keys]
+    return {name: np.array(values) for name, values in series.items()}
 
 
 def test_what_each_score_was_worth_is_what_the_runs_hold() -> None:
