@@ -17,9 +17,16 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs
-from ckptsel.scores.probe import Part, fit_logistic
+from ckptsel.scores.probe import Part, _Problems, fit_logistic
 from ckptsel.scores.scalings import principal, rounding_of, standardise, whiten
-from ckptsel.scores.strength import _at_best_temperature, choose, choose_strength, is_clearly_better
+from ckptsel.scores.strength import (
+    Strength,
+    _at_best_temperature,
+    _Search,
+    choose,
+    choose_strength,
+    is_clearly_better,
+)
 from ckptsel.target.splits import plan_validation, stratified_folds
 from tools.probe_cases import Case, make
 from tools.probe_peers import STRENGTHS, compare, peer_of
@@ -174,11 +181,13 @@ def test_columns_and_directions_of_rounding_alone_are_left_out() -> None:
     random = np.random.default_rng(0)
     columns = random.standard_normal((50, 3)).astype(np.float32) + 100
     copied = np.float32(columns[:, :1] / 3) * np.float32(3)
-    features = torch.from_numpy(np.hstack([columns, copied, np.full((50, 1), 7.7)])).double()
+    asleep = np.full((50, 1), 7.7, np.float32)
+    asleep[::7] = np.nextafter(asleep[::7], np.float32(8))
+    features = torch.from_numpy(np.hstack([columns, copied, asleep])).double()
     rounding = rounding_of(features)
     assert in_whitened(features, rounding).shape[1] == 3
-    asleep = torch.cat([features[:1, :4], torch.full((1, 1), 1e6, dtype=torch.float64)], dim=1)
-    assert standardise(features, asleep, rounding).abs().max() < 20
+    awake = torch.cat([features[:1, :4], torch.full((1, 1), 1e6, dtype=torch.float64)], dim=1)
+    assert standardise(features, awake, rounding).abs().max() < 20
 
 
 def two_scalings(narrow: float, seed: int = 0) -> tuple[dict[str, list[Part]], np.ndarray]:
@@ -215,6 +224,79 @@ def test_a_classifier_that_is_right_but_too_sure_does_not_lose_to_one_that_says_
     held_out = ScoreInputs(features, labels, plan_validation(300, 300)).held_out("all")
     assert (held_out.predictions[0] == labels[300:]).mean() > 0.3
     assert held_out.log_likelihoods.mean() > -np.log(100) + 0.5
+
+
+@pytest.mark.parametrize("view", ["all", "main", "residual"])
+def test_each_view_is_standardised_by_its_own_columns(view: str) -> None:
+    features, labels = make(Case("test", "columns", 60, 8, 3, n_held=20))
+    inputs = ScoreInputs(features, labels, plan_validation(60, 20))
+    whole = inputs._whole(0, np.arange(60), np.arange(60, 80), view)["standardised"]
+    part = whole.split(np.arange(60), np.arange(60, 80))
+    spectrum, matrix = inputs.spectrum(), torch.from_numpy(features).double()
+    if view != "all":
+        matrix = getattr(spectrum, f"{view}_component")(matrix)
+    scaler = StandardScaler().fit(matrix[:60])
+    rows = scaler.transform(matrix) * np.sqrt(len(part.fit_inputs[0]) / 8)
+    assert np.allclose(part.fit_inputs @ part.fit_inputs.T, rows[:60] @ rows[:60].T, atol=1e-6)
+    assert np.allclose(part.held_inputs @ part.fit_inputs.T, rows[60:] @ rows[:60].T, atol=1e-6)
+
+
+def test_the_chosen_temperature_is_that_of_the_probabilities(monkeypatch) -> None:
+    features, labels = make(Case("test", "mixed", 60, 8, 2, n_held=200))
+
+    def held_out(temperature: float):
+        chosen = "plain", Strength(1e3, bracketed=True, temperature=temperature)
+        monkeypatch.setattr("ckptsel.scores.inputs.choose", lambda *_: chosen)
+        return ScoreInputs(features, labels, plan_validation(60, 200)).held_out("all")
+
+    sure, less = held_out(1.0), held_out(10.0)
+    assert np.array_equal(sure.predictions, less.predictions)
+    logits = [p - np.log(-np.expm1(p)) for p in (sure.log_likelihoods, less.log_likelihoods)]
+    assert np.allclose(logits[0], 10 * logits[1], atol=1e-6)
+
+
+def test_what_foretells_too_surely_gets_a_temperature() -> None:
+    features, labels = make(Case("test", "mixed", 60, 40, 6, signal=0.3, n_held=1))
+    strength = choose_strength(fold_parts(centred(features[:60]), labels[:60]), 6)
+    best = _Search(fold_parts(centred(features[:60]), labels[:60]), 6)._held_out(
+        np.log10(strength.value)
+    )
+    assert strength.temperature > 1.5
+    assert strength.temperature == pytest.approx(best.temperature, rel=0.05)
+
+
+def separable_parts() -> list[Part]:
+    """Columns from wide to a thousand times narrower, classes that can be told apart."""
+    random = np.random.default_rng(7)
+    labels = np.arange(40) % 4
+    features = random.standard_normal((40, 6)) + 3 * random.standard_normal((4, 6))[labels]
+    return fold_parts(centred(features * np.logspace(0, -3, 6)), labels)
+
+
+def test_what_is_chosen_by_has_converged_where_the_loss_is_near_nil() -> None:
+    """A gradient that is small beside 1 is not small beside a loss of 1e-4."""
+    parts = separable_parts()
+    loose = _Search(parts, 4)._held_out(6.0).per_image
+    tight = [
+        fit_logistic(p.fit_inputs, p.fit_labels, 4, 1e6, None, 1e-8, 20_000).logits(p.held_inputs)
+        for p in parts
+    ]
+    truth = torch.cat([part.held_labels for part in parts])
+    assert loose.mean() == pytest.approx(
+        _at_best_temperature(torch.cat(tight), truth).per_image.mean(), abs=0.03
+    )
+
+
+def test_a_fit_whose_loss_goes_to_nil_ends(monkeypatch) -> None:
+    calls = []
+    real = _Problems.objective
+    monkeypatch.setattr(_Problems, "objective", lambda *some: calls.append(1) or real(*some))
+    search = _Search(separable_parts(), 4)
+    for exponent in (4.0, 6.0, 8.0):
+        search._held_out(exponent)
+    calls.clear()
+    search._held_out(12.0)
+    assert len(calls) < 100
 
 
 def test_the_peer_is_scikit_learns_own_search() -> None:
