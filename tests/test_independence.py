@@ -14,12 +14,8 @@ import torch
 from PIL import Image
 
 import ckptsel
-from ckptsel.checkpoints.scan import (
-    Checkpoint,
-    digest_weights,
-    in_training_order,
-    scan_checkpoints,
-)
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.scan import in_training_order, scan_checkpoints
 from ckptsel.confirmation.confirm import _agreement
 from ckptsel.confirmation.learning_rate import Choice, best_rate, choose_rate, try_rates
 from ckptsel.confirmation.protocols import FE, FT
@@ -809,7 +805,7 @@ def test_nobody_is_close_enough_to_a_best_at_chance() -> None:
 # ---------------------------------------------------------------------- checkpoints and features
 
 
-def test_a_digest_tells_names_types_shapes_and_values_apart() -> None:
+def test_a_digest_tells_names_types_shapes_and_values_apart(tmp_path: Path) -> None:
     zeros = torch.zeros(4)
     states = [
         {"a": zeros},
@@ -820,9 +816,13 @@ def test_a_digest_tells_names_types_shapes_and_values_apart() -> None:
         {"a": torch.tensor([0.0, 0.0, 0.0, 1.0])},
         {"a": zeros, "b": zeros},
         {"a": torch.zeros(8)},
+        {"b": zeros, "a": zeros},
     ]
-    assert len({digest_weights(state) for state in states}) == len(states)
-    assert digest_weights({"b": zeros, "a": zeros}) == digest_weights(states[6])
+    for i, state in enumerate(states):
+        torch.save(state, tmp_path / f"{i}.pth")
+    digests = [c.digest for c in sorted(scan_checkpoints(tmp_path), key=lambda c: c.name)]
+    assert len(set(digests)) == len(states) - 1
+    assert digests[8] == digests[6]
 
 
 def test_statistics_of_batch_norm_are_no_parameters(tmp_path: Path) -> None:

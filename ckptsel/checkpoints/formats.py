@@ -7,14 +7,15 @@ them is `ckptsel.checkpoints.scan`. `docs/formats.md` lists the layouts.
 import json
 import math
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
-from ckptsel.checkpoints.pickles import read_torch_file
+from ckptsel.checkpoints.pickles import Namespace, NumpyArray
+from ckptsel.checkpoints.safetensors_files import read_safetensors
+from ckptsel.checkpoints.tensors import StoredTensor
+from ckptsel.checkpoints.torch_files import read_torch_file
 from ckptsel.errors import CheckpointError
 
 HUGGING_FACE_FILES = (
@@ -61,12 +62,18 @@ FORMATS = (
 """A format is recognised by the keys that its files have; the first that fits."""
 
 
-def read_payload(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """(what the file holds, facts recorded beside the weights)."""
+def read_payload(path: Path, root: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """(what the file holds, facts recorded beside the weights); tensors as `StoredTensor`.
+
+    root: the folder that is scanned; files that a Hugging Face index names must lie in it.
+    """
+    _check_inside(path, root)
     if path.is_dir():
-        return _read_hugging_face(path)
+        return _read_hugging_face(path, root)
+    _check_regular(path)
     if path.name.endswith(".safetensors"):
-        return _read_safetensors(path)
+        tensors, metadata = read_safetensors(path)
+        return tensors, {key: metadata[key] for key in METADATA_KEYS if key in metadata}
     if path.name.endswith(".npz"):
         raise CheckpointError(
             "NumPy archives (big_vision, original ViT) are not read. Load it with timm and save it "
@@ -79,67 +86,113 @@ def read_payload(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
     return _read_torch_dict(path), {}
 
 
+def _check_regular(path: Path) -> None:
+    """Raises CheckpointError where a path is no regular file: opening a pipe waits for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot open the file: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(
+            "no regular file (a pipe, a socket or a device), so it is not opened."
+        )
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    if not is_inside(path, root):
+        raise CheckpointError(
+            f"a link that leads out of the folder, to {path.resolve()}: nothing outside of it is read. "
+            "Copy what it leads to into the folder, or give the folder that it lies in."
+        )
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether a path, links followed, lies in the folder that is scanned.
+
+    In the cache of Hugging Face's hub the files of a snapshot are links to `blobs` beside it.
+    """
+    folder = (root if root.is_dir() else root.parent).resolve()
+    hub = next((up.parent for up in (folder, *folder.parents) if up.name == "snapshots"), None)
+    if hub is not None and hub.name.startswith(("models--", "datasets--")):
+        folder = hub
+    try:
+        return path == root or path.resolve().is_relative_to(folder)
+    except (OSError, ValueError, RuntimeError):
+        return (
+            True  # a circle of links, or a name that no file can have: it cannot be opened either
+        )
+
+
 def _read_torch_dict(path: Path) -> Mapping[str, Any]:
     payload = read_torch_file(path)
     if not isinstance(payload, Mapping):
         raise CheckpointError(
-            f"it holds a {type(payload).__name__}, not a dict of tensors. Save model.state_dict()."
+            f"it holds a {_kind_of(payload)}, not a dict of tensors. Save model.state_dict()."
         )
     return payload
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-            return tensors, {key: metadata[key] for key in METADATA_KEYS if key in metadata}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"not a whole safetensors file ({error}). It may be cut off; copy it again."
-        ) from error
+def _kind_of(payload: object) -> str:
+    """What a reader would call it."""
+    return "tensor" if isinstance(payload, StoredTensor) else type(payload).__name__
 
 
-def _read_hugging_face(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_hugging_face(folder: Path, root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     name = next(name for name in HUGGING_FACE_FILES if (folder / name).is_file())
     if name.endswith(".index.json"):
-        weight_map = _read_json(folder / name).get("weight_map")
+        weight_map = _read_json(folder / name, root).get("weight_map")
         if not isinstance(weight_map, dict) or not all(map(_is_text, weight_map.values())):
             raise CheckpointError(f"{name} has no weight_map from tensors to files.")
         files = sorted(set(weight_map.values()))
     else:
         files = [name]
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Any] = {}
     for file in files:
-        if not (folder / file).is_file():
-            raise CheckpointError(f"{name} names {file}, which is not in {folder}.")
+        if Path(file).name != file:
+            raise CheckpointError(
+                f"{name} names {file[:100]!r}, which is no file of its own folder."
+            )
+        if not _is_file(folder / file):
+            raise CheckpointError(f"{name} names {file[:100]}, which is not in {folder}.")
+        _check_inside(folder / file, root)
+        _check_regular(folder / file)
         if file.endswith(".safetensors"):
-            tensors.update(_read_safetensors(folder / file)[0])
+            tensors.update(read_safetensors(folder / file)[0])
         else:
             tensors.update(_read_torch_dict(folder / file))
     facts: dict[str, Any] = {"format": "Hugging Face"}
     for key, file in (("config", "config.json"), ("trainer_state", "trainer_state.json")):
-        if (folder / file).is_file():
-            facts[key] = _read_json(folder / file)
+        if _is_file(folder / file):
+            facts[key] = _read_json(folder / file, root)
     return tensors, facts
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _is_file(path: Path) -> bool:
+    """False for names that no file can have, too."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_json(path: Path, root: Path) -> dict[str, Any]:
+    _check_inside(path, root)
+    _check_regular(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path.name}: {error}") from error
     return value if isinstance(value, dict) else {}
 
 
-def choose_weights(payload: Mapping[str, Any], weights: str) -> tuple[str, dict[str, Tensor]]:
+def choose_weights(payload: Mapping[str, Any], weights: str) -> tuple[str, dict[str, StoredTensor]]:
     """(key, tensors) by what was asked for. Raises CheckpointError naming what is there."""
     for key in WEIGHTS_CHOICES.get(weights, (weights,)):
         value = payload.get(key)
         if isinstance(value, Mapping) and _tensors_in(value):
             return key, _tensors_in(value)
     flat = _tensors_in(payload)
-    if all(tensor.numel() <= 1 for tensor in flat.values()):
+    if all(t.kind == "dense" and t.n_values <= 1 for t in flat.values()):
         flat = {}  # a loss or an accuracy beside state dicts
     if flat and weights in ("auto", "raw"):
         return "", flat
@@ -154,11 +207,13 @@ def choose_weights(payload: Mapping[str, Any], weights: str) -> tuple[str, dict[
     )
 
 
-def _tensors_in(value: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {key: t for key, t in value.items() if isinstance(t, Tensor) and isinstance(key, str)}
+def _tensors_in(value: Mapping[Any, Any]) -> dict[str, StoredTensor]:
+    return {
+        key: t for key, t in value.items() if isinstance(t, StoredTensor) and isinstance(key, str)
+    }
 
 
-def strip_wrappers(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def strip_wrappers(state_dict: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     """Without the wrappers' prefixes, as often as most of the names begin with one."""
     while True:
         for prefix in WRAPPERS:
@@ -240,7 +295,7 @@ def _argument(payload: Mapping[str, Any], name: str) -> Any:
     arguments = payload.get("args")
     if isinstance(arguments, Mapping):
         return arguments.get(name)
-    return getattr(arguments, name, None)
+    return arguments.attributes.get(name) if isinstance(arguments, Namespace) else None
 
 
 def _is_text(value: Any) -> bool:
@@ -250,11 +305,13 @@ def _is_text(value: Any) -> bool:
 def _first_number(*values: Any) -> float | None:
     """The first finite number among them, or text of one."""
     for value in values:
-        if isinstance(value, Tensor) and value.numel() == 1:
-            value = value.item()
+        if isinstance(value, NumpyArray):
+            value = value.number
         try:
+            if isinstance(value, StoredTensor) and value.n_values == 1:
+                value = value.item()
             number = float(value)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
+        except (TypeError, ValueError, OverflowError, CheckpointError):
             continue
         if math.isfinite(number):
             return int(number) if number.is_integer() else number

@@ -34,3 +34,10 @@ def print_notes(notes: Iterable[str]) -> None:
     """On stderr; nothing records them."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def say_own_code(model: str | None, given: Given) -> None:
+    """That a module of the user's own is about to be run, and who says so; on stderr."""
+    if model is not None and ":" in model:
+        by = given.name("model")
+        print(f"note: {model} is imported and called, as {by} says", file=sys.stderr)

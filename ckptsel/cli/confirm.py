@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from ckptsel.cli.checks import check_device, print_notes
+from ckptsel.cli.checks import check_device, print_notes, say_own_code
 from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw
 from ckptsel.settings.confirm import ConfirmCall, ConfirmInput, ConfirmSettings
@@ -20,6 +20,7 @@ def confirm(given: Given) -> None:
     run, call = given.make(ConfirmInput).run, given.make(ConfirmCall)
     settings = given.make(ConfirmSettings)
     check_device(settings.device, given)
+    say_own_code(settings.model, given)
     print_notes(idle_in_confirm(given, _goals(run, settings, given)))
     _run(run, settings, call)
 

@@ -7,7 +7,14 @@ from typing import Annotated
 
 from ckptsel.cli.checks import print_notes
 from ckptsel.cli.command import command
-from ckptsel.settings.kinds import FormatOption, Text
+from ckptsel.settings.kinds import (
+    FormatOption,
+    MaxFileSizeOption,
+    QuietOption,
+    ReadMemoryOption,
+    ReadTimeoutOption,
+    Text,
+)
 from ckptsel.settings.option import Argument, Given, Option, Options
 
 
@@ -17,7 +24,11 @@ class InspectOptions(Options):
 
     checkpoints: Annotated[Path, Argument("Folder of checkpoints, or one file.")]
     weights: Annotated[Text, Option("As for rank.")] = "auto"
+    read_memory: ReadMemoryOption = "4GiB"
+    read_timeout: ReadTimeoutOption = 60.0
+    max_file_size: MaxFileSizeOption = "256GiB"
     format: FormatOption = "table"
+    quiet: QuietOption = False
 
 
 @command(InspectOptions)
@@ -31,9 +42,12 @@ def inspect(given: Given) -> None:
 
 def _run(options: InspectOptions) -> None:
     """Everything that computes and writes."""
+    from ckptsel.checkpoints.guard import limits_of
     from ckptsel.checkpoints.scan import scan_checkpoints, trajectory_notes
     from ckptsel.report.inspection import checkpoints_text
 
-    found = scan_checkpoints(options.checkpoints, options.weights)
+    found = scan_checkpoints(
+        options.checkpoints, options.weights, limits_of(options), options.quiet
+    )
     sys.stdout.write(checkpoints_text(found, options.format))
     print_notes(trajectory_notes(found))

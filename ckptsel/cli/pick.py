@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from ckptsel.cli.checks import say_own_code
 from ckptsel.cli.command import command
 from ckptsel.settings.kinds import OwnModelOption, RunArgument, Text
 from ckptsel.settings.option import Given, Option, Options
@@ -30,7 +31,9 @@ def pick(given: Given) -> None:
 
     Example: ckptsel pick ranking/ --to best.safetensors
     """
-    _run(given.make(PickOptions))
+    options = given.make(PickOptions)
+    say_own_code(options.model, given)
+    _run(options)
 
 
 def _run(options: PickOptions) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckptsel.cli.checks import check_device, print_notes, read_own_config
+from ckptsel.cli.checks import check_device, print_notes, read_own_config, say_own_code
 from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw, end
 from ckptsel.errors import UsageError
@@ -14,7 +14,7 @@ from ckptsel.settings.policy import GateFiles, Policy
 from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings
 from ckptsel.settings.toml import Config
 
-SHARED = ("model", "device", "precision", "workers", "cache_dir", "cache", "seed")
+SHARED = ("model", "data_root", "device", "precision", "workers", "cache_dir", "cache", "seed")
 """Options of the ranking that its confirmation gets too."""
 
 
@@ -46,6 +46,7 @@ def rank(given: Given) -> None:
     job = _make_job(given, config, call)
     check_device(job.settings.device, given)
     print_notes(idle_in_rank(given))
+    say_own_code(job.settings.model, given)
     _run(job, given)
 
 
@@ -59,7 +60,7 @@ def _make_job(given: Given, config: Config, call: RankCall) -> _Job:
     confirm = None
     if call.confirm is not None:
         same = {name: getattr(settings, name) for name in SHARED}
-        confirm = make_confirm_settings({"n_candidates": call.confirm, **same})
+        confirm = make_confirm_settings({"n_candidates": call.confirm, "data": inputs.data, **same})
     return _Job(
         checkpoints=inputs.checkpoints,
         data=inputs.data,

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.common.devices import default_device
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.fields import from_known_fields
@@ -45,9 +46,21 @@ from ckptsel.results.files import check_writable, read_ranking, write_confirmati
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
 from ckptsel.settings.rank import RankSettings
+from ckptsel.target.sources import is_named
 
 MIN_CANDIDATES = 5
 N_SPREAD = 8
+
+OF_THE_MACHINE = (
+    "cache_dir",
+    "cache",
+    "workers",
+    "read_memory",
+    "read_timeout",
+    "max_file_size",
+)
+"""Settings that no ranking decides where it is confirmed: it may come from another machine, or from a
+stranger, and would say where this one writes and how much it spends."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ def confirm_ranking(
     start = time.monotonic()
     rows = choose_candidates(ranking, settings.n_candidates)
     workspace = _open_workspace(ranking, settings, quiet)
-    checkpoints = _find_checkpoints(ranking, rows, settings)
+    checkpoints = _find_checkpoints(ranking, rows, settings, quiet)
     goals = ("fe", "ft") if settings.goal == "both" else (settings.goal or ranking.goal,)
     outcomes = {}
     with tempfile.TemporaryDirectory(prefix="ckptsel-") as temporary:
@@ -211,6 +224,7 @@ def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) ->
     # What an older ranking did, whose settings have no word of it.
     crop_pct = ranking.model["preprocessing"].get("crop_pct")
     recorded = {"duplicates": "keep", "crop_pct": crop_pct, **ranking.settings}
+    recorded = {name: value for name, value in recorded.items() if name not in OF_THE_MACHINE}
     rank_settings = from_known_fields(RankSettings, recorded)
     changes = {
         name: getattr(settings, name)
@@ -223,7 +237,7 @@ def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) ->
         changes.setdefault("precision", None)
     name = typed_or_recorded(settings.model, ranking.model["name"])
     rank_settings = dataclasses.replace(rank_settings, model=name, **changes)
-    data = settings.data or ranking.target["data"]
+    data = settings.data or _recorded_data(ranking)
     workspace = open_workspace(rank_settings, [], data, quiet)
     if workspace.target.describe()["fingerprint"] != ranking.target["fingerprint"]:
         raise DataError(
@@ -233,8 +247,19 @@ def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) ->
     return workspace
 
 
+def _recorded_data(ranking: Ranking) -> str:
+    """Where the ranking says that its data lies; raises DataError for what only the user may name."""
+    data = str(ranking.target["data"])
+    if is_named(data) and not data.startswith("torch/"):
+        raise DataError(
+            f"the ranking was made with the dataset {data}. A file may not name what is downloaded, or "
+            f"opened by another library: if it is yours, say so with --data {data}."
+        )
+    return data
+
+
 def _find_checkpoints(
-    ranking: Ranking, rows: Sequence[Row], settings: ConfirmSettings
+    ranking: Ranking, rows: Sequence[Row], settings: ConfirmSettings, quiet: bool
 ) -> list[Checkpoint]:
     """The candidates' files. Raises CheckpointError where one has moved or changed."""
     root = Path(settings.checkpoints or ranking.settings["checkpoints"])
@@ -243,7 +268,7 @@ def _find_checkpoints(
             f"the ranking's checkpoints are no longer at {root}. Name where they are now with "
             "--checkpoints."
         )
-    found = {c.name: c for c in scan_checkpoints(root, ranking.settings["weights"])}
+    found = {c.name: c for c in scan_checkpoints(root, ranking.settings["weights"], quiet=quiet)}
     problems = []
     for row in rows:
         if row.name not in found:

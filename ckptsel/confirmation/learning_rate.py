@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ckptsel.checkpoints.scan import Checkpoint
+from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.progress import Progress
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.errors import DataError, InputError, listed

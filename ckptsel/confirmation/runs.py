@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ckptsel.checkpoints.scan import Checkpoint
+from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.devices import PRECISIONS, few_threads
 from ckptsel.confirmation.protocols import TrainingPlan
 from ckptsel.errors import UsageError

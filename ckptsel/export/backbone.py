@@ -4,7 +4,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ckptsel.checkpoints.scan import Checkpoint, digest_weights, read_weights
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.weights import ReplacedError, read_weights
 from ckptsel.common.environment import package_version
 from ckptsel.common.files import atomic_path
 from ckptsel.errors import CheckpointError, InputError
@@ -30,15 +31,16 @@ def export(ranking: Ranking, row: Row, path: Path, model: str | None = None) -> 
             f"{source} is gone: the checkpoint was moved or deleted since it was ranked, or its path "
             "is relative to another folder than this. Put it back, or rank again."
         )
+    checkpoint = Checkpoint(row.name, source, digest=row.digest)
     try:
-        state_dict = read_weights(Checkpoint(row.name, source), ranking.settings["weights"])
-    except CheckpointError as error:
-        raise InputError(f"{source} cannot be read: {error}") from error
-    if digest_weights(state_dict) != row.digest:
+        state_dict = read_weights(checkpoint, ranking.settings["weights"])
+    except ReplacedError as error:
         raise InputError(
             f"{source} has changed since it was ranked: the digest of its tensors is not "
             f"{(row.digest or '')[:12]}. Rank again."
-        )
+        ) from error
+    except CheckpointError as error:
+        raise InputError(f"{source} cannot be read: {error}") from error
     name = typed_or_recorded(model, ranking.model["name"])
     pool, image_size = ranking.settings["pool"], ranking.settings["image_size"]
     encoder = build_image_encoder(name, pool, image_size, typed=model is not None)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ckptsel.checkpoints.scan import Checkpoint
+from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.features.encoder import LAST
 
 

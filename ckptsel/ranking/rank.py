@@ -12,7 +12,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints, trajectory_notes
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.guard import limits_of
+from ckptsel.checkpoints.scan import scan_checkpoints, trajectory_notes
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.progress import Progress
 from ckptsel.features.candidate import Candidate, candidates_of
@@ -63,7 +65,7 @@ def rank_with_predictions(
     settings = settings or make_settings(options)
     start = time.monotonic()
     scores = _scores_for(settings)
-    found = scan_checkpoints(Path(checkpoints), settings.weights)
+    found = scan_checkpoints(Path(checkpoints), settings.weights, limits_of(settings), quiet)
     scanned = time.monotonic()
     workspace = open_workspace(settings, found, str(data), quiet)
     workspace.time_s["scan"] = scanned - start

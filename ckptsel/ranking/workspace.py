@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ckptsel.checkpoints.scan import Checkpoint, read_same_weights, read_weights
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.guard import limits_of
+from ckptsel.checkpoints.weights import read_weights
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.errors import InputError, ModelError, reason_of
 from ckptsel.features.candidate import Candidate
@@ -107,7 +109,8 @@ class Workspace:
 
         Raises CheckpointError where they do not fit, or are not those that were scanned.
         """
-        return self.encoder.load(read_same_weights(checkpoint, self.settings.weights))
+        limits = limits_of(self.settings)
+        return self.encoder.load(read_weights(checkpoint, self.settings.weights, limits))
 
     def feature_keys(self, candidate: Candidate) -> list[str]:
         """The key of a candidate's features on each image set."""
@@ -198,8 +201,7 @@ def audit(found: Sequence[Checkpoint], workspace: Workspace) -> list[Checkpoint]
     for checkpoint in found:
         if checkpoint.problem is None and checkpoint.copy_of is None:
             try:
-                weights = read_weights(checkpoint, workspace.settings.weights)
-                prefix = workspace.encoder.load(weights)
+                prefix = workspace.load(checkpoint)
                 key = f"{checkpoint.weights_key}:{prefix}" if prefix else checkpoint.weights_key
                 checkpoint = dataclasses.replace(checkpoint, weights_key=key)
             except Exception as error:  # one file's surprise must not end the run

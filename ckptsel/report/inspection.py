@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from ckptsel.checkpoints.scan import Checkpoint
+from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.files import csv_text
 from ckptsel.report.tables import console_of, markdown, progress_cell, rich_text
 

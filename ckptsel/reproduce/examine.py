@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ckptsel.checkpoints.scan import Checkpoint, scan_checkpoints
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.common.fields import from_known_fields
 from ckptsel.common.progress import Progress
 from ckptsel.confirmation.confirm import Confirmation, confirm_ranking, write_confirmation_of
@@ -97,6 +98,8 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
             "epochs": place.target.epochs,
             "full": True,
             "data_root": place.settings.data_root,
+            "cache_dir": place.settings.cache_dir,
+            "workers": place.settings.workers,
         }
     )
     confirmation = confirm_ranking(ranking, settings, place.quiet)

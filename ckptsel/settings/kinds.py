@@ -1,5 +1,6 @@
 """Kinds of values that several options have, and options that several commands share."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,13 @@ DeviceName = Annotated[
         description="it must be cpu, cuda, cuda:N (such as cuda:1) or mps",
     ),
 ]
+Size = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})? ?(B|[kKMGT]i?B)$",
+        description="it is a number and a unit, such as 4GiB or 500MB",
+    ),
+]
 Precision = Literal["float32", "bfloat16", "float16"]
 Form = Literal["table", "json", "csv", "md"]
 
@@ -42,3 +50,17 @@ OwnModelOption = Annotated[
     Text | None,
     Option("package.module:function, where it was ranked with one.", ("--model", "-m")),
 ]
+ReadMemoryOption = Annotated[
+    Size, Option("Memory that reading one checkpoint may take besides the file itself.")
+]
+ReadTimeoutOption = Annotated[
+    Positive, Option("Seconds that reading one checkpoint may take, besides one for every 10 MiB.")
+]
+MaxFileSizeOption = Annotated[Size, Option("A larger checkpoint is not read.")]
+
+
+def size_in_bytes(size: str) -> int:
+    """Bytes of a `Size`: 4GiB is 4 x 1024^3, 4GB is 4 x 1000^3."""
+    number, unit = re.fullmatch(r"([0-9.]+) ?([A-Za-z]+)", size).groups()  # type: ignore[union-attr]
+    base = 1024 if "i" in unit else 1000
+    return int(float(number) * base ** "BKMGT".index(unit[0].upper()))

@@ -13,9 +13,12 @@ from ckptsel.settings.kinds import (
     Count,
     DeviceName,
     FormatOption,
+    MaxFileSizeOption,
     Positive,
     Precision,
     QuietOption,
+    ReadMemoryOption,
+    ReadTimeoutOption,
     Seed,
     Text,
 )
@@ -164,6 +167,9 @@ class RankSettings(Options):
         Text | None, Option("Where features are kept.", default="the user's cache")
     ] = None
     cache: Annotated[bool, Option("Keep features.", ("--cache/--no-cache",))] = True
+    read_memory: ReadMemoryOption = "4GiB"
+    read_timeout: ReadTimeoutOption = 60.0
+    max_file_size: MaxFileSizeOption = "256GiB"
     strict: Annotated[
         bool, Option("Exit 3 where any checkpoint cannot be used.", ("--strict/--no-strict",))
     ] = False

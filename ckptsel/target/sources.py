@@ -61,7 +61,7 @@ def open_source(
     Raises DataError where nothing is found there.
     """
     path = Path(spec)
-    if re.match(r"(hfds|hfids|torch|wds|tfds)/", spec) and not path.exists():
+    if is_named(spec):
         return TimmSource(spec, data_root)
     if spec.startswith("paper/") and not path.exists():
         return PaperSource(spec, data_root, open_source)
@@ -84,6 +84,11 @@ def open_source(
             "A single file must be .csv or .parquet."
         )
     return FolderSource(path)
+
+
+def is_named(spec: str) -> bool:
+    """Whether data is a dataset that timm knows by name, and no path here."""
+    return re.match(r"(hfds|hfids|torch|wds|tfds)/", spec) is not None and not Path(spec).exists()
 
 
 class FolderSource:

@@ -1,0 +1,40 @@
+"""What one checkpoint says about itself."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint file (or Hugging Face folder) says about itself.
+
+    name: path below the scanned folder, without its suffix; bytes that are no UTF-8 as `\\xNN`.
+    root: the folder that was scanned, out of which no link may lead; None for the file itself.
+    weights_key: where the weights lie in the file, "" where the file is the state dict itself.
+    digest: SHA-256 of the tensors, with names, types and shapes.
+    epoch, step: as stored, or from the name (`epoch_from`).
+    source_accuracy: a fraction in [0, 1].
+    n_parameters: without batch-norm statistics.
+    problem: why it cannot be used.
+    copy_of: name of an earlier checkpoint with the same tensors.
+    """
+
+    name: str
+    path: Path
+    format: str = "unknown"
+    weights_key: str | None = None
+    digest: str | None = None
+    epoch: float | None = None
+    step: int | None = None
+    epoch_from: str | None = None
+    source_accuracy: float | None = None
+    arch: str | None = None
+    n_parameters: int | None = None
+    problem: str | None = None
+    copy_of: str | None = None
+    root: Path | None = None
+
+    def failed(self, problem: str) -> "Checkpoint":
+        """The same, which cannot be used."""
+        return dataclasses.replace(self, problem=problem)

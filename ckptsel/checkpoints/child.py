@@ -1,0 +1,90 @@
+"""The guarded process: reads what it is told to, and answers.
+
+A request and a reply are each a line of JSON; after the reply to `load` follow the bytes of the tensors.
+It writes no file, opens no connection, and imports neither torch nor timm.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from ckptsel.checkpoints.reading import check_all, inspect_checkpoint, read_checkpoint
+from ckptsel.errors import reason_of
+
+KEPT = 1 << 20
+"""Bytes of the address space that are freed when memory runs out, so that this can be said."""
+
+
+def main(memory: int) -> None:
+    """Answers until stdin ends. memory: bytes that it may use beyond what it maps of files."""
+    requests, replies = _take_streams()
+    _limit(memory)
+    for line in requests:
+        _answer(json.loads(line), replies)
+        replies.flush()
+
+
+def _answer(request: dict[str, Any], replies: IO[bytes]) -> None:
+    path, root = (
+        Path(os.fsdecode(bytes(request["path"]))),
+        Path(os.fsdecode(bytes(request["root"]))),
+    )
+    try:
+        if request["do"] == "inspect":
+            found = inspect_checkpoint(path, root, request["weights"])
+            _reply(replies, {"found": _plain(found)})
+        else:
+            _, tensors = read_checkpoint(path, root, request["weights"])
+            check_all(tensors)  # before the first is sent
+            table = [[name, t.dtype, list(t.shape), t.n_bytes] for name, t in tensors.items()]
+            _reply(replies, {"tensors": table})
+            for tensor in tensors.values():
+                replies.write(tensor.values().reshape(-1).view("u1").data)
+    except MemoryError:
+        _reply(replies, {"memory": True})
+    except Exception as error:  # a damaged file can lead anywhere
+        _reply(replies, {"problem": _valid(reason_of(error))})
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    """A checkpoint's fields without those that the asker has."""
+    known = ("name", "path", "root")
+    return {k: _valid(v) for k, v in dataclasses.asdict(found).items() if k not in known}
+
+
+def _valid(value: Any) -> Any:
+    """Text without halves of characters, which no file of results could hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value
+
+
+def _reply(replies: IO[bytes], reply: dict[str, Any]) -> None:
+    replies.write(json.dumps(reply).encode() + b"\n")
+
+
+def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
+    """stdin and stdout for this module alone: nothing that a library prints gets in between."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return sys.stdin.buffer, replies
+
+
+def _limit(memory: int) -> None:
+    """What the system can hold it to. Ctrl-C is the asker's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        for kind, most in (
+            (resource.RLIMIT_DATA, memory),
+            (resource.RLIMIT_FSIZE, 0),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(kind, (most, most))

@@ -1,0 +1,123 @@
+"""One checkpoint file: what it says, and its tensors. Runs in a guarded process (`guard`)."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.formats import (
+    choose_weights,
+    format_of,
+    read_payload,
+    recorded_accuracy,
+    recorded_arch,
+    recorded_progress,
+    strip_wrappers,
+)
+from ckptsel.checkpoints.tensors import Digest, StoredTensor, is_parameter, n_not_finite
+from ckptsel.checkpoints.walk import short_name
+from ckptsel.errors import CheckpointError
+
+Tensors = dict[str, StoredTensor]
+
+
+def inspect_checkpoint(path: Path, root: Path, weights: str) -> Checkpoint:
+    """What a file or Hugging Face folder says; every tensor is digested and must be finite.
+
+    Raises CheckpointError, or anything else that a damaged file can lead to.
+    """
+    checkpoint, tensors = read_checkpoint(path, root, weights)
+    check_all(tensors)
+    digest, n_parameters = Digest(), 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        values = tensor.values()
+        n_bad = n_not_finite(tensor.dtype, values)
+        if n_bad:
+            raise CheckpointError(
+                f"{n_bad} of {tensor.n_values} values of {name} are NaN or infinite: "
+                "training had diverged when it was saved."
+            )
+        digest.add(name, tensor.dtype, tensor.shape, values)
+        n_parameters += tensor.n_values if is_parameter(name, tensor.dtype) else 0
+    return dataclasses.replace(checkpoint, digest=digest.hexdigest(), n_parameters=n_parameters)
+
+
+def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, Tensors]:
+    """A checkpoint's description (without digest), and its tensors under names without wrappers."""
+    payload, facts = read_payload(path, root)
+    key, tensors = choose_weights(payload, weights)
+    if not tensors:
+        raise CheckpointError("it holds no tensors: it is not a checkpoint of a model.")
+    tensors = strip_wrappers(tensors)
+    _check_names(tensors)
+    bare = from_name(path, root)
+    epoch, step = recorded_progress(payload, facts)
+    is_recorded = epoch is not None or step is not None
+    if epoch is None:
+        epoch, step = bare.epoch, bare.step if step is None else step
+    is_named = not is_recorded and (epoch is not None or step is not None)
+    return dataclasses.replace(
+        bare,
+        format=format_of(payload, facts, path),
+        weights_key=key,
+        epoch=epoch,
+        step=step,
+        epoch_from="file" if is_recorded else "name" if is_named else None,
+        source_accuracy=recorded_accuracy(payload, facts, bare.name),
+        arch=recorded_arch(payload, facts),
+    ), tensors
+
+
+def check_all(tensors: Mapping[str, StoredTensor]) -> None:
+    """Raises CheckpointError naming a tensor whose values the file does not hold."""
+    for name, tensor in tensors.items():
+        try:
+            tensor.check()
+        except CheckpointError as error:
+            raise CheckpointError(f"{name} {error}") from error
+
+
+def from_name(path: Path, root: Path) -> Checkpoint:
+    """A checkpoint as far as its name tells."""
+    name = short_name(root, path)
+    epoch, step = _numbers_in_name(path, name)
+    named = None if epoch is None and step is None else "name"
+    return Checkpoint(name, path, epoch=epoch, step=step, epoch_from=named, root=root)
+
+
+def _check_names(tensors: Mapping[str, StoredTensor]) -> None:
+    for name in tensors:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(
+                f"the name of a tensor, {ascii(name)[:100]}, is no valid text: the file is damaged, or "
+                "made to break programs."
+            ) from error
+
+
+def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
+    """(epoch, step) that a name carries, as in epoch=3-step=99, checkpoint-12, training_500.
+
+    The name of the file counts before those of its folders (`run_epoch300/checkpoint-12`). Hugging
+    Face numbers its folders by step, others their files by epoch.
+    """
+    words = {"epoch": r"epoch", "step": r"(?:step|iter|training)"}
+    *folders, last = name.split("/")
+    for part in (last, *reversed(folders)):
+        found = {}
+        for kind, word in words.items():
+            match = re.search(rf"{word}[=_-]?([0-9]{{1,15}})(?![0-9])", part, re.IGNORECASE)
+            if match:
+                found[kind] = int(match.group(1))
+        if not found and part is last:
+            match = re.search(
+                r"(?:checkpoint|ckpt|model|ep|[_-])[_-]?([0-9]{1,15})$", part, re.IGNORECASE
+            )
+            if match:
+                found["step" if path.is_dir() else "epoch"] = int(match.group(1))
+        if found:
+            return found.get("epoch"), found.get("step")
+    return None, None

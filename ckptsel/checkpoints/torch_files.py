@@ -1,0 +1,160 @@
+"""The two containers of torch.save: a zip archive, and before torch 1.6 pickles one after the other.
+
+Sizes are read from the container first, and nothing is made that the file does not hold. A file is
+mapped, not read: tensors are pieces of the map.
+"""
+
+import mmap
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+from ckptsel.checkpoints.pickles import Reader, storage_type
+from ckptsel.checkpoints.tensors import Storage, item_size
+from ckptsel.errors import CheckpointError, listed
+
+ZIP_START = b"PK\x03\x04"
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Of a zip entry: its mark, and the lengths of the name and of what follows it."""
+
+
+def read_torch_file(path: Path) -> Any:
+    """What torch.save wrote: plain Python values, and tensors as `StoredTensor`.
+
+    Raises CheckpointError where the file is empty, cut off, of another kind, or holds names that
+    would have to be run.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            if not start:
+                raise CheckpointError("the file is empty: was the disk full when it was saved?")
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            file.seek(0)
+            try:
+                return _read_zip(file, mapped) if start == ZIP_START else _read_legacy(file, mapped)
+            except (CheckpointError, MemoryError):
+                raise
+            except Exception as error:  # a damaged pickle can end in an error of any type
+                raise _damaged(error) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot open the file: {error}") from error
+
+
+def _read_zip(file: IO[bytes], mapped: memoryview) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        folder = next((n[: -len("data.pkl")] for n in entries if _is_pickle_of_torch(n)), None)
+        if folder is None:
+            raise CheckpointError(
+                "a zip archive that torch.save did not write. Where checkpoints are packed in it, "
+                "unpack it."
+            )
+        if f"{folder}constants.pkl" in entries:
+            raise CheckpointError(
+                "a TorchScript program, not weights. Load it with torch.jit.load and save its "
+                "state_dict()."
+            )
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+            raise CheckpointError(
+                "a zip archive whose records are compressed, which torch.save never does. Load it "
+                "yourself and save it again."
+            )
+        order = entries.get(f"{folder}byteorder")
+        if order is not None and bytes(_content(order, mapped)) == b"big":
+            raise CheckpointError("its numbers are big-endian. Save it on a machine of today.")
+
+        def storage_of(pid: Any) -> Storage:
+            storage, key = _declared(pid)
+            entry = entries.get(f"{folder}data/{key}")
+            if entry is not None:
+                storage.data = _content(entry, mapped)
+            return storage
+
+        with archive.open(f"{folder}data.pkl") as stream:
+            reader = Reader(stream, storage_of)
+            return _checked(reader, reader.load())
+
+
+def _is_pickle_of_torch(name: str) -> bool:
+    return name == "data.pkl" or (name.endswith("/data.pkl") and name.count("/") == 1)
+
+
+def _content(entry: zipfile.ZipInfo, mapped: memoryview) -> memoryview:
+    """The bytes of an entry that is not compressed."""
+    mark, n_name, n_extra = LOCAL_HEADER.unpack_from(mapped, entry.header_offset)
+    start = entry.header_offset + LOCAL_HEADER.size + n_name + n_extra
+    if mark != ZIP_START or start + entry.file_size > mapped.nbytes:
+        raise CheckpointError("not a whole file of torch.save: it is cut off. Copy it again.")
+    return mapped[start : start + entry.file_size]
+
+
+def _read_legacy(file: IO[bytes], mapped: memoryview) -> Any:
+    """Magic number, protocol, system; the pickle; the storages' keys; their sizes and bytes."""
+    storages: dict[Any, Storage] = {}
+
+    def storage_of(pid: Any) -> Storage:
+        storage, key = _declared(pid)
+        return storages.setdefault(key, storage)
+
+    def load() -> Any:
+        reader = Reader(file, storage_of)
+        return _checked(reader, reader.load())
+
+    if load() != LEGACY_MAGIC:
+        raise CheckpointError("a plain pickle, not a file of torch.save. Save it with torch.save.")
+    if load() != LEGACY_PROTOCOL:
+        raise CheckpointError("a file of torch.save in an unknown version.")
+    load()
+    payload = load()
+    for key in load():
+        storage = storages[key]
+        (n_values,) = struct.unpack("<q", file.read(8))
+        size = storage.n_bytes if storage.dtype is None else n_values * item_size(storage.dtype)
+        start = file.tell()
+        if size < 0 or start + size > mapped.nbytes:
+            raise CheckpointError("not a whole file of torch.save: it is cut off. Copy it again.")
+        storage.data = mapped[start : start + size]
+        file.seek(start + size)
+    return payload
+
+
+def _declared(pid: Any) -> tuple[Storage, Any]:
+    """(storage, key) of a persistent id: ("storage", type, key, location, number of values, ...)."""
+    if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
+        raise pickle.UnpicklingError("a reference to nothing")
+    dtype, key, n_values = storage_type(pid[1]), pid[2], pid[4]
+    if not isinstance(n_values, int) or not isinstance(key, (str, int)):
+        raise pickle.UnpicklingError("a storage without a size")
+    if len(pid) > 5 and pid[5] is not None:
+        raise CheckpointError(
+            "its storages are views of others, which torch before 1.0 wrote. Save it again."
+        )
+    return Storage(dtype, n_values), key
+
+
+def _checked(reader: Reader, value: Any) -> Any:
+    if reader.refused:
+        raise CheckpointError(
+            f"refused: it holds {listed(reader.refused)}, which would have to be run to be read. "
+            "Nothing was run. Where you trust the file, load it yourself and save its tensors alone: "
+            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
+        )
+    return value
+
+
+def _damaged(error: Exception) -> CheckpointError:
+    if isinstance(error, (zipfile.BadZipFile, EOFError, struct.error, IndexError, KeyError)):
+        return CheckpointError(
+            "not a whole file of torch.save, or of another kind. It may be cut off; copy it again "
+            "from its source."
+        )
+    reason = str(error).split("\n")[0][:160] or type(error).__name__
+    return CheckpointError(
+        f"not a file of torch.save ({reason}). It may be damaged or of another kind; copy it again "
+        "from its source."
+    )
