@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from ckptsel.errors import InputError
 from ckptsel.ranking.judgement import Readings, estimate_each, judge
+from ckptsel.results.about import Details
 from ckptsel.results.estimate import Estimate, Measured
 from ckptsel.results.ranking import ACCURACY, EPOCH, Reference, Row, ScoreValue
 from ckptsel.results.scores import ScoreResult
@@ -155,7 +157,8 @@ def _score_values(
                 known[name][i] if name in known else Estimate(result.value, n=result.n_images)
             )
             about = {**vars(estimate), "value": result.value}
-            values[row.name][name] = ScoreValue(**about, flags=result.flags, details=result.details)
+            details = cast(Details, result.details)
+            values[row.name][name] = ScoreValue(**about, flags=result.flags, details=details)
     return values
 
 

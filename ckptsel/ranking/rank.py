@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ from ckptsel.ranking.inside import Inside, probe_inside
 from ckptsel.ranking.order import GOALS, order_rows
 from ckptsel.ranking.scoring import ScoringSpec, score_candidates
 from ckptsel.ranking.workspace import Workspace, audit, fail_copies, open_workspace
+from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import Score, find_scores
@@ -151,19 +152,20 @@ def _make_ranking(
         notes=(*notes, *workspace.notes),
         doubts=tuple(doubts),
         no_winner=reasons[0] if reasons else None,
-        target=target,
-        model=workspace.encoder.describe(),
-        settings={
-            "checkpoints": root,
-            **dataclasses.asdict(settings),
-            "device": workspace.device,
-            "precision": workspace.precision,
-        },
+        target=cast(TargetAbout, target),
+        model=cast(ModelAbout, workspace.encoder.describe()),
+        settings=cast(SettingsAbout, _settings_used(workspace, root)),
         environment=describe_environment(workspace.device),
         time_s={stage: round(seconds, 3) for stage, seconds in workspace.time_s.items()},
         created=utc_now(),
         version=package_version("ckptsel"),
     )
+
+
+def _settings_used(workspace: Workspace, root: str) -> dict[str, Any]:
+    """Every option, and what was chosen where none was given."""
+    chosen = {"device": workspace.device, "precision": workspace.precision}
+    return {"checkpoints": root, **dataclasses.asdict(workspace.settings), **chosen}
 
 
 def _look_inside(

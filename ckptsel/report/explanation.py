@@ -2,8 +2,8 @@
 chosen, and what its interval leaves out."""
 
 from collections.abc import Iterator
-from typing import Any
 
+from ckptsel.results.about import ModelAbout, TargetAbout
 from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.ranking import EPOCH, Ranking
 
@@ -53,7 +53,7 @@ def explanation_text(ranking: Ranking) -> str:
     return "\n".join(["how each number came about:", *lines]) + "\n"
 
 
-def _images(target: dict[str, Any]) -> str:
+def _images(target: TargetAbout) -> str:
     evaluation = target["evaluation"]
     n_fitted, n_held = evaluation["n_train"], evaluation["n_eval"]
     found = target.get("duplicates")
@@ -61,7 +61,7 @@ def _images(target: dict[str, Any]) -> str:
     if evaluation["method"] != "cross-validation":
         where = evaluation["method"]
         return f"fitted on {n_fitted} images, read on {n_held} others ({where}).{out}"
-    folds, repeats = evaluation["n_folds"], evaluation["n_repeats"]
+    folds, repeats = evaluation.get("n_folds", 1), evaluation.get("n_repeats", 1)
     times = f", {repeats} times with other parts, and the results averaged" if repeats > 1 else ""
     return (
         f"the {n_held} images are cut into {folds} parts with the classes in equal shares; each part is "
@@ -69,14 +69,18 @@ def _images(target: dict[str, Any]) -> str:
     )
 
 
-def _features(model: dict[str, Any]) -> str:
+def _features(model: ModelAbout) -> str:
     made = model["preprocessing"]
+    layer = model.get("layer", "its last layer")
+    first = f"the output of {model['name']} at {layer}, its weights frozen"
+    if "input_size" not in made:
+        return f"{first}; every sample is prepared once, the same for every checkpoint."
     size = "x".join(map(str, made["input_size"][1:]))
     crop = made.get("crop_pct", 1.0)
     whole = "whole" if crop == 1 else f"its middle {100 * crop:g} %"
+    how = ", ".join([*([made["interpolation"]] if "interpolation" in made else []), whole])
     return (
-        f"the output of {model['name']} at {model['layer']}, its weights frozen; every image is brought "
-        f"to {size} pixels ({made['interpolation']}, {whole}), the same for every checkpoint."
+        f"{first}; every image is brought to {size} pixels ({how}), the same for every checkpoint."
     )
 
 

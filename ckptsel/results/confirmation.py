@@ -1,11 +1,13 @@
 """What confirming a ranking gives: part of `ranking.json`, and all of `confirm.json`."""
 
 from dataclasses import field
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, MinLen
 from pydantic.dataclasses import dataclass
 
-from ckptsel.results.estimate import Estimate, Measured
+from ckptsel.results.about import Number
+from ckptsel.results.estimate import FINITE, Estimate, Measured
 
 CONFIRMED = "confirmed"
 """What measured an accuracy after real training."""
@@ -13,7 +15,7 @@ CONFIRMED = "confirmed"
 SCHEMA = "ckptsel.confirm/2"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class Point:
     """One point of a learning curve.
 
@@ -29,7 +31,7 @@ class Point:
     held_accuracy: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class Run:
     """One training run with its learning curve.
 
@@ -49,7 +51,7 @@ class Run:
     diverged_at: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class Standing:
     """Where one candidate stands in the race.
 
@@ -82,7 +84,7 @@ MIN_CHECKPOINTS = 5
 """With fewer, correlations are perfect by chance too often, and resamples of them say nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class Agreement:
     """One score (or reference) against accuracy after training; null where the score or the accuracy
     is the same for all checkpoints. Intervals are those of `n_effective` independent ones.
@@ -103,7 +105,7 @@ class Agreement:
     n_effective: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class OwnRate:
     """The learning rate of one candidate, where each has its own.
 
@@ -117,7 +119,7 @@ class OwnRate:
     at_edge: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class GoalConfirmation:
     """The outcome for one goal.
 
@@ -151,20 +153,20 @@ class GoalConfirmation:
     lr_at_edge: bool
     protocol: dict[str, Any]
     split: str
-    n_fitted: int
-    n_held: int
-    n_seeds: int
-    rungs: tuple[int, ...]
-    n_steps: int
-    n_steps_full: int
-    n_steps_sweep: int
+    n_fitted: Number
+    n_held: Number
+    n_seeds: Number
+    rungs: Annotated[tuple[Number, ...], MinLen(1)]
+    n_steps: Number
+    n_steps_full: Annotated[Number, Ge(1)]
+    n_steps_sweep: Number
     agreement: dict[str, Agreement] = field(default_factory=dict)
     agreement_step: int | None = None
     flags: tuple[str, ...] = ()
     own_rates: dict[str, OwnRate] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class GoalRuns(GoalConfirmation):
     """The outcome for one goal with everything that was run for it.
 
@@ -176,7 +178,7 @@ class GoalRuns(GoalConfirmation):
     runs: tuple[Run, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class ConfirmationRecord:
     """What `confirm.json` holds.
 

@@ -1,11 +1,19 @@
 """A number that was measured, with how sure it is: the one class for it."""
 
 from dataclasses import KW_ONLY
+from typing import Annotated
 
+from annotated_types import Ge, Le
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+FINITE = ConfigDict(allow_inf_nan=False)
+"""No measured number is NaN or infinite, and no JSON could hold it."""
 
-@dataclass(frozen=True)
+Bounded = Annotated[float, Ge(-1e15), Le(1e15)]
+
+
+@dataclass(frozen=True, config=FINITE)
 class Estimate:
     """A value with its 95 % interval.
 
@@ -17,12 +25,16 @@ class Estimate:
     there is no interval.
     """
 
-    value: float
-    low: float | None = None
-    high: float | None = None
+    value: Bounded
+    low: Bounded | None = None
+    high: Bounded | None = None
     _: KW_ONLY
     n: int | None = None
     random: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("an interval whose lower end is above its upper end")
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -32,7 +44,7 @@ class Estimate:
         return self.low, self.high
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class Measured(Estimate):
     """An accuracy, or how far one checkpoint is ahead of another (paired), and what measured it.
 
@@ -42,6 +54,11 @@ class Measured(Estimate):
 
     by: str = ""
     step: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low is None or self.high is None:
+            raise ValueError("a measured difference without an interval")
 
 
 def percent(estimate: Estimate, unit: str = "") -> str:

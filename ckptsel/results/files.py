@@ -5,13 +5,19 @@ no chart that fails costs a result.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ckptsel.common.files import atomic_path, csv_text, read_json, write_json, write_text
+from ckptsel.common.files import (
+    atomic_path,
+    csv_text,
+    parse_json,
+    read_json,
+    write_json,
+    write_text,
+)
 from ckptsel.errors import InputError
 from ckptsel.results.confirmation import SCHEMA, ConfirmationRecord
 from ckptsel.results.ranking import Ranking
@@ -105,7 +111,7 @@ def check_writable(folder: Path) -> None:
 
 def _read_json(path: Path) -> Ranking:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise InputError(f"it holds a {type(value).__name__}, not an object.")
         return Ranking.from_dict(value)

@@ -11,17 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ckptsel.errors import InputError, UsageError, did_you_mean, listed
+from ckptsel.results.about import Details, ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.confirmation import CONFIRMED, GoalConfirmation, Standing
-from ckptsel.results.estimate import Estimate, Measured, percent
+from ckptsel.results.estimate import FINITE, Estimate, Measured, percent
 from ckptsel.results.versions import upgrade_ranking
 
 SCHEMA = "ckptsel.ranking/2"
+
+LARGEST = 10**15
+"""Epochs and steps beyond are no numbers of a training."""
 
 EPOCH = "epoch"
 """What decides in place of a score: the order of training, the last first."""
@@ -30,7 +35,7 @@ ACCURACY = "accuracy"
 """The unit of scores that are fractions of images; other scores are in `nats`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class ScoreValue(Estimate):
     """One score of one candidate: an estimate (over held-out images; no interval for scores that are
     no means over images) with what is to be known of it.
@@ -41,10 +46,10 @@ class ScoreValue(Estimate):
 
     _: KW_ONLY
     flags: tuple[str, ...] = ()
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Details = field(default_factory=lambda: Details())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class Row:
     """One checkpoint.
 
@@ -75,8 +80,8 @@ class Row:
     path: str
     digest: str | None
     order: int
-    epoch: int | float | None
-    step: int | None
+    epoch: Annotated[int | float, Ge(-LARGEST), Le(LARGEST)] | None
+    step: Annotated[int, Ge(-LARGEST), Le(LARGEST)] | None
     epoch_from: str | None
     source_accuracy: float | None
     format: str
@@ -105,7 +110,7 @@ class Row:
         return None if standing is None else standing.accuracy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class Reference:
     """A checkpoint that one would take without a ranking.
 
@@ -122,7 +127,7 @@ class Reference:
         return None if self.ahead is None else self.ahead.value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FINITE)
 class Ranking:
     """A ranking; iterating over it gives the rows, the best first, the failed ones last.
 
@@ -157,9 +162,9 @@ class Ranking:
     tie_set: tuple[str, ...]
     references: dict[str, Reference]
     notes: tuple[str, ...]
-    target: dict[str, Any]
-    model: dict[str, Any]
-    settings: dict[str, Any]
+    target: TargetAbout
+    model: ModelAbout
+    settings: SettingsAbout
     environment: dict[str, Any]
     time_s: dict[str, float]
     created: str
@@ -226,11 +231,15 @@ class Ranking:
         value = upgrade_ranking(dict(value), SCHEMA)
         value["version"] = value.pop("ckptsel", None)
         try:
-            return _reader().validate_python(value)
+            ranking = _reader().validate_python(value)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise InputError(f"no ranking that can be read: {where}: {first['msg']}.") from error
+        problem = next(_contradictions(ranking), None)
+        if problem:
+            raise InputError(f"no ranking that can be read: {problem}.")
+        return ranking
 
     def to_pandas(self) -> Any:
         """One row a checkpoint, one column a score (pandas must be installed)."""
@@ -364,6 +373,30 @@ def _columns(name: str, estimate: Estimate | None) -> dict[str, float | None]:
         f"{name}_low": None if estimate is None else estimate.low,
         f"{name}_high": None if estimate is None else estimate.high,
     }
+
+
+def _contradictions(ranking: Ranking) -> Iterator[str]:
+    """What cannot be true of a ranking, in words."""
+    names = [row.name for row in ranking]
+    if len(set(names)) < len(names):
+        yield "two checkpoints have the same name"
+    named = {"best": {ranking.best}, "tie_set": set(ranking.tie_set)}
+    named["references"] = {reference.name for reference in ranking.references.values()}
+    named["copy_of"] = {row.copy_of for row in ranking if row.copy_of is not None}
+    for confirmation in ranking.confirmation.values():
+        named["a confirmation"] = {*confirmation.tie_set, confirmation.winner or ranking.best}
+    for where, mentioned in named.items():
+        if unknown := sorted(mentioned - set(names)):
+            yield f"{where} names {unknown[0]!r}, which is no checkpoint of it"
+    by_training = ranking.expected is not None and ranking.expected.by == CONFIRMED
+    if by_training and ranking.goal not in ranking.confirmation:
+        yield "its best was confirmed, and nothing is said of that"
+    if "last" not in ranking.references:
+        yield "it does not say which checkpoint is the last"
+    if ranking[ranking.best].status != "ok":
+        yield f"the best, {ranking.best!r}, is one that failed"
+    if not ranking.recommended and not ranking.doubts:
+        yield "it recommends nothing, and does not say why"
 
 
 @cache

@@ -100,5 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise UsageError(f"cannot read --config {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UsageError(f"{path} is not valid TOML: it is nested too deep.") from error
+    except ValueError as error:  # TOMLDecodeError, bytes that are no text, numbers without end
         raise UsageError(f"{path} is not valid TOML: {error}.") from error

@@ -119,24 +119,35 @@ def read_values(file: Path, column: str) -> tuple[list[Any], list[RowGroup]]:
 
     # Not pq.read_table, which imports pandas for a second.
     with _named_if_broken(file), pq.ParquetFile(file) as opened:
+        _check_rows(file, opened.metadata.num_rows)
         values = opened.read([column]).column(column).to_pylist()
         sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
     return values, [RowGroup(str(file), i, n) for i, n in enumerate(sizes)]
 
 
+def _check_rows(file: Path, n_rows: int) -> None:
+    """A few bytes can stand for a billion equal labels, which would take all memory; an image takes
+    more than a byte."""
+    if n_rows > file.stat().st_size:
+        raise DataError(
+            f"cannot read {file}: it says that it has {n_rows:,} rows, more than it has bytes. It is "
+            "damaged, or made to exhaust memory."
+        )
+
+
 @contextlib.contextmanager
 def _named_if_broken(file: Path) -> Iterator[None]:
-    import pyarrow as pa
-
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"cannot read {file}: {error}. Is it a whole file?") from error
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file can end in an error of any type
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise DataError(f"cannot read {file}: {reason}. Is it a whole file?") from error
 
 
 def _read_group(group: RowGroup, column: str) -> Any:
     """A column of one row group. The file is closed again: no process shares its place in it."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
@@ -144,7 +155,7 @@ def _read_group(group: RowGroup, column: str) -> Any:
             # Without Arrow's threads, which a forked process does not have.
             table = file.read_row_group(group.number, [column], use_threads=False)
         values = table.column(column)
-    except (pa.ArrowException, IndexError, KeyError) as error:
+    except Exception as error:  # a damaged file can end in an error of any type
         raise OSError(f"cannot read column {column!r} of {group.path}: {error}") from error
     if len(values) != group.n_rows:
         raise OSError(f"{group.path} has changed since its labels were read")

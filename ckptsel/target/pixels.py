@@ -197,7 +197,7 @@ class _Prepared(Dataset[tuple[int, Any, str]]):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return index, self._preparation.prepare(self._images.samples, index), ""
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow's readers end in errors of any type
             return index, None, f"{type(error).__name__}: {error}"
 
 

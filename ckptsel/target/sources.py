@@ -136,10 +136,7 @@ class CsvSource:
 
     def __init__(self, path: Path, image_column: str | None, label_column: str | None) -> None:
         self.path = path
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            self._rows = list(reader)
-            columns = list(reader.fieldnames or [])
+        self._rows, columns = _read_csv(path)
         self._image = _choose_column(path, columns, image_column, IMAGE_COLUMNS, "image")
         self._label = _choose_column(path, columns, label_column, LABEL_COLUMNS, "label")
         if not self._rows:
@@ -169,6 +166,19 @@ class CsvSource:
                 f"{self.path}: unknown split {name!r}. Use one of {', '.join(SPLIT_NAMES)}."
             )
         return SPLIT_NAMES[name]
+
+
+def _read_csv(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """(rows, columns). Raises DataError where it is no table of text in UTF-8."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            rows = list(reader)
+            return rows, list(reader.fieldnames or [])
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not written in UTF-8 ({error}). Save it as UTF-8.") from error
+    except (csv.Error, OSError) as error:
+        raise DataError(f"cannot read {path} as CSV: {error}.") from error
 
 
 IMAGE_COLUMNS = ("image", "img", "path", "file", "file_name", "filename", "image_path")
@@ -348,10 +358,11 @@ def _choose_column(
 
 def _hugging_face_features(schema: Any) -> dict[str, Any]:
     metadata = (schema.metadata or {}).get(b"huggingface")
-    if not metadata:
-        return {}
-    features = json.loads(metadata).get("info", {}).get("features", {})
-    return features if isinstance(features, dict) else {}
+    try:
+        features = json.loads(metadata or b"{}").get("info", {}).get("features", {})
+        return {k: v for k, v in features.items() if isinstance(v, dict)}
+    except (ValueError, AttributeError, RecursionError):
+        return {}  # what says how columns are meant is only a help
 
 
 def _features_of_type(schema: Any, kind: str) -> list[str]:

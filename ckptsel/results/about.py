@@ -1,0 +1,97 @@
+"""What a ranking says of its data, its network and its settings: the keys that readers rely on.
+
+Other keys are kept as they are. Files of other versions may lack those that are not required.
+"""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import NotRequired, TypedDict
+
+Number = Annotated[int, Field(ge=0, le=10**12)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+OPEN = ConfigDict(extra="allow")
+
+
+@with_config(OPEN)
+class LargestClass(TypedDict):
+    """The class that most held-out images are of, and its share of them."""
+
+    name: str
+    share: Share
+
+
+@with_config(OPEN)
+class EvaluationAbout(TypedDict):
+    """How the target was split. method: in words."""
+
+    method: str
+    n_train: Number
+    n_eval: Number
+    n_folds: NotRequired[Number]
+    n_repeats: NotRequired[Number]
+
+
+@with_config(OPEN)
+class DuplicatesAbout(TypedDict):
+    """Images that are fitted on and held out: how many, and some of them."""
+
+    n: Number
+
+
+@with_config(OPEN)
+class TargetAbout(TypedDict):
+    """The labelled data."""
+
+    data: str
+    kind: NotRequired[str]
+    splits: list[str]
+    n_classes: Number
+    class_names: NotRequired[list[str]]
+    largest_class: NotRequired[LargestClass]
+    evaluation: EvaluationAbout
+    duplicates: NotRequired[DuplicatesAbout | None]
+    fingerprint: str
+
+
+@with_config(OPEN)
+class PreprocessingAbout(TypedDict):
+    """How images become inputs; other encoders record other things."""
+
+    input_size: NotRequired[Annotated[list[Number], Field(min_length=1, max_length=10)]]
+    interpolation: NotRequired[str]
+    crop_pct: NotRequired[Share]
+
+
+@with_config(OPEN)
+class ModelAbout(TypedDict):
+    """The network: name, layer, and how images are prepared for it."""
+
+    name: str
+    layer: NotRequired[str]
+    preprocessing: PreprocessingAbout
+
+
+@with_config(OPEN)
+class SettingsAbout(TypedDict):
+    """Every option of `ckptsel rank`, as it was used."""
+
+    checkpoints: str
+    weights: str
+    device: str
+    precision: NotRequired[str]
+    energy: Annotated[float, Field(gt=0, lt=1)]
+    n_resamples: NotRequired[Number]
+    pool: NotRequired[str | None]
+    image_size: NotRequired[Number | None]
+
+
+@with_config(OPEN)
+class Details(TypedDict):
+    """What a score records besides its value. C: strengths chosen, one a fold; scaling: likewise."""
+
+    C: NotRequired[list[float]]
+    scaling: NotRequired[list[str]]
+    at_chance: NotRequired[bool]
+    largest_class: NotRequired[Share]

@@ -1,0 +1,110 @@
+"""Broken inputs for every reader: `python -m tools.fuzzing --target checkpoints -n 100000`.
+
+A reader may end in an error of this package, within ten seconds. What ends otherwise is kept, with the
+number of the input that made it, in build/fuzz/; the same seed gives the same inputs. It goes on where
+it was stopped.
+"""
+
+import argparse
+import collections
+import json
+import random
+import signal
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+from types import FrameType
+
+from ckptsel.errors import CkptselError
+from tools.fuzzing.targets import Target, make_targets
+
+MOST_SECONDS = 10
+MEMORY = 3 << 30
+
+
+class TooLong(BaseException):
+    """An input took too long. No reader may catch it."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--target", default="all", help="a name, or all")
+    parser.add_argument("-n", type=int, default=1000, help="inputs of each target")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("build/fuzz"))
+    arguments = parser.parse_args()
+    _limit_memory()
+    makers = make_targets()
+    for name in makers if arguments.target == "all" else [arguments.target]:
+        fuzz(name, makers[name](), arguments.n, arguments.seed, arguments.out)
+
+
+def fuzz(name: str, target: Target, n: int, seed: int, out: Path) -> int:
+    """Feeds `n` broken inputs; the number that ended otherwise than they may, which are kept below
+    `out`, one file a place in the code."""
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / f"{name}-{seed}.json"
+    state = (
+        json.loads(log.read_text()) if log.is_file() else {"done": 0, "endings": {}, "slowest": 0}
+    )
+    endings = collections.Counter(state["endings"])
+    with tempfile.TemporaryDirectory() as temporary:
+        for i in range(state["done"], n):
+            file, data = target.broken(random.Random(f"{seed} {i}"))
+            start = time.monotonic()
+            ending = run(target, Path(temporary), file, data)
+            state["slowest"] = max(state["slowest"], round(time.monotonic() - start, 2))
+            endings[ending] += 1
+            if ending not in ("read", "refused") and endings[ending] == 1:
+                place = "".join(c if c.isalnum() else "_" for c in ending)[:100]
+                (out / f"{name}-{place}-{file}").write_bytes(data)
+                print(f"{name} input {i}: {ending}", flush=True)
+            if i % 1000 == 999 or i == n - 1:
+                state |= {"done": i + 1, "endings": dict(endings)}
+                log.write_text(json.dumps(state, indent=1))
+    n_foreign = sum(count for end, count in endings.items() if end not in ("read", "refused"))
+    print(
+        f"{name}: {n:,} inputs: {endings['read']:,} read, {endings['refused']:,} refused, {n_foreign:,} "
+        f"otherwise; slowest {state['slowest']} s"
+    )
+    return n_foreign
+
+
+def run(target: Target, folder: Path, file: str, data: bytes) -> str:
+    """How a reader ends: `read`, `refused`, or the type and place of what it may not end in."""
+    path = folder / file
+    path.write_bytes(data)
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(MOST_SECONDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            target.read(folder, file)
+        return "read"
+    except CkptselError:
+        return "refused"
+    except TooLong:
+        return f"more than {MOST_SECONDS} s"
+    except BaseException as error:  # what is looked for
+        own = [f for f in traceback.extract_tb(error.__traceback__) if "/ckptsel/" in f.filename]
+        place = f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "?"
+        return f"{type(error).__name__} at {place}"
+    finally:
+        signal.alarm(0)
+        path.unlink(missing_ok=True)
+
+
+def _too_long(number: int, frame: FrameType | None) -> None:
+    raise TooLong
+
+
+def _limit_memory() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+
+
+if __name__ == "__main__":
+    main()
