@@ -371,4 +371,6 @@ def _features_of_type(schema: Any, kind: str) -> list[str]:
 
 
 def _class_names_in(schema: Any, label_column: str) -> tuple[str, ...]:
-    return tuple(_hugging_face_features(schema).get(label_column, {}).get("names", ()))
+    names = _hugging_face_features(schema).get(label_column, {}).get("names")
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else ()
