@@ -23,6 +23,20 @@ torch.set_num_threads(1)
 TINY_MODEL = "cifar_resnet18_w16_s2"
 
 
+ABOUT = {
+    "target": {
+        "data": "d",
+        "splits": ["train", "validation"],
+        "n_classes": 3,
+        "fingerprint": "f" * 64,
+        "evaluation": {"method": "validation split", "n_train": 300, "n_eval": 100},
+    },
+    "model": {"name": "m", "preprocessing": {}},
+    "settings": {"checkpoints": "c", "weights": "auto", "device": "cpu", "energy": 0.8},
+}
+"""The least that a ranking says of its data, network and settings."""
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test has a cache of its own."""

@@ -17,8 +17,9 @@ from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, further_images, hold_ag
 from ckptsel.gating.junit import junit_text
 from ckptsel.results.estimate import Measured
 from ckptsel.results.files import RANKING_NAME
-from ckptsel.results.ranking import Ranking, Row, ScoreValue
+from ckptsel.results.ranking import Ranking, Reference, Row, ScoreValue
 from ckptsel.settings.policy import Policy
+from tests.conftest import ABOUT
 
 
 def make_ranking(n: int = 1000, **changes: object) -> Ranking:
@@ -54,17 +55,16 @@ def make_ranking(n: int = 1000, **changes: object) -> Ranking:
         rank=None,
         behind_best=None,
     )
+    target = ABOUT["target"] | {"evaluation": ABOUT["target"]["evaluation"] | {"n_eval": n}}
     ranking = Ranking(
         goal="fe",
         score="linear_probe",
         checkpoints=(*rows, dataclasses.replace(failed, scores={})),
         best="new",
         tie_set=("new",),
-        references={},
+        references={"last": Reference("old")},
         notes=(),
-        target={"data": "d", "n_classes": 3, "fingerprint": "f" * 64, "evaluation": {"n_eval": n}},
-        model={"name": "m"},
-        settings={"n_resamples": 500, "seed": 0},
+        **(ABOUT | {"target": target}),
         environment={},
         time_s={},
         created="now",
@@ -222,7 +222,7 @@ def test_the_same_weights_differ_by_nothing(tmp_path: Path) -> None:
     [
         ({"goal": "ft"}, "its goal is ft, here it is fe"),
         ({"target": {**make_ranking().target, "fingerprint": "0" * 64}}, "its target is 3 classes"),
-        ({"target": {**make_ranking().target, "evaluation": {"n_eval": 9}}}, "its evaluation is"),
+        ({"target": make_ranking(n=9).target}, "its evaluation is"),
     ],
 )
 def test_a_baseline_of_something_else_is_no_baseline(tmp_path: Path, changes, message: str) -> None:

@@ -42,6 +42,7 @@ from ckptsel.settings.policy import Policy
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.pixels import Preprocessing
 from ckptsel.target.splits import plan_cross_validation, plan_holdout, plan_validation
+from tests.conftest import ABOUT
 from tests.test_gate import arrays_of, make_ranking, other_ranking, stored
 from tests.test_ranking import make_row
 
@@ -610,9 +611,7 @@ def make_ranked(names: list[str], values: dict[str, float], best: str) -> Rankin
         tie_set=(best,),
         references=ordered.references,
         notes=(),
-        target={},
-        model={},
-        settings={"n_resamples": 100, "seed": 0},
+        **ABOUT,
         environment={},
         time_s={},
         created="now",
@@ -741,7 +740,7 @@ def test_two_intervals_add_up_side_by_side() -> None:
 def test_a_copy_of_the_best_has_no_regret() -> None:
     ranking = make_ranked(["a", "b"], {"a": 0.9, "b": 0.7}, best="a")
     copy = make_row("a again", 2, copy_of="a")
-    target = {"evaluation": {"n_eval": 50}}
+    target = ABOUT["target"]
     ranking = dataclasses.replace(
         ranking, checkpoints=tuple(arrange([*ranking, copy])), target=target
     )

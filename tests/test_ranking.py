@@ -10,6 +10,7 @@ from ckptsel.ranking.order import order_rows
 from ckptsel.report.tables import format_ranking
 from ckptsel.results.ranking import Ranking, Row, summary
 from ckptsel.results.scores import ScoreResult
+from tests.conftest import ABOUT
 
 
 def make_row(name: str, order: int, **more) -> Row:
@@ -60,9 +61,7 @@ def ranked() -> Ranking:
         references=ordered.references,
         expected=ordered.expected,
         notes=("the trajectory has a gap",),
-        target={},
-        model={},
-        settings={},
+        **ABOUT,
         environment={},
         time_s={},
         created="2026-01-01T00:00:00+00:00",

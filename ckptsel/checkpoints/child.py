@@ -14,26 +14,28 @@ from pathlib import Path
 from typing import IO, Any
 
 from ckptsel.checkpoints.reading import check_all, inspect_checkpoint, read_checkpoint
+from ckptsel.checkpoints.walk import size_of
 from ckptsel.errors import reason_of
 
-KEPT = 1 << 20
-"""Bytes of the address space that are freed when memory runs out, so that this can be said."""
+AT_LEAST, TIMES_FILE = 512 << 20, 16
+"""Memory that reading a file may take: this, and so many times its size. A file of a few bytes that
+names the billionth place of a table would get all that there is."""
 
 
 def main(memory: int) -> None:
     """Answers until stdin ends. memory: bytes that it may use beyond what it maps of files."""
     requests, replies = _take_streams()
-    _limit(memory)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the asker's
+    for kind in ("RLIMIT_FSIZE", "RLIMIT_CORE"):
+        _limit(kind, 0, 0)
     for line in requests:
-        _answer(json.loads(line), replies)
+        _answer(json.loads(line), replies, memory)
         replies.flush()
 
 
-def _answer(request: dict[str, Any], replies: IO[bytes]) -> None:
-    path, root = (
-        Path(os.fsdecode(bytes(request["path"]))),
-        Path(os.fsdecode(bytes(request["root"]))),
-    )
+def _answer(request: dict[str, Any], replies: IO[bytes], memory: int) -> None:
+    path, root = (Path(os.fsdecode(bytes(request[name]))) for name in ("path", "root"))
+    _limit("RLIMIT_DATA", min(memory, AT_LEAST + TIMES_FILE * size_of(path)), memory)
     try:
         if request["do"] == "inspect":
             found = inspect_checkpoint(path, root, request["weights"])
@@ -75,16 +77,9 @@ def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
     return sys.stdin.buffer, replies
 
 
-def _limit(memory: int) -> None:
-    """What the system can hold it to. Ctrl-C is the asker's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(ImportError):  # not on Windows
+def _limit(kind: str, soft: int, hard: int) -> None:
+    """Has no effect where the system has no such limit."""
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on Windows
         import resource
 
-        for kind, most in (
-            (resource.RLIMIT_DATA, memory),
-            (resource.RLIMIT_FSIZE, 0),
-            (resource.RLIMIT_CORE, 0),
-        ):
-            with contextlib.suppress(ValueError, OSError):
-                resource.setrlimit(kind, (most, most))
+        resource.setrlimit(getattr(resource, kind), (soft, hard))

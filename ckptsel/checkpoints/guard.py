@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptsel.checkpoints.walk import size_of, total_size
 from ckptsel.errors import CheckpointError
 from ckptsel.settings.kinds import size_in_bytes
 
@@ -42,8 +43,8 @@ START = (
 class Limits:
     """What reading one checkpoint may take.
 
-    memory: bytes beyond those of the file. seconds: besides one for every 10 MiB of it. size: bytes
-    of the file (of a folder its files together).
+    memory: bytes beyond those of the file, for a large one; a small one gets less. seconds: besides
+    one for every 10 MiB of it. size: bytes of the file (of a folder its files together).
     """
 
     memory: int = 4 << 30
@@ -170,9 +171,9 @@ class _Child:
         if reply.pop("memory", False):
             self.is_broken = True  # what is left of it may be in pieces
             reply["problem"] = (
-                f"reading it needs more than {limits.memory / 2**30:.3g} GiB of memory besides the "
-                "file itself: it is damaged or made to exhaust memory. Where it is right, raise "
-                "--read-memory."
+                "reading it needs more memory than a file of its size may take, besides the file itself "
+                f"(at most {limits.memory / 2**30:.3g} GiB): it is damaged or made to exhaust memory. "
+                "Where it is right, raise --read-memory."
             )
         return reply
 
@@ -210,6 +211,8 @@ class _Child:
                 f"reading it took more than {most:.0f} s and was stopped: it is damaged or made to take "
                 "for ever. Where the disk is slow, raise --read-timeout."
             )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)  # its stream ends a little before it does
         self._process.kill()
         code = self._process.wait()
         how = f"exit code {code}"
@@ -231,21 +234,6 @@ def _read_into(stream: IO[bytes], buffer: memoryview) -> int:
             break
         n_read += n_more
     return n_read
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of the files of a folder; 0 where it cannot be told."""
-    try:
-        if path.is_dir():
-            return sum(each.stat().st_size for each in path.iterdir() if each.is_file())
-        return path.stat().st_size
-    except (OSError, ValueError):
-        return 0
-
-
-def total_size(paths: Sequence[Path]) -> int:
-    """Bytes of several."""
-    return sum(map(size_of, paths))
 
 
 _idle: SimpleQueue[_Child] = SimpleQueue()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
-from ckptsel.checkpoints.guard import DEFAULT, Limits, inspect_all, total_size
+from ckptsel.checkpoints.guard import DEFAULT, Limits, inspect_all
 from ckptsel.checkpoints.reading import from_name
-from ckptsel.checkpoints.walk import as_text, find_checkpoint_files, natural_key
+from ckptsel.checkpoints.walk import as_text, find_checkpoint_files, natural_key, total_size
 from ckptsel.common.progress import Progress
 
 MANY, LARGE = 200, 4 << 30

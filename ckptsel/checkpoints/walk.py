@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,21 @@ def short_name(root: Path, path: Path) -> str:
 def as_text(name: str) -> str:
     """A file's name, with bytes that are no UTF-8 written as `\\xNN`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of the files of a folder; 0 where it cannot be told."""
+    try:
+        if path.is_dir():
+            return sum(each.stat().st_size for each in path.iterdir() if each.is_file())
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def total_size(paths: Sequence[Path]) -> int:
+    """Bytes of several."""
+    return sum(map(size_of, paths))
 
 
 def _number(digits: str) -> int:

@@ -1,6 +1,8 @@
 """The command that makes a ranking again, from what the ranking recorded."""
 
+import dataclasses
 import shlex
+from typing import Any
 
 from ckptsel.results.ranking import Ranking
 from ckptsel.settings.rank import RankSettings
@@ -14,9 +16,10 @@ def rank_command(ranking: Ranking) -> str:
     defaults = RankSettings()
     settings = ranking.settings
     words = ["ckptsel", "rank", settings["checkpoints"], "--data", ranking.target["data"]]
-    for name, value in settings.items():
-        if name in OF_THE_MACHINE or not hasattr(defaults, name):
+    for name in (f.name for f in dataclasses.fields(defaults) if f.name in settings):
+        if name in OF_THE_MACHINE:
             continue
+        value: Any = settings[name]  # type: ignore[literal-required]
         if name == "precision":
             by_default = "float32" if settings["device"] == "cpu" else "bfloat16"
         else:

@@ -155,6 +155,8 @@ def _read_group(group: RowGroup, column: str) -> Any:
             # Without Arrow's threads, which a forked process does not have.
             table = file.read_row_group(group.number, [column], use_threads=False)
         values = table.column(column)
+    except OSError:
+        raise
     except Exception as error:  # a damaged file can end in an error of any type
         raise OSError(f"cannot read column {column!r} of {group.path}: {error}") from error
     if len(values) != group.n_rows:
