@@ -21,7 +21,7 @@ from ckptsel.errors import CkptselError
 from tools.fuzzing.targets import Target, make_targets
 
 MOST_SECONDS = 10
-MEMORY = 3 << 30
+MEMORY = 2 << 30
 
 
 class TooLong(BaseException):
