@@ -1,9 +1,9 @@
 """What commands say and check before the work: configuration, device, options without effect."""
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ckptsel.common.streams import say
 from ckptsel.settings.option import Given, OptionError
 from ckptsel.settings.toml import Config, find_config, read_config
 
@@ -15,7 +15,7 @@ def read_own_config(given: Given, quiet: bool) -> Config:
     if found is None:
         return Config()
     if path is None and not quiet:
-        print(f"options from {found.name}", file=sys.stderr)
+        say(f"options from {found.name}")
     return read_config(found)
 
 
@@ -33,4 +33,4 @@ def check_device(device: str | None, given: Given) -> None:
 def print_notes(notes: Iterable[str]) -> None:
     """On stderr; nothing records them."""
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ckptsel.cli.command import command
+from ckptsel.common.outlets import shown
+from ckptsel.common.streams import put
 from ckptsel.settings.kinds import RunArgument
 from ckptsel.settings.option import Given, Option, Options
 
@@ -40,7 +42,7 @@ def _run(options: ReportOptions) -> None:
 
     ranking, arrays = read_ranking(options.run)
     folder = options.out or options.run
-    print(write_page(folder, ranking, arrays))
+    put(f"{shown(str(write_page(folder, ranking, arrays)))}\n")
     if options.figures is not None:
         for path in write_figures(folder / "figures", draw(ranking, arrays), options.figures):
-            print(path)
+            put(f"{shown(str(path))}\n")

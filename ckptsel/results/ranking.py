@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from ckptsel.common.outlets import shown
 from ckptsel.errors import InputError, UsageError, did_you_mean, listed
 from ckptsel.results.confirmation import CONFIRMED, GoalConfirmation, Standing
 from ckptsel.results.estimate import Estimate, Measured, percent
@@ -282,7 +283,7 @@ class Ranking:
         ]
         body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
         return (
-            f"<p>{html.escape(summary(self))}</p>"
+            f"<p>{_html(summary(self))}</p>"
             f"<table><thead><tr>{_cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
         )
 
@@ -294,7 +295,11 @@ class Ranking:
 
 
 def _cells(tag: str, texts: Iterable[str]) -> str:
-    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+    return "".join(f"<{tag}>{_html(text)}</{tag}>" for text in texts)
+
+
+def _html(text: str) -> str:
+    return html.escape(shown(text))
 
 
 def summary(ranking: Ranking) -> str:
