@@ -43,7 +43,8 @@ SKIPPED = re.compile(
 class Checkpoint:
     """What one checkpoint file (or Hugging Face folder) says about itself.
 
-    name: path below the scanned folder, without its suffix.
+    name: path below the scanned folder, without its suffix; bytes that are no UTF-8 as `\\udcff`, since
+    names are keys of files that take Unicode alone. `path` is what opens it.
     weights_key: where the weights lie in the file, "" where the file is the state dict itself.
     digest: SHA-256 of the tensors, with names, types and shapes.
     epoch, step: as stored, or from the name (`epoch_from`).
@@ -260,10 +261,15 @@ def _is_parameter(name: str, tensor: Tensor) -> bool:
 
 def _short_name(root: Path, path: Path) -> str:
     name = path.absolute().name if path == root else path.relative_to(root).as_posix()
+    name = _as_unicode(name)
     if path.is_dir():
         return name
     suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
     return name.removesuffix(suffix)
+
+
+def _as_unicode(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
@@ -293,7 +299,7 @@ def _unique_names(checkpoints: list[Checkpoint], root: Path) -> list[Checkpoint]
     """With suffixes kept where two files differ in nothing else."""
     names = [checkpoint.name for checkpoint in checkpoints]
     return [
-        dataclasses.replace(c, name=c.path.relative_to(root).as_posix())
+        dataclasses.replace(c, name=_as_unicode(c.path.relative_to(root).as_posix()))
         if names.count(c.name) > 1
         else c
         for c in checkpoints

@@ -105,7 +105,7 @@ def json_text(value: Any) -> str:
 
 def annotation(kind: str, title: str, message: str) -> str:
     """A line that GitHub Actions obeys, and takes title and message from as they are shown."""
-    return f"::{kind} title={_data(shown(title), ':,')}::{_data(shown(message))}"
+    return f"::{kind} title={_data(shown(title), ':,')}::{_data(harmless(shown(message)))}"
 
 
 def exact(text: str, what: str, instead: str, encoding: str = "utf-8") -> str:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ckptsel.common.outlets import MAX_CELL, shown
 
-WIDE = 1000
+WIDE = 10_000
 """Columns where nobody looks at a terminal: what reads the text wraps nothing."""
 
 NARROW = 60
