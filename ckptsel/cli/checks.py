@@ -1,5 +1,6 @@
 """What commands say and check before the work: configuration, device, options without effect."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def check_device(device: str | None, given: Given) -> None:
 
     if reason := why_missing(device):
         raise OptionError(f"{{0}} is {device!r}; {reason}", "device").written_as(given.written)
+
+
+def why_not_drawn() -> str | None:
+    """Why this Python can draw no charts; None where it can."""
+    if sys.flags.optimize < 2:
+        return None
+    return (
+        "report.html cannot be drawn under python -OO (PYTHONOPTIMIZE=2): altair, which draws it, reads "
+        "docstrings"
+    )
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -3,12 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+from ckptsel.cli.checks import why_not_drawn
 from ckptsel.common.streams import put, say
 from ckptsel.settings.policy import Policy
 
 
 def draw(folder: Path, ranking: Any, arrays: Any) -> None:
     """Draw the report beside results that are written; a chart that fails is said, and no more."""
+    if (reason := why_not_drawn()) is not None:
+        say(f"warning: {reason}; all else is written.")
+        return
+
     from ckptsel.report.page import draw_report
 
     problem = draw_report(folder, ranking, arrays)

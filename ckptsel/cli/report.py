@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from ckptsel.cli.checks import why_not_drawn
 from ckptsel.cli.command import command
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import put
+from ckptsel.errors import OutputError
 from ckptsel.settings.kinds import RunArgument
 from ckptsel.settings.option import Given, Option, Options
 
@@ -36,6 +38,9 @@ def report(given: Given) -> None:
 
 def _run(options: ReportOptions) -> None:
     """Everything that computes and writes."""
+    if (reason := why_not_drawn()) is not None:
+        raise OutputError(f"{reason}. Run it without.")
+
     from ckptsel.report.charts import draw
     from ckptsel.report.page import write_figures, write_page
     from ckptsel.results.files import read_ranking

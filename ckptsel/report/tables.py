@@ -13,7 +13,7 @@ from ckptsel.report.confirmation_tables import (
     confirmation_lines,
     confirmed_cell,
 )
-from ckptsel.report.terminal import add_row, console_of, fits, listed_text, table_text
+from ckptsel.report.terminal import add_row, console_of, fits, fits_folded, listed_text, table_text
 from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.estimate import percent
 from ckptsel.results.ranking import Ranking, Row, ScoreValue, summary
@@ -141,7 +141,7 @@ def _ranking_text(ranking: Ranking, width: int | None) -> str:
         if not fits(table, console):
             hidden.append(others[-1 - len(hidden)])
             table = _ranking_table(ranking, compact=True, hidden=hidden)
-    if not fits(table, console):
+    if not fits_folded(table, console):
         return listed_text(*table_cells(ranking))
     text = table_text(table, console)
     if hidden:
@@ -185,7 +185,9 @@ def _agreement_text(confirmation: GoalConfirmation, form: str, width: int | None
     for row in rows:
         add_row(table, row)
     console = console_of(width)
-    return table_text(table, console) if fits(table, console) else listed_text(header, rows)
+    if not fits_folded(table, console):
+        return listed_text(header, rows)
+    return table_text(table, console)
 
 
 def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from ckptsel.common.outlets import MAX_CELL, shown
@@ -38,8 +39,16 @@ def table_text(table: Table, console: Console) -> str:
 
 def fits(table: Table, console: Console) -> bool:
     """Whether the console is wide enough for it with no cell broken."""
-    unbounded = console.options.update(max_width=10 * WIDE)
-    return console.measure(table, options=unbounded).maximum <= console.width
+    return _measure(table, console).maximum <= console.width
+
+
+def fits_folded(table: Table, console: Console) -> bool:
+    """Whether it is wide enough with cells broken between words; else a number would be cut."""
+    return _measure(table, console).minimum <= console.width
+
+
+def _measure(table: Table, console: Console) -> Measurement:
+    return console.measure(table, options=console.options.update(max_width=10 * WIDE))
 
 
 def listed_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
