@@ -122,7 +122,7 @@ def _exit_codes() -> Iterator[tuple[str, str]]:
             about = "A crash: please report it." if error.exit_code == 1 else error.__doc__ or ""
             yield str(error.exit_code), about
     yield str(cli.EXIT_INTERRUPTED), "Interrupted; what was finished is kept."
-    yield str(EXIT_READER_LEFT), "Whoever read stdout left (`| head`)."
+    yield str(EXIT_READER_LEFT), "Whoever read stdout left, as `head` does."
     yield str(cli.EXIT_TERMINATED), "Terminated (SIGTERM); what was finished is kept."
 
 
