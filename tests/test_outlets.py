@@ -81,6 +81,7 @@ HOSTILE = {
     "rule": "---",
     "underline": "===",
     "emphasis": "**x** _y_ ~~z~~ *w*",
+    "block": "    x",
     "code": "```x``` `y`",
     "mathematics": "$x$",
     "cell": "a|b|c",
@@ -220,7 +221,13 @@ def test_markdown(name: str) -> None:
         assert not re.search(r"(?<!\\)://|www(?<!\\)\.", text)
         assert "$" not in text.replace("\\$", "")
     summary = step_summary(ranking, verdict_of(ranking))
-    assert f"ckptsel: {shown(name)}" in read(summary) or len(name) > MAX_CELL
+    assert f"ckptsel: {shown(name).lstrip()}" in read(summary) or len(name) > MAX_CELL
+
+
+@hostile
+def test_a_paragraph_of_markdown(name: str) -> None:
+    assert tags(markdown(name)) == tags("plain")
+    assert read(markdown(name)).strip() == shown(name).lstrip()
 
 
 def tags(text: str) -> Counter:

@@ -46,14 +46,14 @@ RUNNER_COMMAND = re.compile(r"^(\s*)::|##(?=[\w.-]*\[)", re.MULTILINE)
 FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001 - the wide forms count as well
 
 MARKDOWN = re.compile(
-    r"[\\`*<>&|~$]"  # code, emphasis, HTML, entities, cells, strike-through, mathematics
+    r"[\\`*<&|~$]"  # code, emphasis, HTML, entities, cells, strike-through, mathematics
     r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis, but not inside a word: linear_probe
     r"|\](?=[\[(:])"  # links, images, footnotes; [0.1, 0.2] stays
     r"|(?<=\w)[:](?=//)|(?<=www)\.",  # addresses that become links of themselves
     re.IGNORECASE,
 )
 
-MARKDOWN_START = re.compile(r"\s*(?:[#>]|[-+=](?=[-+=\s]|$)|\d+(?=[.)](?:\s|$)))")
+MARKDOWN_START = re.compile(r"[#>]|[-+=](?=[-+=\s]|$)|\d+(?=[.)](?:\s|$))")
 """What begins a heading, a quotation or a list; -0.5 and 89.6 do not."""
 
 
@@ -75,11 +75,11 @@ def harmless(text: str) -> str:
 
 def markdown(text: str, most: int | None = MAX_LINE) -> str:
     """A paragraph, heading or cell of a table that shows the text as it is."""
-    text = MARKDOWN.sub(r"\\\g<0>", shown(text, most))
+    text = MARKDOWN.sub(r"\\\g<0>", shown(text, most).lstrip())  # four blanks begin a block of code
     start = MARKDOWN_START.match(text)
     if start is None:
         return text
-    first, rest = start[0].lstrip(), text[start.end() :]
+    first, rest = start[0], text[start.end() :]
     return f"{first}\\{rest}" if first.isdecimal() else f"\\{first}{rest}"
 
 
