@@ -473,6 +473,8 @@ def test_rank_gate_report_of_hostile_files(
     code, _, err = run("rank", trajectory, "-d", images, "-o", out, *scores)
     check_log(err)
     assert code == 3 and "best-path is refused" in err  # all else was written
+    rows = json.loads((out / "ranking.json").read_text())["checkpoints"]
+    assert "a\\udcffb-1" in {row["name"] for row in rows}  # names are Unicode, paths are not
     assert (out / "report.html").is_file() and not (tmp_path / "GITHUB_OUTPUT").exists()
     assert "recommended" in (tmp_path / "GITHUB_STEP_SUMMARY").read_text()
     monkeypatch.delenv("GITHUB_OUTPUT")
