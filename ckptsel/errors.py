@@ -22,9 +22,20 @@ MAX_LISTED = 10
 
 
 class CkptselError(Exception):
-    """Base of all errors that ckptsel raises on purpose."""
+    """Base of all errors that ckptsel raises on purpose.
+
+    lines: the message, a line each; names in it are as they are. A line break inside a line is part of a
+    name, and is shown as such (`ckptsel.common.outlets`).
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class UsageError(CkptselError):
@@ -96,8 +107,8 @@ def listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def listed_below(lines: Sequence[str], most: int = MAX_LISTED) -> str:
-    """The same with a line for each, below what is said before: '\\n  a\\n  b\\n  ... and 3 more'."""
+def listed_below(lines: Sequence[str], most: int = MAX_LISTED) -> list[str]:
+    """The same with a line of the message for each: '  a', '  b', '  ... and 3 more'."""
     more = len(lines) - most
     shown = [*lines[:most], *([f"... and {more} more"] if more > 0 else [])]
-    return "".join(f"\n  {line}" for line in shown)
+    return [f"  {line}" for line in shown]

@@ -29,7 +29,7 @@ def test_annotations_are_escaped() -> None:
         "::error title=ckptsel gate%3A regret::old is 3.0 points [1.0, 5.0] b"
     )
     assert lines[1] == (
-        "::warning title=ckptsel%3A failed checkpoint::broken: 50 %25%0Aof it: gone, all"
+        "::warning title=ckptsel%3A failed checkpoint::broken: 50 %25\\nof it: gone, all"
     )
 
 
@@ -45,7 +45,7 @@ def test_a_summary_that_is_too_long_loses_its_end(shown_ranking) -> None:
     text = step_summary(shown_ranking, hold_against(shown_ranking, Policy(strict=True)))
     assert "**Gate: fail**" in text and "| checkpoint |" in text
     rows = [
-        dataclasses.replace(shown_ranking["old"], name=f"old-{i}" + "x" * 1000) for i in range(1000)
+        dataclasses.replace(shown_ranking["old"], name=f"old-{i}" + "x" * 1000) for i in range(3000)
     ]
     long = dataclasses.replace(shown_ranking, checkpoints=(*shown_ranking.checkpoints, *rows))
     text = step_summary(long, hold_against(long, Policy(strict=True)))
@@ -64,19 +64,31 @@ def shown_ranking():
     )
 
 
-def test_outputs_are_lines_whatever_a_path_holds() -> None:
-    ranking = make_ranking()
-    evil = dataclasses.replace(ranking["new"], path="a\ndecision=pass")
-    ranking = dataclasses.replace(ranking, checkpoints=(evil, *ranking.checkpoints[1:]))
-    lines = step_outputs(ranking, None, Path("r/report.html")).splitlines()
+def test_outputs_are_lines() -> None:
+    lines = step_outputs(make_ranking(), None, Path("r/report.html")).splitlines()
     assert lines == [
-        "best-path=a decision=pass",
+        "best-path=ckpts/new.pt",
         "best-epoch=1",
         "best-score=0.9",
         "ci-low=0.88",
         "ci-high=0.92",
         "decision=",
         "report=r/report.html",
+    ]
+
+
+def test_a_file_of_the_runner_that_cannot_be_written_costs_no_result(
+    run, tmp_path, monkeypatch, shown_ranking
+) -> None:
+    folder = stored(tmp_path / "run", shown_ranking)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "none" / "output"))
+    code, out, err = run("gate", folder, "--min-accuracy", "0.93")
+    assert (code, out.splitlines()[0]) == (4, "gate: fail")
+    assert err.splitlines()[:2] == [
+        f"warning: {tmp_path} cannot be written: Is a directory. All else is written.",
+        f"warning: {tmp_path}/none/output cannot be written: No such file or directory. All else is "
+        "written.",
     ]
 
 

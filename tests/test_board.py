@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 
 import pytest
 from rich.console import Console
@@ -16,7 +17,8 @@ def show(monkeypatch: pytest.MonkeyPatch, terminal: bool, quiet: bool = False) -
     """What is written while one candidate wins and another leaves."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=100, color_system=None)
-    monkeypatch.setattr(board, "Console", lambda stderr: console)
+    monkeypatch.setattr(board, "Console", lambda **options: console)
+    monkeypatch.setattr(sys, "stderr", file)
     monkeypatch.setattr(board, "PLAIN_INTERVAL_S", 0)
     with Board("ft", ["early", "late"], 2, (10, 30), quiet) as shown:
         for seed in (0, 1):

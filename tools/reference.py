@@ -19,6 +19,7 @@ import typer
 from pydantic import TypeAdapter
 
 from ckptsel import cli, errors
+from ckptsel.common.streams import EXIT_READER_LEFT
 from ckptsel.results import confirmation, ranking
 from ckptsel.results.confirmation import ConfirmationRecord
 from ckptsel.results.estimate import Estimate
@@ -121,6 +122,8 @@ def _exit_codes() -> Iterator[tuple[str, str]]:
             about = "A crash: please report it." if error.exit_code == 1 else error.__doc__ or ""
             yield str(error.exit_code), about
     yield str(cli.EXIT_INTERRUPTED), "Interrupted; what was finished is kept."
+    yield str(EXIT_READER_LEFT), "Whoever read stdout left, as `head` does."
+    yield str(cli.EXIT_TERMINATED), "Terminated (SIGTERM); what was finished is kept."
 
 
 def _subclasses(cls: type) -> Iterator[type[errors.CkptselError]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 class Checkpoint:
     """What one checkpoint file (or Hugging Face folder) says about itself.
 
-    name: path below the scanned folder, without its suffix; bytes that are no UTF-8 as `\\xNN`.
+    name: path below the scanned folder, without its suffix; bytes that are no UTF-8 as `\\udcNN`.
     root: the folder that was scanned, out of which no link may lead; None for the file itself.
     weights_key: where the weights lie in the file, "" where the file is the state dict itself.
     digest: SHA-256 of the tensors, with names, types and shapes.

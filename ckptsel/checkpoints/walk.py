@@ -51,8 +51,9 @@ def short_name(root: Path, path: Path) -> str:
 
 
 def as_text(name: str) -> str:
-    """A file's name, with bytes that are no UTF-8 written as `\\xNN`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file's name, with bytes that are no UTF-8 written as `\\udcNN`: names are keys of files that
+    take Unicode alone."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def size_of(path: Path) -> int:

@@ -1,12 +1,30 @@
 """The command line: one file a command. Parses, calls, prints; nothing else knows typer.
 
 Results go to stdout, progress and messages to stderr. Heavy imports happen inside the commands, so
-that help is instant.
+that help is instant; and all others inside `main`, so that an interrupt never meets a bare import.
 """
 
-from ckptsel.cli.command import EXIT_INTERRUPTED, app, main
+from typing import Any
 
-# Importing a command adds it to `app`; help shows them in this order.
-from ckptsel.cli import rank, gate, pick, confirm, report, inspect, reproduce  # noqa: F401  # isort: skip
+from ckptsel.cli.process import EXIT_INTERRUPTED, EXIT_TERMINATED, end_process
 
-__all__ = ["EXIT_INTERRUPTED", "app", "main"]
+__all__ = ["EXIT_INTERRUPTED", "EXIT_TERMINATED", "app", "main"]
+
+
+def main() -> None:
+    """Run the command line. Ends in SystemExit."""
+    end_process(_work)
+
+
+def _work() -> int:
+    from ckptsel.cli.commands import run
+
+    return run()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        from ckptsel.cli.commands import app
+
+        return app
+    raise AttributeError(f"module 'ckptsel.cli' has no attribute {name!r}")

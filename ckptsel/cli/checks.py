@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ckptsel.common.streams import say
 from ckptsel.settings.option import Given, OptionError
 from ckptsel.settings.toml import Config, find_config, read_config
 
@@ -15,7 +16,7 @@ def read_own_config(given: Given, quiet: bool) -> Config:
     if found is None:
         return Config()
     if path is None and not quiet:
-        print(f"options from {found.name}", file=sys.stderr)
+        say(f"options from {found.name}")
     return read_config(found)
 
 
@@ -30,14 +31,24 @@ def check_device(device: str | None, given: Given) -> None:
         raise OptionError(f"{{0}} is {device!r}; {reason}", "device").written_as(given.written)
 
 
+def why_not_drawn() -> str | None:
+    """Why this Python can draw no charts; None where it can."""
+    if sys.flags.optimize < 2:
+        return None
+    return (
+        "report.html cannot be drawn under python -OO (PYTHONOPTIMIZE=2): altair, which draws it, reads "
+        "docstrings"
+    )
+
+
 def print_notes(notes: Iterable[str]) -> None:
     """On stderr; nothing records them."""
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
 
 
 def say_own_code(model: str | None, given: Given) -> None:
     """That a module of the user's own is about to be run, and who says so; on stderr."""
     if model is not None and ":" in model:
         by = given.name("model")
-        print(f"note: {model} is imported and called, as {by} says", file=sys.stderr)
+        say(f"note: {model} is imported and called, as {by} says")

@@ -1,18 +1,14 @@
 """The typer application, and what makes a function a command of it."""
 
-import functools
-import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from ckptsel.cli.arguments import read_arguments, typer_signature
-from ckptsel.errors import CkptselError
+from ckptsel.common.streams import put
 from ckptsel.settings.option import Given, Options
 from ckptsel.settings.toml import known_options
-
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="ckptsel",
@@ -25,11 +21,6 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
 @app.callback(invoke_without_command=True)
 def about(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
@@ -37,19 +28,15 @@ def about(
     if version:
         from ckptsel.common.environment import package_version
 
-        print(package_version("ckptsel") or "unknown (not installed)")
+        put(f"{package_version('ckptsel') or 'unknown (not installed)'}\n")
         raise typer.Exit
 
 
 def command(*groups: type[Options]) -> Callable[[Callable[[Given], None]], Callable[[Given], None]]:
-    """Makes a function a command of `app`, with the options of these classes; it gets those given.
-
-    An expected error ends in one message and its exit code.
-    """
+    """Makes a function a command of `app`, with the options of these classes; it gets those given."""
     options = known_options(groups)
 
     def add(function: Callable[[Given], None]) -> Callable[[Given], None]:
-        @_ends_plainly
         def run(**arguments: Any) -> None:
             function(read_arguments(options, arguments))
 
@@ -59,21 +46,3 @@ def command(*groups: type[Options]) -> Callable[[Callable[[Given], None]], Calla
         return function
 
     return add
-
-
-def _ends_plainly(function: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(function)
-    def guarded(**arguments: Any) -> None:
-        try:
-            function(**arguments)
-        except CkptselError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            print(
-                "interrupted: what was finished is kept; the same command goes on from there.",
-                file=sys.stderr,
-            )
-            sys.exit(EXIT_INTERRUPTED)
-
-    return guarded

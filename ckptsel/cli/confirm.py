@@ -1,11 +1,11 @@
 """`ckptsel confirm`."""
 
-import sys
 from pathlib import Path
 
 from ckptsel.cli.checks import check_device, print_notes, say_own_code
 from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw
+from ckptsel.common.streams import put
 from ckptsel.settings.confirm import ConfirmCall, ConfirmInput, ConfirmSettings
 from ckptsel.settings.effect import idle_in_confirm
 from ckptsel.settings.option import Given
@@ -45,4 +45,4 @@ def _run(run: Path, settings: ConfirmSettings, call: ConfirmCall) -> None:
 
     ranking = confirm_run(run, settings, call.quiet)
     draw(run, ranking, read_ranking(run)[1])
-    sys.stdout.write(format_ranking(ranking, call.format))
+    put(format_ranking(ranking, call.format))

@@ -1,19 +1,24 @@
 """How `rank` and `gate` end: the verdict, what is printed, what a CI system is told."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
+from ckptsel.cli.checks import why_not_drawn
+from ckptsel.common.streams import put, say
 from ckptsel.settings.policy import Policy
 
 
 def draw(folder: Path, ranking: Any, arrays: Any) -> None:
     """Draw the report beside results that are written; a chart that fails is said, and no more."""
+    if (reason := why_not_drawn()) is not None:
+        say(f"warning: {reason}; all else is written.")
+        return
+
     from ckptsel.report.page import draw_report
 
     problem = draw_report(folder, ranking, arrays)
     if problem is not None:
-        print(f"warning: {problem}", file=sys.stderr)
+        say(f"warning: {problem}")
 
 
 def end(
@@ -26,8 +31,8 @@ def end(
     show_ranking: bool = True,
     explain: bool = False,
 ) -> None:
-    """Print the ranking, where asked for how it came about, and the verdict; tell the CI system, and
-    exit as the gate decides."""
+    """Tell the CI system; print the ranking, where asked for how it came about, and the verdict; exit
+    as the gate decides. Whoever reads stdout may leave early, so the CI system comes first."""
     from ckptsel.gating.gate import enforce, hold_against
     from ckptsel.gating.github import tell_actions
     from ckptsel.gating.junit import write_junit
@@ -46,14 +51,14 @@ def end(
         verdict = hold_against(ranking, policy, ahead)
         if junit is not None:
             write_junit(junit, verdict)
+    page = None if run is None else run / PAGE_NAME
+    tell_actions(ranking, verdict, page if page is not None and page.is_file() else None)
     if show_ranking:
         text = format_ranking(ranking, form)
         if explain and form in ("table", "md"):
-            text += "\n" + explanation_text(ranking)
-        sys.stdout.write(with_verdict(text, verdict, form))
+            text += "\n" + explanation_text(ranking, form)
+        put(with_verdict(text, verdict, form))
     elif verdict is not None:
-        sys.stdout.write(format_verdict(verdict, form))
-    page = None if run is None else run / PAGE_NAME
-    tell_actions(ranking, verdict, page if page is not None and page.is_file() else None)
+        put(format_verdict(verdict, form))
     if verdict is not None:
         enforce(verdict)

@@ -1,12 +1,12 @@
 """`ckptsel inspect`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from ckptsel.cli.checks import print_notes
 from ckptsel.cli.command import command
+from ckptsel.common.streams import put
 from ckptsel.settings.kinds import (
     FormatOption,
     MaxFileSizeOption,
@@ -49,5 +49,5 @@ def _run(options: InspectOptions) -> None:
     found = scan_checkpoints(
         options.checkpoints, options.weights, limits_of(options), options.quiet
     )
-    sys.stdout.write(checkpoints_text(found, options.format))
+    put(checkpoints_text(found, options.format))
     print_notes(trajectory_notes(found))

@@ -1,12 +1,13 @@
 """`ckptsel pick`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from ckptsel.cli.checks import say_own_code
 from ckptsel.cli.command import command
+from ckptsel.common.outlets import exact, json_text, stdout_encoding
+from ckptsel.common.streams import put, say
 from ckptsel.settings.kinds import OwnModelOption, RunArgument, Text
 from ckptsel.settings.option import Given, Option, Options
 
@@ -29,6 +30,8 @@ class PickOptions(Options):
 def pick(given: Given) -> None:
     """Print the path of the best checkpoint, and with --to export its weights.
 
+    A path that a shell could take for another is refused; --format json gives any.
+
     Example: ckptsel pick ranking/ --to best.safetensors
     """
     options = given.make(PickOptions)
@@ -39,18 +42,21 @@ def pick(given: Given) -> None:
 def _run(options: PickOptions) -> None:
     """Everything that computes and writes."""
     import dataclasses
-    import json
 
     from ckptsel.results.files import read_ranking
 
     ranking, _ = read_ranking(options.run)
     row = ranking.find(options.checkpoint or ranking.best)
+    if options.format == "path":
+        instead = "Rename the file and rank again, or read it with --format json."
+        text = exact(row.path, "the path", instead, stdout_encoding()) + "\n"
+    else:
+        text = json_text(dataclasses.asdict(row))
     if options.to is not None:
         from ckptsel.export.backbone import export
 
         export(ranking, row, options.to, options.model)
-        print(f"{row.name} written to {options.to}", file=sys.stderr)
+        say(f"{row.name} written to {options.to}")
     if not ranking.recommended:
-        print(f"warning: {ranking.doubts[0]}", file=sys.stderr)
-    as_path = options.format == "path"
-    print(row.path if as_path else json.dumps(dataclasses.asdict(row), indent=2))
+        say(f"warning: {ranking.doubts[0]}")
+    put(text)

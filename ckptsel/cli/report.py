@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from ckptsel.cli.checks import why_not_drawn
 from ckptsel.cli.command import command
+from ckptsel.common.outlets import shown
+from ckptsel.common.streams import put
+from ckptsel.errors import OutputError
 from ckptsel.settings.kinds import RunArgument
 from ckptsel.settings.option import Given, Option, Options
 
@@ -34,13 +38,16 @@ def report(given: Given) -> None:
 
 def _run(options: ReportOptions) -> None:
     """Everything that computes and writes."""
+    if (reason := why_not_drawn()) is not None:
+        raise OutputError(f"{reason}. Run it without.")
+
     from ckptsel.report.charts import draw
     from ckptsel.report.page import write_figures, write_page
     from ckptsel.results.files import read_ranking
 
     ranking, arrays = read_ranking(options.run)
     folder = options.out or options.run
-    print(write_page(folder, ranking, arrays))
+    put(f"{shown(str(write_page(folder, ranking, arrays)))}\n")
     if options.figures is not None:
         for path in write_figures(folder / "figures", draw(ranking, arrays), options.figures):
-            print(path)
+            put(f"{shown(str(path))}\n")

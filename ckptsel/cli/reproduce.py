@@ -1,6 +1,5 @@
 """`ckptsel reproduce`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,8 @@ from annotated_types import MinLen
 
 from ckptsel.cli.checks import check_device
 from ckptsel.cli.command import command
+from ckptsel.common.outlets import shown
+from ckptsel.common.streams import put, say
 from ckptsel.errors import UsageError
 from ckptsel.settings.kinds import Count, DeviceName, QuietOption, Seed, Text
 from ckptsel.settings.option import Argument, Given, Option, Options
@@ -70,14 +71,14 @@ def _list_recipes() -> None:
     from ckptsel.reproduce.registry import list_recipes
 
     for known in list_recipes():
-        print(f"{known.name} --preset {known.preset}: {known.about}")
+        put(f"{known.name} --preset {known.preset}: {known.about}\n")
 
 
 def _verify(run: Path, quiet: bool) -> None:
     from ckptsel.reproduce.verify import verify
 
     for line in verify(run, quiet):
-        print(line)
+        put(f"{shown(line)}\n")
 
 
 def _run(name: str, options: ReproduceOptions) -> None:
@@ -94,5 +95,5 @@ def _run(name: str, options: ReproduceOptions) -> None:
     seeds = range(options.seed, options.seed + (options.seeds or recipe.n_seeds))
     claims = run_recipe(recipe, folder, options.data_root, seeds, options.device, options.quiet)
     if claims is not None:
-        sys.stdout.write(claims_table(claims))
-        print(f"written to {folder}", file=sys.stderr)
+        put(claims_table(claims))
+        say(f"written to {folder}")

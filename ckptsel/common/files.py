@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ckptsel.common.outlets import csv_cell
 from ckptsel.errors import InputError, OutputError
 
 
@@ -76,12 +77,15 @@ def _finite(text: str) -> float:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """Rows of one shape as CSV with a header; `columns` names the header of an empty table."""
+    """Rows of one shape as CSV with a header; `columns` names the header of an empty table.
+
+    Texts are as `csv_cell` shows them.
+    """
     buffer = io.StringIO()
     columns = list(rows[0]) if columns is None else list(columns)
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer.writerow({name: csv_cell(name) for name in columns})
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
 
 

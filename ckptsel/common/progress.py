@@ -6,6 +6,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from ckptsel.common.outlets import MAX_CELL, shown
+from ckptsel.common.streams import say
+
 PLAIN_INTERVAL_S = 5.0
 
 
@@ -17,7 +20,7 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, done: int = 0, quiet: bool = False) -> None:
-        self.title, self.total, self.done = title, total, done
+        self.title, self.total, self.done = shown(title, MAX_CELL), total, done
         self._first = done
         self._start = self._last_line = time.monotonic()
         self._quiet = quiet
@@ -27,11 +30,11 @@ class Progress:
     def __enter__(self) -> "Progress":
         if not self._quiet and self._console.is_terminal:
             self._bar = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=self._console,
                 transient=True,
             )
@@ -51,7 +54,7 @@ class Progress:
         """One step (or several) is done; `note` says what came out of it."""
         self.done += steps
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, note=note)
+            self._bar.update(self._task, completed=self.done, note=shown(note, MAX_CELL))
         elif not self._quiet and self._is_line_due():
             self._print_line(note)
 
@@ -69,9 +72,7 @@ class Progress:
         left_s = elapsed_s / max(self.done - self._first, 1) * (self.total - self.done)
         left = f", {format_seconds(left_s)} left" if self.done < self.total else ""
         line = f"{self.title} {self.done}/{self.total}, {format_seconds(elapsed_s)}{left}"
-        self._console.print(
-            f"{line}  {note}".rstrip(), highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"{line}  {note}".rstrip())
 
 
 def format_seconds(seconds: float) -> str:

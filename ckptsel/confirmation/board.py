@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ckptsel.common.outlets import MAX_CELL, shown
 from ckptsel.common.progress import PLAIN_INTERVAL_S, format_seconds
+from ckptsel.common.streams import say
 from ckptsel.results.confirmation import Point, Standing
 from ckptsel.results.estimate import Estimate, percent
 
@@ -33,7 +35,7 @@ class Board:
         self._standings = {name: Standing(name) for name in candidates}
         self._points: dict[str, dict[int, Point]] = {name: {} for name in candidates}
         self._quiet = quiet
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False, emoji=False, highlight=False)
         self._live: Live | None = None
         self._start = self._last_line = time.monotonic()
         self._n_trained = 0
@@ -74,13 +76,13 @@ class Board:
     def note(self, text: str) -> None:
         """Something that a reader should know."""
         if self._live is not None:
-            self._live.console.print(f"note: {text}", markup=False, highlight=False)
+            self._live.console.print(shown(f"note: {text}"))
         self._line(f"note: {text}")
 
     def _line(self, text: str) -> None:
         if self._live is None and not self._quiet:
             self._last_line = time.monotonic()
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(text)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, caption_justify="left")
@@ -91,7 +93,7 @@ class Board:
             step = max([standing.step, *(p.step for p in points)])
             loss = sum(p.train_loss for p in points) / len(points) if points else None
             table.add_row(
-                name,
+                shown(name, MAX_CELL),
                 f"{standing.rung}/{len(self.rungs)}",
                 f"{step}/{self.rungs[-1]}",
                 "" if loss is None else f"{loss:.3f}",

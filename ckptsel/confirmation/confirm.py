@@ -281,9 +281,9 @@ def _find_checkpoints(
             )
     if problems:
         raise CheckpointError(
-            f"{len(problems)} of {len(rows)} candidates are not what was ranked, in {root}:\n"
-            + "\n".join(problems)
-            + "\nRank again, or name where they are now with --checkpoints."
+            f"{len(problems)} of {len(rows)} candidates are not what was ranked, in {root}:",
+            *problems,
+            "Rank again, or name where they are now with --checkpoints.",
         )
     return [found[row.name] for row in rows]
 

@@ -5,10 +5,11 @@ them: ten annotations of a kind a step, 1 MiB of summary.
 """
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ckptsel.common.outlets import annotation, exact, markdown
+from ckptsel.common.streams import say, tell_runner
 from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, Verdict, best_accuracy
 from ckptsel.gating.tables import markdown_verdict
 from ckptsel.report.tables import closing_lines, doubt_lines, markdown_table
@@ -27,11 +28,15 @@ def tell_actions(
     report: Path | None,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Tell the runner what came out, where one listens. report: the page, where it was written."""
+    """Tell the runner what came out, where one listens. report: the page, where it was written.
+
+    A file of the runner that cannot be written is a warning: the result is not lost.
+    Raises OutputError where an output cannot be given as it is.
+    """
     if environment.get("GITHUB_ACTIONS") == "true":
         # To stderr, which the runner reads as well: stdout is the result's.
         for line in annotations(ranking, verdict):
-            print(line, file=sys.stderr)
+            tell_runner(line)
     if environment.get("GITHUB_STEP_SUMMARY"):
         _append(environment["GITHUB_STEP_SUMMARY"], step_summary(ranking, verdict))
     if environment.get("GITHUB_OUTPUT"):
@@ -49,20 +54,20 @@ def annotations(ranking: Ranking, verdict: Verdict | None) -> list[str]:
     shown: list[str] = []
     for kind in ("error", "warning", "notice"):
         of_kind = [line for line in lines if line[0] == kind]
-        shown += [_command(*line) for line in of_kind[:MAX_ANNOTATIONS]]
+        shown += [annotation(*line) for line in of_kind[:MAX_ANNOTATIONS]]
     return shown
 
 
 def step_summary(ranking: Ranking, verdict: Verdict | None) -> str:
     """Markdown: the verdict, the answer, the table, the notes; the last parts are left out where all
     would be too long."""
-    parts = [f"## ckptsel: {ranking.best}\n"]
+    parts = [f"## ckptsel: {markdown(ranking.best)}\n"]
     if verdict is not None:
         parts.append(markdown_verdict(verdict))
-    parts += [f"**{line}**\n" for line in doubt_lines(ranking)]
-    parts.append(summary(ranking) + "\n")
+    parts += [f"**{markdown(line)}**\n" for line in doubt_lines(ranking)]
+    parts.append(markdown(summary(ranking)) + "\n")
     parts.append(markdown_table(ranking))
-    parts.append("\n".join(f"- {line}" for line in closing_lines(ranking)[1:]) + "\n")
+    parts.append("\n".join(f"- {markdown(line)}" for line in closing_lines(ranking)[1:]) + "\n")
     text, left_out = "", "\n(The rest is too long to be shown here: see the report.)\n"
     for part in parts:
         if len((text + part + left_out).encode()) > MAX_SUMMARY_BYTES:
@@ -73,7 +78,11 @@ def step_summary(ranking: Ranking, verdict: Verdict | None) -> str:
 
 def step_outputs(ranking: Ranking, verdict: Verdict | None, report: Path | None) -> str:
     """`name=value` lines. best-score and its interval are fractions, empty where nothing measured
-    them; decision is empty without a gate."""
+    them; decision is empty without a gate.
+
+    Raises OutputError for a path with a line break, which would begin another output, or anything else
+    that would have to be altered.
+    """
     best, measured = ranking[ranking.best], best_accuracy(ranking)
     values = {
         "best-path": best.path,
@@ -84,24 +93,16 @@ def step_outputs(ranking: Ranking, verdict: Verdict | None, report: Path | None)
         "decision": "" if verdict is None else verdict.decision,
         "report": "" if report is None else str(report),
     }
-    return "".join(f"{name}={_one_line(value)}\n" for name, value in values.items())
+    return "".join(f"{name}={_output(name, value)}\n" for name, value in values.items())
 
 
-def _one_line(value: str) -> str:
-    """A path may hold a line break, which would end the value and begin another output."""
-    return value.replace("\r", " ").replace("\n", " ")
-
-
-def _command(kind: str, title: str, message: str) -> str:
-    return f"::{kind} title={_escape(title, ':,')}::{_escape(message)}"
-
-
-def _escape(text: str, more: str = "") -> str:
-    for character in "%\r\n" + more:
-        text = text.replace(character, f"%{ord(character):02X}")
-    return text
+def _output(name: str, value: str) -> str:
+    return exact(value, f"the step's output {name}", "Rename the file, and rank again.")
 
 
 def _append(path: str, text: str) -> None:
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        say(f"warning: {path} cannot be written: {error.strerror or error}. All else is written.")

@@ -4,6 +4,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ckptsel.common.files import write_text
+from ckptsel.common.outlets import shown
 from ckptsel.gating.gate import CANNOT_TELL, FAIL, Verdict
 
 SUITE = "ckptsel gate"
@@ -28,11 +29,12 @@ def junit_text(verdict: Verdict) -> str:
     for check in verdict.checks:
         about = {"classname": "ckptsel.gate", "name": check.name}
         case = ElementTree.SubElement(suite, "testcase", about)
+        text = shown(check.text, most=None)  # XML has no way to write most of what is unseen
         if check.decision == FAIL:
-            ElementTree.SubElement(case, "failure", {"message": check.text}).text = check.text
+            ElementTree.SubElement(case, "failure", {"message": text}).text = text
         elif check.decision == CANNOT_TELL:
-            ElementTree.SubElement(case, "skipped", {"message": check.text})
+            ElementTree.SubElement(case, "skipped", {"message": text})
         else:
-            ElementTree.SubElement(case, "system-out").text = check.text
+            ElementTree.SubElement(case, "system-out").text = text
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

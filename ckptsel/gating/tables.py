@@ -4,19 +4,20 @@ import json
 from typing import Any
 
 from ckptsel.common.files import csv_text
+from ckptsel.common.outlets import json_text, markdown, shown
 from ckptsel.gating.gate import Check, Verdict
 
 
 def format_verdict(verdict: Verdict, form: str) -> str:
     """The verdict in one of `ckptsel.report.tables.TEXT_FORMATS`, ending in a line break."""
     if form == "json":
-        return json.dumps(verdict_dict(verdict), indent=2, allow_nan=False) + "\n"
+        return json_text(verdict_dict(verdict))
     if form == "csv":
         return csv_text(verdict_dict(verdict)["checks"])
     if form == "md":
         return markdown_verdict(verdict)
     lines = [f"gate: {verdict.decision}"]
-    lines += [f"  {check.decision}: {check.name}: {check.text}" for check in verdict.checks]
+    lines += [f"  {check.decision}: {check.name}: {shown(check.text)}" for check in verdict.checks]
     return "\n".join(lines) + "\n"
 
 
@@ -48,8 +49,7 @@ def markdown_verdict(verdict: Verdict) -> str:
         "| --- | --- | --- |",
     ]
     for check in verdict.checks:
-        text = check.text.replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {check.name} | {check.decision} | {text} |")
+        lines.append(f"| {check.name} | {check.decision} | {markdown(check.text)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -60,5 +60,5 @@ def with_verdict(ranking_text: str, verdict: Verdict | None, form: str) -> str:
         return ranking_text
     if form == "json":
         merged = {**json.loads(ranking_text), "gate": verdict_dict(verdict)}
-        return json.dumps(merged, indent=2, allow_nan=False) + "\n"
+        return json_text(merged)
     return ranking_text + "\n" + format_verdict(verdict, form)

@@ -234,11 +234,12 @@ def fail_copies(items: Sequence[U], strict: bool) -> list[U]:
     marked = [c.failed(problem) if (problem := problems.get(c.copy_of or "")) else c for c in items]
     failed = [c for c in marked if c.problem is not None]
     if len(failed) == len(marked):
-        raise InputError(_nothing_to_rank(marked))
+        raise _nothing_to_rank(marked)
     if failed and strict:
         raise InputError(
             f"{len(failed)} of {len(marked)} checkpoints cannot be used, and --strict asks for "
-            "all of them:\n" + _problems(failed)
+            "all of them:",
+            *_problems(failed),
         )
     return marked
 
@@ -246,7 +247,7 @@ def fail_copies(items: Sequence[U], strict: bool) -> list[U]:
 def _recorded_model(found: Sequence[Checkpoint]) -> str:
     usable = [c for c in found if c.problem is None]
     if not usable:
-        raise InputError(_nothing_to_rank(found))
+        raise _nothing_to_rank(found)
     recorded = sorted({c.arch for c in usable if c.arch})
     names = [name for name in recorded if is_registered(name)]
     if recorded and not names:
@@ -283,12 +284,12 @@ def _load_target(data: str, settings: RankSettings) -> Target:
     )
 
 
-def _nothing_to_rank(checkpoints: Sequence[Usable]) -> str:
-    return (
-        f"none of the {len(checkpoints)} checkpoints can be used, so there is nothing to rank:\n"
-        + _problems([c for c in checkpoints if c.problem])
+def _nothing_to_rank(checkpoints: Sequence[Usable]) -> InputError:
+    return InputError(
+        f"none of the {len(checkpoints)} checkpoints can be used, so there is nothing to rank:",
+        *_problems([c for c in checkpoints if c.problem]),
     )
 
 
-def _problems(failed: Sequence[Usable]) -> str:
-    return "\n".join(f"  {c.name}: {c.problem}" for c in failed if not c.copy_of)
+def _problems(failed: Sequence[Usable]) -> list[str]:
+    return [f"  {c.name}: {c.problem}" for c in failed if not c.copy_of]

@@ -3,6 +3,7 @@ chosen, and what its interval leaves out."""
 
 from collections.abc import Iterator
 
+from ckptsel.common.outlets import markdown, shown
 from ckptsel.results.about import ModelAbout, TargetAbout
 from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.ranking import EPOCH, Ranking
@@ -47,9 +48,10 @@ def explain(ranking: Ranking) -> list[tuple[str, str]]:
     return parts
 
 
-def explanation_text(ranking: Ranking) -> str:
-    """As text, one paragraph a line, ending in a line break."""
-    lines = [f"  {what}: {how}" for what, how in explain(ranking)]
+def explanation_text(ranking: Ranking, form: str = "table") -> str:
+    """As text, one paragraph a line, ending in a line break. form: `table` or `md`."""
+    show = markdown if form == "md" else shown
+    lines = [f"  {show(f'{what}: {how}')}" for what, how in explain(ranking)]
     return "\n".join(["how each number came about:", *lines]) + "\n"
 
 

@@ -1,13 +1,14 @@
 """What `inspect` found of a folder of checkpoints, as text."""
 
-import json
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.files import csv_text
-from ckptsel.report.tables import console_of, markdown, progress_cell, rich_text
+from ckptsel.common.outlets import json_text
+from ckptsel.report.tables import markdown_rows, progress_cell
+from ckptsel.report.terminal import NARROW, add_row, console_of, listed_text, table_text
 
 
 def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | None = None) -> str:
@@ -31,20 +32,23 @@ def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | 
         for c in checkpoints
     ]
     if form == "json":
-        return json.dumps(rows, indent=2) + "\n"
+        return json_text(rows)
     if form == "csv":
         return csv_text(rows)
     header = ["checkpoint", "format", "epoch", "source", "weights", "parameters", "digest", "notes"]
     cells = [_inspect_cells(c) for c in checkpoints]
     if form == "md":
-        return markdown(header, cells)
+        return markdown_rows(header, cells)
+    console = console_of(width)
+    if console.width < NARROW:
+        return listed_text(header, cells)
     table = Table(box=None, pad_edge=False)
     for name in header:
         right = name in ("epoch", "source", "parameters")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in cells:
-        table.add_row(*row)
-    return rich_text(table, console_of(width))
+        add_row(table, row)
+    return table_text(table, console)
 
 
 def _inspect_cells(c: Checkpoint) -> list[str]:

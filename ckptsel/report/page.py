@@ -17,6 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ckptsel.common.files import atomic_path, write_text
+from ckptsel.common.outlets import shown
 from ckptsel.errors import reason_of
 from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
 from ckptsel.report.command import rank_command
@@ -77,7 +78,7 @@ def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
         explained=explain(ranking),
         command=rank_command(ranking),
         again=[
-            (key, json.dumps(plain[key], indent=2))
+            (key, Markup.escape(json.dumps(plain[key], indent=2)))
             for key in ("target", "model", "settings", "environment", "time_s")
         ],
         style=Markup(_part("page.css")),
@@ -114,10 +115,26 @@ def _convert(specification: dict[str, Any], form: str) -> bytes:
 
 
 def _specification(drawing: Drawing) -> dict[str, Any]:
-    specification = drawing.chart.to_dict()
-    specification["description"] = f"{drawing.title}. {drawing.about}"
+    specification: dict[str, Any] = _all_shown(drawing.chart.to_dict())
+    specification["description"] = shown(f"{drawing.title}. {drawing.about}")
     specification["config"] = CONFIG
     return specification
+
+
+def _all_shown(value: Any) -> Any:
+    """Plain data with every text in it as people see it; charts show names as they are given."""
+    if isinstance(value, str):
+        return shown(value, most=None)
+    if isinstance(value, dict):
+        return {_all_shown(key): _all_shown(item) for key, item in value.items()}
+    return [_all_shown(item) for item in value] if isinstance(value, list) else value
+
+
+def _visible(value: Any) -> Any:
+    """What Jinja quotes: texts as people see them; what is HTML already as it is."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return shown(value, most=None)
 
 
 def _facts(ranking: Ranking) -> list[tuple[str, str]]:
@@ -171,7 +188,9 @@ def _library() -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_visible
+    )
     return environment.from_string(_part("page.html"))
 
 

@@ -1,12 +1,11 @@
 """A ranking as text: a table for terminals, Markdown, CSV, JSON."""
 
-import json
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from ckptsel.common.files import csv_text
+from ckptsel.common.outlets import MAX_CELL, json_text, markdown, shown
 from ckptsel.errors import listed
 from ckptsel.report.confirmation_tables import (
     agreement_cells,
@@ -14,6 +13,7 @@ from ckptsel.report.confirmation_tables import (
     confirmation_lines,
     confirmed_cell,
 )
+from ckptsel.report.terminal import add_row, console_of, fits, fits_folded, listed_text, table_text
 from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.estimate import percent
 from ckptsel.results.ranking import Ranking, Row, ScoreValue, summary
@@ -24,15 +24,17 @@ TEXT_FORMATS = ("table", "json", "csv", "md")
 def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str:
     """The ranking in one of TEXT_FORMATS, ending in a line break. width: of the table, in columns."""
     if form == "json":
-        return json.dumps(ranking.to_dict(), indent=2, allow_nan=False) + "\n"
+        return json_text(ranking.to_dict())
     if form == "csv":
         return csv_text(ranking.flat_rows())
     if form == "md":
-        text = markdown_table(ranking) + "\n" + "\n".join(closing_lines(ranking)) + "\n"
-        text = "".join(f"**{line}**\n\n" for line in doubt_lines(ranking)) + text
+        text = (
+            markdown_table(ranking) + "\n" + "\n".join(map(markdown, closing_lines(ranking))) + "\n"
+        )
+        text = "".join(f"**{markdown(line)}**\n\n" for line in doubt_lines(ranking)) + text
     else:
-        text = _ranking_text(ranking, width) + "\n".join(closing_lines(ranking)) + "\n"
-        text = "".join(f"{line}\n" for line in doubt_lines(ranking)) + text
+        text = _ranking_text(ranking, width) + "\n".join(map(shown, closing_lines(ranking))) + "\n"
+        text = "".join(f"{shown(line)}\n" for line in doubt_lines(ranking)) + text
     return text + "".join(
         f"\n{agreement_title(c)}\n"
         + ("\n" if form == "md" else "")
@@ -44,7 +46,7 @@ def format_ranking(ranking: Ranking, form: str, width: int | None = None) -> str
 
 def markdown_table(ranking: Ranking) -> str:
     """The table in Markdown."""
-    return markdown(*table_cells(ranking))
+    return markdown_rows(*table_cells(ranking))
 
 
 def closing_lines(ranking: Ranking) -> list[str]:
@@ -129,22 +131,19 @@ def _score_cell(score: ScoreValue | None, is_accuracy: bool) -> str:
 
 def _ranking_text(ranking: Ranking, width: int | None) -> str:
     """The table with all intervals where it fits; else with those of the deciding score only, and
-    where that is too wide as well, without the last of the other scores."""
+    where that is too wide as well, without the last of the other scores. Where nothing fits, lines."""
     console = console_of(width)
-    unbounded = console.options.update(max_width=10_000)
-
-    def fits(table: Table) -> bool:
-        return console.measure(table, options=unbounded).maximum <= console.width
-
     table = _ranking_table(ranking, compact=False)
     others = [name for name in ranking.checkpoints[0].scores if name != ranking.score]
     hidden: list[str] = []
-    while not fits(table) and len(hidden) < len(others):
+    while not fits(table, console) and len(hidden) < len(others):
         table = _ranking_table(ranking, compact=True, hidden=hidden)
-        if not fits(table):
+        if not fits(table, console):
             hidden.append(others[-1 - len(hidden)])
             table = _ranking_table(ranking, compact=True, hidden=hidden)
-    text = rich_text(table, console)
+    if not fits_folded(table, console):
+        return listed_text(*table_cells(ranking))
+    text = table_text(table, console)
     if hidden:
         text += f"(too narrow for {', '.join(reversed(hidden))}: see --format csv)\n"
     return text
@@ -172,35 +171,31 @@ def _ranking_table(ranking: Ranking, compact: bool, hidden: Sequence[str] = ()) 
                 for name, cell in zip(header, cells, strict=True)
             ]
         style = "bold green" if row.rank == 1 else ("dim" if row.status == "failed" else "")
-        table.add_row(*cells, style=style)
+        add_row(table, cells, style)
     return table
 
 
 def _agreement_text(confirmation: GoalConfirmation, form: str, width: int | None) -> str:
     header, rows = agreement_cells(confirmation)
     if form == "md":
-        return markdown(header, rows)
+        return markdown_rows(header, rows)
     table = Table(box=None, pad_edge=False)
     for name in header:
         table.add_column(name, justify="left" if name == "score" else "right")
     for row in rows:
-        table.add_row(*row)
-    return rich_text(table, console_of(width))
+        add_row(table, row)
+    console = console_of(width)
+    if not fits_folded(table, console):
+        return listed_text(header, rows)
+    return table_text(table, console)
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
+def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(map(_cell, header)) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def console_of(width: int | None) -> Console:
-    """As wide as the terminal, or as the table needs where there is none."""
-    console = Console(width=width)
-    return Console(width=1000) if width is None and not console.is_terminal else console
-
-
-def rich_text(table: Table, console: Console) -> str:
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+def _cell(text: str) -> str:
+    return markdown(text, MAX_CELL)

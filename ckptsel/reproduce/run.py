@@ -168,10 +168,11 @@ def check_data(recipe: Recipe, data_root: Path) -> None:
         except InputError as error:
             problems.append(f"target {target.name}: {error}")
     if problems:
-        missing = "\n  ".join(problems)
         raise DataError(
             f"{len(problems)} of {1 + len(recipe.targets)} data sets of the recipe are not there, below "
-            f"{data_root}:\n  {missing}\nName another --data-root, or leave targets out with --targets."
+            f"{data_root}:",
+            *(f"  {problem}" for problem in problems),
+            "Name another --data-root, or leave targets out with --targets.",
         )
 
 

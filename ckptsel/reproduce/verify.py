@@ -41,7 +41,7 @@ def verify(folder: Path, quiet: bool = False) -> list[str]:
         right.append(found)
         wrong += problems
     if wrong:
-        raise InputError(f"{len(wrong)} things in {folder} do not agree:{listed_below(wrong)}")
+        raise InputError(f"{len(wrong)} things in {folder} do not agree:", *listed_below(wrong))
     return right
 
 

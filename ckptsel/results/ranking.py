@@ -17,6 +17,7 @@ from annotated_types import Ge, Le
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from ckptsel.common.outlets import shown
 from ckptsel.errors import InputError, UsageError, did_you_mean, listed
 from ckptsel.results.about import Details, ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.confirmation import CONFIRMED, GoalConfirmation, Standing
@@ -291,7 +292,7 @@ class Ranking:
         ]
         body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
         return (
-            f"<p>{html.escape(summary(self))}</p>"
+            f"<p>{_html(summary(self))}</p>"
             f"<table><thead><tr>{_cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"
         )
 
@@ -303,7 +304,11 @@ class Ranking:
 
 
 def _cells(tag: str, texts: Iterable[str]) -> str:
-    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
+    return "".join(f"<{tag}>{_html(text)}</{tag}>" for text in texts)
+
+
+def _html(text: str) -> str:
+    return html.escape(shown(text))
 
 
 def summary(ranking: Ranking) -> str:

@@ -220,8 +220,9 @@ def _fill(
             progress.advance()
     if unreadable:
         raise DataError(
-            f"{len(unreadable)} of {len(images)} images cannot be read:{listed_below(unreadable)}\n"
-            "Repair or remove them: a ranking on part of the images would not be the one asked for."
+            f"{len(unreadable)} of {len(images)} images cannot be read:",
+            *listed_below(unreadable),
+            "Repair or remove them: a ranking on part of the images would not be the one asked for.",
         )
 
 

@@ -1,0 +1,42 @@
+"""All commands, and how what was typed is run."""
+
+import io
+from typing import Any
+
+import typer
+
+from ckptsel.cli.command import app
+from ckptsel.cli.process import EXIT_INTERRUPTED
+from ckptsel.common.outlets import shown
+from ckptsel.common.streams import say_text
+
+# Importing a command adds it to `app`; help shows them in this order.
+from ckptsel.cli import rank, gate, pick, confirm, report, inspect, reproduce  # noqa: F401  # isort: skip
+
+__all__ = ["app", "run"]
+
+
+def run() -> int:
+    """Run what was typed; gives the exit code. Expected errors, and an interrupt, are raised."""
+    try:
+        code = typer.main.get_command(app)(standalone_mode=False) or 0
+    except typer.Abort:
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return _told(error)
+    if code == EXIT_INTERRUPTED:  # typer's own word for it
+        raise KeyboardInterrupt
+    return int(code)
+
+
+def _told(error: Any) -> int:
+    """Shows an error of typer's (an option that there is not, say), and the usage."""
+    is_help = type(error).__name__ == "NoArgsIsHelpError"
+    if not is_help:
+        error.message = shown(error.message)
+    text = io.StringIO()
+    error.show(text)
+    say_text(text.getvalue())
+    return int(error.exit_code)
