@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
+from ckptsel.common.quantities import AGE_PATTERN, SIZE_PATTERN
 from ckptsel.settings.option import Argument, Option
 
 Text = Annotated[str, Field(pattern=r"\S")]
@@ -24,6 +25,10 @@ DeviceName = Annotated[
         description="it must be cpu, cuda, cuda:N (such as cuda:1) or mps",
     ),
 ]
+Size = Annotated[
+    str, Field(pattern=SIZE_PATTERN, description="it must be a size such as 5GiB or 500MB")
+]
+Age = Annotated[str, Field(pattern=AGE_PATTERN, description="it must be an age such as 30d or 12h")]
 Precision = Literal["float32", "bfloat16", "float16"]
 Form = Literal["table", "json", "csv", "md"]
 

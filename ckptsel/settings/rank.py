@@ -17,6 +17,7 @@ from ckptsel.settings.kinds import (
     Precision,
     QuietOption,
     Seed,
+    Size,
     Text,
 )
 from ckptsel.settings.option import Argument, Option, Options, make
@@ -164,6 +165,14 @@ class RankSettings(Options):
         Text | None, Option("Where features are kept.", default="the user's cache")
     ] = None
     cache: Annotated[bool, Option("Keep features.", ("--cache/--no-cache",))] = True
+    cache_size: Annotated[
+        Size | None,
+        Option(
+            "What the cache may take, as in 5GiB; what was used longest ago goes first, nothing that "
+            "this run uses.",
+            default="no limit",
+        ),
+    ] = None
     strict: Annotated[
         bool, Option("Exit 3 where any checkpoint cannot be used.", ("--strict/--no-strict",))
     ] = False
