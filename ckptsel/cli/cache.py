@@ -66,4 +66,5 @@ def _run(options: CacheOptions) -> None:
             None if age is None else seconds_of(age),
         )
     n_bytes = sum(entry.n_bytes for entry in gone)
-    print(f"{len(gone)} entries removed from {folder}, {size_text(n_bytes)}.")
+    what = "entry" if len(gone) == 1 else "entries"
+    print(f"{len(gone)} {what} removed from {folder}, {size_text(n_bytes)}.")

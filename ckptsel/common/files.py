@@ -36,7 +36,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what went wrong before is what is said
+                temporary.unlink(missing_ok=True)
 
 
 def _advice(error: OSError) -> str:

@@ -35,7 +35,7 @@ def size_text(n_bytes: int) -> str:
     """'1.5 GB', in powers of 1,000 as disks are sold."""
     size, unit = float(n_bytes), "B"
     for larger in ("kB", "MB", "GB", "TB"):
-        if size < 999.5:
+        if size < 999.95:
             break
         size, unit = size / 1000, larger
     return f"{n_bytes} B" if unit == "B" else f"{size:.1f} {unit}"
