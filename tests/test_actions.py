@@ -179,7 +179,7 @@ def test_the_rank_step(trajectory: Path, images: Path, tmp_path: Path) -> None:
     ranking = json.loads((tmp_path / "my ranking/ranking.json").read_text())
     assert ranking["settings"]["seed"] == 3
     assert ranking["settings"]["scores"] == ["linear_probe", "logme"]
-    assert list((tmp_path / "temp/ckptsel-cache/features").iterdir())
+    assert list((tmp_path / "temp/ckptsel-cache/v2/features").iterdir())
     outputs = dict(line.split("=", 1) for line in (tmp_path / "output").read_text().splitlines())
     declared = yaml.safe_load(ACTION.read_text(encoding="utf-8"))["outputs"]
     assert set(outputs) == set(declared)

@@ -146,7 +146,7 @@ def test_ctrl_c_exits_130_and_keeps_the_cache(
     code, out, err = run("rank", trajectory, "-d", images, "--scores", "linear_probe")
     assert (code, out) == (130, "")
     assert "interrupted: what was finished is kept" in err
-    assert len(list((own_cache / "features").iterdir())) == 4
+    assert len(list((own_cache / "v2" / "features").iterdir())) == 4
 
 
 def test_python_m_and_help_without_torch() -> None:

@@ -343,7 +343,7 @@ def test_another_checkout_has_the_same_images(
     monkeypatch.chdir(tmp_path)
     one_line = ("rank", "ckpts", "--data", "images", "--scores", "linear_probe", "-q")
     assert run(*one_line, "--out", "baseline")[0] == 0
-    features = sorted(tmp_path.glob("cache/features/*"))
+    features = sorted(tmp_path.glob("cache/v2/features/*"))
     assert features
     clone = tmp_path / "clone"
     for part in ("ckpts", "images"):
@@ -352,7 +352,7 @@ def test_another_checkout_has_the_same_images(
             os.utime(file, (0, 0))
     monkeypatch.chdir(clone)
     assert run(*one_line, "--out", "ranking")[0] == 0
-    assert sorted(tmp_path.glob("cache/features/*")) == features
+    assert sorted(tmp_path.glob("cache/v2/features/*")) == features
     code, out, _ = run("gate", "ranking", "--baseline", tmp_path / "baseline")
     assert (code, "by the same weights" in out) == (0, True)
 
@@ -373,4 +373,6 @@ def test_wrong_configurations(
     code, out, err = run("rank", "ckpts", "--data", "images", "--gate", "-q")
     assert code in (2, 3) and out == ""
     assert message in err
-    assert not list(tmp_path.glob("cache/features/*")), "work was done before the mistake was said"
+    assert not list(tmp_path.glob("cache/v2/features/*")), (
+        "work was done before the mistake was said"
+    )

@@ -19,7 +19,6 @@ from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.walk import find_checkpoint_files
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.errors import CheckpointError
-from ckptsel.settings.kinds import size_in_bytes
 
 HOSTILE = Path(__file__).parents[2] / "shared" / "hostile"
 LIMITS = Limits(memory=1 << 30, seconds=2)
@@ -281,10 +280,3 @@ def test_the_hostile_files_are_read_or_refused_in_a_second() -> None:
     refused = {name for name, problem in found.items() if problem}
     assert refused == {"expanded", "hang_punycode", "surrogate"}
     assert all("stopped" not in (problem or "") for problem in found.values())
-
-
-@pytest.mark.parametrize(
-    ("size", "n_bytes"), [("1B", 1), ("1.5 kB", 1500), ("4GiB", 4 << 30), ("2MB", 2_000_000)]
-)
-def test_sizes(size: str, n_bytes: int) -> None:
-    assert size_in_bytes(size) == n_bytes

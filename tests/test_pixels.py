@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
+from ckptsel.common.cache import CacheFolder
 from ckptsel.errors import DataError
 from ckptsel.target.images import ImageSet
 from ckptsel.target.pixels import Preprocessing, normalise, prepare_all, to_colour_mode
@@ -97,11 +98,13 @@ def test_decoded_once_and_the_same_with_two_workers(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = open_source(str(images)).read("train")
-    first = prepare_all(train, SETTINGS, tmp_path / "store", quiet=True)
+    first = prepare_all(train, SETTINGS, CacheFolder(tmp_path / "store"), quiet=True)
     by_workers = prepare_all(train, SETTINGS, None, n_workers=2, quiet=True)
     assert np.array_equal(first, by_workers)
     monkeypatch.setattr("ckptsel.target.samples.FileSamples.open", None)
-    assert np.array_equal(prepare_all(train, SETTINGS, tmp_path / "store", quiet=True), first)
+    assert np.array_equal(
+        prepare_all(train, SETTINGS, CacheFolder(tmp_path / "store"), quiet=True), first
+    )
 
 
 def test_up_to_ten_unreadable_images_are_listed(tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_up_to_ten_unreadable_images_are_listed(tmp_path: Path) -> None:
         raise OSError("broken")
 
     with pytest.raises(DataError) as caught:
-        prepare_all(image_set([blank] + [fail] * 12), SETTINGS, tmp_path, quiet=True)
+        prepare_all(image_set([blank] + [fail] * 12), SETTINGS, CacheFolder(tmp_path), quiet=True)
     message = str(caught.value)
     assert message.startswith("12 of 13 images cannot be read:\n  image-1 (OSError: broken)")
     assert message.count("(OSError: broken)") == 10
@@ -131,5 +134,5 @@ def test_an_interrupted_decode_leaves_nothing_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare_all(image_set([blank, interrupt]), SETTINGS, tmp_path, quiet=True)
+        prepare_all(image_set([blank, interrupt]), SETTINGS, CacheFolder(tmp_path), quiet=True)
     assert list(tmp_path.iterdir()) == []

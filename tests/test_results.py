@@ -1,18 +1,34 @@
 """What is written and read back: older files, typed models, the order of writing."""
 
+import dataclasses
+import errno
+import functools
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import ckptsel
-from ckptsel.errors import InputError
+from ckptsel.errors import InputError, OutputError
 from ckptsel.report import page
+from ckptsel.results.confirmation import ConfirmationRecord
 from ckptsel.results.estimate import Estimate, percent
-from ckptsel.results.files import read_confirmation, read_ranking
+from ckptsel.results.files import (
+    read_confirmation,
+    read_ranking,
+    write_confirmation,
+    write_ranking,
+)
+from ckptsel.results.ranking import Ranking
 
 RUNS = Path(__file__).parents[1] / "reference_runs"
 FIRST = RUNS / "cifar10-mnist-small/seed1/mnist-1000"
@@ -84,6 +100,242 @@ def test_broken_predictions_are_named(tmp_path: Path) -> None:
     (tmp_path / "predictions.safetensors").write_bytes(b"no tensors")
     with pytest.raises(InputError, match="predictions.safetensors cannot be read"):
         read_ranking(tmp_path)
+
+
+PUBLIC = {"ranking.json", "ranking.csv", "predictions.safetensors"}
+CONFIRMED = {"confirm.json", "confirm.safetensors"}
+
+
+def write_set(folder: Path, number: int, confirmed: bool = False) -> None:
+    """A ranking whose files all carry a number; confirmed as a second step."""
+    ranking = dataclasses.replace(small()[0], created=f"run {number}", confirmation={})
+    write_ranking(folder, ranking, {"labels": np.array([number])})
+    if confirmed:
+        confirm_set(folder, ranking, number)
+
+
+def confirm_set(folder: Path, ranking: Ranking, number: int) -> None:
+    ranking = dataclasses.replace(ranking, confirmation=small()[0].confirmation)
+    record = dataclasses.replace(small()[1], created=f"confirmed {number}")
+    write_confirmation(folder, ranking, record, {"ft/labels": np.array([-number])})
+
+
+@functools.cache
+def small() -> tuple[Ranking, ConfirmationRecord]:
+    """A ranking and its confirmation, of one row and without curves."""
+    ranking, record = read_ranking(FIRST)[0], read_confirmation(FIRST)
+    goals = {"ft": dataclasses.replace(record.goals["ft"], runs=(), standings=())}
+    confirmation = {"ft": ranking.confirmation["ft"]}
+    return (
+        dataclasses.replace(
+            ranking, checkpoints=ranking.checkpoints[:1], confirmation=confirmation
+        ),
+        dataclasses.replace(record, goals=goals),
+    )
+
+
+def set_of(folder: Path) -> tuple[Any, ...]:
+    """What a reader finds: the numbers that its files carry."""
+    ranking, arrays = read_ranking(folder)
+    numbers = {name: int(array[0]) for name, array in arrays.items()}
+    by = read_confirmation(folder).created if ranking.confirmation else None
+    return ranking.created, numbers, by
+
+
+def plain(number: int) -> tuple[Any, ...]:
+    return f"run {number}", {"labels": number}, None
+
+
+def confirmed(number: int, by: int | None = None) -> tuple[Any, ...]:
+    by = number if by is None else by
+    arrays = {"labels": number, "confirmed/ft/labels": -by}
+    return f"run {number}", arrays, f"confirmed {by}"
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_confirmation_belongs_to_its_ranking(tmp_path: Path) -> None:
+    write_set(tmp_path, 1, confirmed=True)
+    assert set_of(tmp_path) == confirmed(1)
+    assert files_in(tmp_path) == PUBLIC | CONFIRMED
+    named = json.loads((tmp_path / "ranking.json").read_text())["files"]
+    assert set(named) == (PUBLIC | CONFIRMED) - {"ranking.json"}
+    assert json.loads((tmp_path / "confirm.json").read_text())["files"] == {
+        "confirm.safetensors": named["confirm.safetensors"]
+    }
+    for name, digest in named.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    (tmp_path / "report.html").write_text("of the old ranking")
+    write_set(tmp_path, 2)
+    assert set_of(tmp_path) == plain(2) and files_in(tmp_path) == PUBLIC
+    with pytest.raises(InputError, match=r"confirm.json does not exist"):
+        read_confirmation(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["predictions.safetensors", "confirm.safetensors", "confirm.json"])
+def test_a_file_of_another_run_is_refused(tmp_path: Path, name: str) -> None:
+    for number in (1, 2):
+        write_set(tmp_path / str(number), number, confirmed=True)
+    shutil.copy(tmp_path / "2" / name, tmp_path / "1" / name)
+    with pytest.raises(InputError, match=rf"{name} does not belong to ranking.json beside it"):
+        set_of(tmp_path / "1")
+    (tmp_path / "1" / name).unlink()  # only some of the files were kept
+    ranking, arrays = read_ranking(tmp_path / "1")
+    assert ranking.created == "run 1"
+    assert (
+        len(arrays)
+        == {"predictions": 0, "confirm": 2 if name.endswith("json") else 1}[name.partition(".")[0]]
+    )
+
+
+def test_a_confirmation_of_another_ranking_is_refused(tmp_path: Path) -> None:
+    write_set(tmp_path / "1", 1, confirmed=True)
+    write_set(tmp_path / "2", 2)
+    shutil.copy(tmp_path / "1" / "confirm.json", tmp_path / "2")
+    with pytest.raises(InputError, match=r"confirm.json does not belong to ranking.json"):
+        read_confirmation(tmp_path / "2")
+
+
+@pytest.mark.parametrize("command", ["report", "gate"])
+def test_the_commands_refuse_a_mix(run, tmp_path: Path, command: str) -> None:
+    for number in (1, 2):
+        write_set(tmp_path / str(number), number)
+    shutil.copy(tmp_path / "2/predictions.safetensors", tmp_path / "1")
+    policy = ("--min-accuracy", "0.1") if command == "gate" else ()
+    code, out, err = run(command, tmp_path / "1", *policy)
+    assert (code, out) == (3, "")
+    assert err.startswith("error: ") and "does not belong to ranking.json beside it" in err
+
+
+def test_a_ranking_that_was_replaced_is_not_confirmed(tmp_path: Path) -> None:
+    write_set(tmp_path, 2)
+    with pytest.raises(OutputError, match="was replaced by another ranking"):
+        confirm_set(tmp_path, small()[0], 1)
+    assert set_of(tmp_path) == plain(2)
+
+
+def test_an_older_ranking_is_confirmed_and_replaced(tmp_path: Path) -> None:
+    """Its predictions were not named; from then on they are."""
+    write_set(tmp_path, 1)
+    value = json.loads((tmp_path / "ranking.json").read_text())
+    del value["files"]
+    (tmp_path / "ranking.json").write_text(json.dumps(value))
+    assert set_of(tmp_path) == plain(1)
+    confirm_set(tmp_path, read_ranking(tmp_path)[0], 1)
+    assert set_of(tmp_path) == confirmed(1)
+    (tmp_path / "ranking.json").write_text(json.dumps(value))
+    write_set(tmp_path, 2)
+    assert set_of(tmp_path) == plain(2) and files_in(tmp_path) == PUBLIC
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this happens either."""
+
+
+class Faults:
+    """Every change of a file counts; the `at`-th fails, half done, and with `kills` all after it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, at: int, kills: bool) -> None:
+        self.n, self.at, self.kills = 0, at, kills
+        for owner, name in (
+            (Path, "write_bytes"),
+            (Path, "replace"),
+            (Path, "unlink"),
+            (Path, "chmod"),
+            (tempfile, "mkstemp"),
+        ):
+            patch.setattr(owner, name, self._failing(getattr(owner, name)))
+
+    def _failing(self, do: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.n += 1
+            if self.n == self.at or (self.kills and self.n > self.at):
+                if do.__name__ == "write_bytes" and self.n == self.at:
+                    do(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                raise Killed if self.kills else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return do(*arguments, **options)
+
+        return call
+
+
+@pytest.mark.parametrize("kills", [False, True])
+@pytest.mark.parametrize("before", ["nothing", "plain", "confirmed", "a fault"])
+@pytest.mark.parametrize("step", ["rank", "confirm"])
+def test_a_fault_at_any_moment_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: bool, before: str, step: str
+) -> None:
+    """A disk that is full, or a process that is killed, at each write, rename and removal in turn."""
+    seen, at, done = set(), 0, False
+    while not done:
+        at += 1
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        if before != "nothing" or step == "confirm":
+            write_set(folder, 1, confirmed=before == "confirmed")
+        if before == "a fault":
+            leave_half_done(folder, monkeypatch)
+        old = set_of(folder) if files_in(folder) else None
+        with monkeypatch.context() as patch:
+            faults = Faults(patch, at, kills)
+            try:
+                if step == "rank":
+                    write_set(folder, 2)
+                else:
+                    confirm_set(folder, read_ranking(folder)[0], 5)
+            except (OutputError, Killed):
+                pass
+            done = faults.n < at  # nothing failed any more
+        new = plain(2) if step == "rank" else confirmed(old[1]["labels"], by=5)
+        if not (folder / "ranking.json").is_file():
+            assert old is None
+        else:
+            assert set_of(folder) in (old, new)
+            seen.add(set_of(folder) == new)
+            assert not done or set_of(folder) == new
+        write_set(folder, 3, confirmed=True)
+        assert set_of(folder) == confirmed(3)
+        hidden = {name for name in files_in(folder) if name.startswith(".")}
+        assert files_in(folder) - hidden == PUBLIC | CONFIRMED
+        assert not any(name.endswith(".new") for name in hidden)
+    assert at > 10 and True in seen
+
+
+def leave_half_done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer was killed as soon as its ranking counted: its files have not taken their names."""
+    with monkeypatch.context() as patch:
+        replace = Path.replace
+
+        def killed(path: Path, target: Path) -> Any:
+            if path.name.endswith(".new"):
+                raise Killed
+            return replace(path, target)
+
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(Killed):
+            write_set(folder, 7)
+    assert set_of(folder) == plain(7)
+    assert any(name.endswith(".new") for name in files_in(folder))
+
+
+def test_a_full_disk_is_a_sentence_and_the_old_ranking_stays(
+    run, trajectory: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "ranking"
+    options = ("rank", trajectory, "-d", images, "-o", out, "-q", "--scores", "logme")
+    assert run(*options)[0] == 0
+    before = read_ranking(out)[0].created, files_in(out)
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, text, err = run(*options, "--seed", "1")
+    assert (code, text) == (3, "")
+    (said,) = [line for line in err.splitlines() if line.startswith("error")]
+    assert "No space left on device. Make room there" in said
+    assert (read_ranking(out)[0].created, files_in(out)) == before
 
 
 def test_an_estimate_says_what_it_is() -> None:

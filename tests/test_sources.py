@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from timm.data import ImageDataset
+from torch.utils.data import ConcatDataset
 
 from ckptsel.errors import DataError
+from ckptsel.target.images import dataset_as_image_set
 from ckptsel.target.sources import open_source
 from tests.conftest import save_images
 
@@ -175,6 +179,68 @@ def test_a_timm_dataset_by_name(tmp_path: Path) -> None:
     assert validation.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert validation.class_names == ("class0", "class1", "class2")
     assert validation.open_image(5).size == (8, 8)
+
+
+def repaint(path: Path) -> None:
+    """The same file with another picture in it, of the same time."""
+    times = path.stat()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(path)
+    os.utime(path, (times.st_atime, times.st_mtime))
+
+
+def test_a_timm_dataset_is_known_by_its_contents(tmp_path: Path) -> None:
+    save_images(tmp_path / "train", 3)
+
+    def fingerprint(root: Path) -> str:
+        return open_source("torch/image_folder", data_root=root).read("train").fingerprint
+
+    before = fingerprint(tmp_path)
+    shutil.copytree(tmp_path / "train", tmp_path / "copy" / "train")
+    assert fingerprint(tmp_path / "copy") == before
+    assert open_source(str(tmp_path)).read("train").fingerprint == before, "whoever reads them"
+    repaint(tmp_path / "train" / "class1" / "2.png")
+    assert fingerprint(tmp_path) != before
+
+
+class InMemory(list):
+    """A dataset that names no files."""
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_images_without_files_are_known_by_their_pixels(joined: bool) -> None:
+    def fingerprint(colour: int, mode: str = "RGB") -> str:
+        images = [Image.new("RGB", (2, 2), (i, 0, colour if i == 3 else 0)) for i in range(5)]
+        pairs = [(image.convert(mode), 0) for image in images]
+        samples = ConcatDataset([InMemory(pairs[:2]), InMemory(pairs[2:])]) if joined else pairs
+        return dataset_as_image_set(samples, (), "made", "train").fingerprint
+
+    assert fingerprint(0) == fingerprint(0)
+    assert len({fingerprint(0), fingerprint(1), fingerprint(1, "RGBA")}) == 3
+
+
+def test_images_in_a_tar_are_read_one_at_a_time(tmp_path: Path) -> None:
+    """Threads read them for the fingerprint, through one open file."""
+    save_images(tmp_path / "images", 60)
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        tar.add(tmp_path / "images", arcname=".")
+    dataset = ImageDataset(str(tmp_path / "images.tar"))
+    in_tar = dataset_as_image_set(dataset, (), "made", "train")
+    assert len(in_tar) == 180
+    expected = [in_tar.image_bytes(i) for i in range(180)]
+    assert all(data.startswith(b"\x89PNG") for data in expected)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(in_tar.image_bytes, range(180))) == expected
+    assert in_tar.open_image(7).size == (8, 8)
+
+
+def test_no_other_image_stands_in_for_one_that_cannot_be_read(tmp_path: Path) -> None:
+    """timm itself would take the next."""
+    save_images(tmp_path, 2)
+    (tmp_path / "class1" / "0.png").write_bytes(b"no image")
+    train = dataset_as_image_set(ImageDataset(str(tmp_path)), (), "made", "train")
+    with pytest.raises(OSError, match="cannot identify image"):
+        train.open_image(2)
+    assert train.open_image(3).size == (8, 8)
 
 
 def test_a_timm_dataset_that_is_not_there(tmp_path: Path) -> None:

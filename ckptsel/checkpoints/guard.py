@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptsel.checkpoints.walk import size_of, total_size
+from ckptsel.common.quantities import bytes_of
 from ckptsel.errors import CheckpointError
-from ckptsel.settings.kinds import size_in_bytes
 
 BYTES_A_CHILD = 256 << 20
 """Of files, for which starting one more process pays."""
@@ -70,9 +70,9 @@ class ReadOptions(Protocol):
 
 def limits_of(options: ReadOptions) -> Limits:
     return Limits(
-        size_in_bytes(options.read_memory),
+        bytes_of(options.read_memory),
         options.read_timeout,
-        size_in_bytes(options.max_file_size),
+        bytes_of(options.max_file_size),
     )
 
 

@@ -11,7 +11,7 @@ from ckptsel.common.outlets import shown
 from ckptsel.common.streams import say_text
 
 # Importing a command adds it to `app`; help shows them in this order.
-from ckptsel.cli import rank, gate, pick, confirm, report, inspect, reproduce  # noqa: F401  # isort: skip
+from ckptsel.cli import rank, gate, pick, confirm, report, inspect, cache, reproduce  # noqa: F401  # isort: skip
 
 __all__ = ["app", "run"]
 

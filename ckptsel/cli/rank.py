@@ -14,7 +14,10 @@ from ckptsel.settings.policy import GateFiles, Policy
 from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings
 from ckptsel.settings.toml import Config
 
-SHARED = ("model", "data_root", "device", "precision", "workers", "cache_dir", "cache", "seed")
+SHARED = (
+    *("model", "data_root", "device", "precision", "workers", "cache_dir", "cache", "cache_size"),
+    "seed",
+)
 """Options of the ranking that its confirmation gets too."""
 
 

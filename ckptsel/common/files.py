@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
@@ -33,11 +34,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}. Choose a folder that you may write to."
+            f"cannot write {path}: {error.strerror or error}. {_advice(error)}"
         ) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what went wrong before is what is said
+                temporary.unlink(missing_ok=True)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Make room there, or choose a folder on another disk."
+    return "Choose a folder that you may write to."
 
 
 def write_text(path: Path, text: str) -> None:

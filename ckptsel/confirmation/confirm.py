@@ -54,6 +54,7 @@ N_SPREAD = 8
 OF_THE_MACHINE = (
     "cache_dir",
     "cache",
+    "cache_size",
     "workers",
     "read_memory",
     "read_timeout",
@@ -162,8 +163,8 @@ def confirm_ranking(
     goals = ("fe", "ft") if settings.goal == "both" else (settings.goal or ranking.goal,)
     outcomes = {}
     with tempfile.TemporaryDirectory(prefix="ckptsel-") as temporary:
-        kept = workspace.cache.folder is not None
-        cache = workspace.cache if kept else Cache(Path(temporary))
+        # A race goes on from what it keeps.
+        cache = workspace.cache if workspace.cache.can_write() else Cache(Path(temporary))
         for goal in goals:
             with workspace.timed(goal), EventFiles(folder, goal, settings.tensorboard) as events:
                 outcomes[goal] = confirm_goal(
@@ -171,7 +172,7 @@ def confirm_ranking(
                 )
     workspace.time_s["total"] = time.monotonic() - start
     reordered = reorder(
-        ranking,
+        _with_notes(ranking, [*workspace.cache.notes(), *cache.notes()]),
         ranking.goal if ranking.goal in goals else goals[0],
         {goal: outcome.summary for goal, outcome in outcomes.items()},
         {goal: outcome.race for goal, outcome in outcomes.items()},
@@ -187,6 +188,11 @@ def confirm_ranking(
         describe_environment(workspace.device),
         {stage: round(seconds, 3) for stage, seconds in workspace.time_s.items()},
     )
+
+
+def _with_notes(ranking: Ranking, notes: Sequence[str]) -> Ranking:
+    """Each note once, in whatever run it was made."""
+    return dataclasses.replace(ranking, notes=tuple(dict.fromkeys((*ranking.notes, *notes))))
 
 
 def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
@@ -228,7 +234,15 @@ def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) ->
     rank_settings = from_known_fields(RankSettings, recorded)
     changes = {
         name: getattr(settings, name)
-        for name in ("data_root", "device", "precision", "workers", "cache_dir", "cache")
+        for name in (
+            "data_root",
+            "device",
+            "precision",
+            "workers",
+            "cache_dir",
+            "cache",
+            "cache_size",
+        )
         if getattr(settings, name) is not None
     }
     changes.setdefault("device", default_device())

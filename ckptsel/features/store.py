@@ -1,101 +1,79 @@
-"""What is kept between runs: features, score results, training runs; each file whole or not there.
+"""What is kept between runs: features, score results, training runs; each entry whole or not there.
 
-A file's name is the digest of everything that determines its content, so nothing is ever stale and
-two runs may share a cache. Deleting the folder is always safe.
+An entry's name is the digest of everything that determines its content, so nothing is ever stale and
+two runs may share a cache. Deleting the folder is always safe. `ckptsel.common.cache` has the file.
 """
 
-import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
-from ckptsel.common.files import atomic_path
+from ckptsel.common.cache import CacheFolder
+from ckptsel.common.cache_files import default_cache_folder
+from ckptsel.common.quantities import bytes_of
+from ckptsel.features.packing import pack, unpack
 from ckptsel.results.scores import ScoreResult
 
-FOLDER_VARIABLE = "CKPTSEL_CACHE"
 
-
-def default_cache_folder() -> Path:
-    """$CKPTSEL_CACHE, else the user's cache folder ($XDG_CACHE_HOME, ~/.cache)."""
-    if os.environ.get(FOLDER_VARIABLE):
-        return Path(os.environ[FOLDER_VARIABLE])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ckptsel"
-
-
-class Cache:
+class Cache(CacheFolder):
     """Features, score results and training runs by key; `folder` None keeps nothing."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-
-    @property
-    def pixels_folder(self) -> Path | None:
-        return None if self.folder is None else self.folder / "pixels"
-
     def get_features(self, key: str) -> NDArray[np.float32] | None:
-        path = self._path("features", key, "npy")
-        return np.load(path) if path is not None and path.is_file() else None
+        features: NDArray[np.float32] | None = self._get("features", key)
+        return features
 
     def put_features(self, key: str, features: NDArray[np.float32]) -> None:
-        path = self._path("features", key, "npy")
-        if path is not None:
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, features)
+        self._put("features", key, features)
 
     def get_score(self, key: str) -> ScoreResult | None:
-        path = self._path("scores", key, "npz")
-        if path is None or not path.is_file():
-            return None
-        with np.load(path) as stored:
-            about = json.loads(str(stored["about"]))
-            return ScoreResult(
-                value=float(stored["value"]),
-                per_image=stored["per_image"] if "per_image" in stored else None,
-                predictions=stored["predictions"] if "predictions" in stored else None,
-                flags=tuple(about["flags"]),
-                details=about["details"],
-                arrays={name: stored[f"array {name}"] for name in about["arrays"]},
-            )
+        result: ScoreResult | None = self._get("scores", key, lambda fields: ScoreResult(**fields))
+        return result
 
     def put_score(self, key: str, result: ScoreResult) -> None:
-        path = self._path("scores", key, "npz")
-        if path is None:
-            return
-        arrays: dict[str, Any] = {"value": np.array(result.value)}
-        if result.per_image is not None:
-            arrays["per_image"] = result.per_image
-        if result.predictions is not None:
-            arrays["predictions"] = result.predictions
-        arrays |= {f"array {name}": array for name, array in result.arrays.items()}
-        about = json.dumps(
-            {"flags": result.flags, "details": result.details, "arrays": list(result.arrays)}
-        )
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, about=np.array(about), **arrays)
+        self._put("scores", key, dict(vars(result)))
 
     def get_record(self, kind: str, key: str) -> dict[str, Any] | None:
-        """Tensors and plain values, the tensors on the CPU. kind: `transfers` or `training`."""
-        path = self._path(kind, key, "pt")
-        if path is None or not path.is_file():
-            return None
-        record: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        """Tensors and plain values, the tensors on the CPU. kind: `transfers`, `training` or
+        `duplicates`."""
+        record: dict[str, Any] | None = self._get(kind, key)
         return record
 
     def put_record(self, kind: str, key: str, record: dict[str, Any]) -> None:
-        path = self._path(kind, key, "pt")
-        if path is not None:
-            with atomic_path(path) as temporary:
-                torch.save(record, temporary)
+        self._put(kind, key, record)
 
     def drop_record(self, kind: str, key: str) -> None:
-        path = self._path(kind, key, "pt")
-        if path is not None:
-            path.unlink(missing_ok=True)
+        self.remove(kind, key)
 
-    def _path(self, kind: str, key: str, suffix: str) -> Path | None:
-        return None if self.folder is None else self.folder / kind / f"{key[:40]}.{suffix}"
+    def _get(self, kind: str, key: str, make: Callable[[Any], Any] = lambda value: value) -> Any:
+        data = self.read(kind, key)
+        try:
+            return None if data is None else make(unpack(data))
+        except (SafetensorError, LookupError, TypeError, ValueError):
+            # Whole, but laid out by another version.
+            self.discard(kind, key)
+            return None
+
+    def _put(self, kind: str, key: str, value: Any) -> None:
+        if self.folder is None or self.unkept is not None:
+            return
+        try:
+            data = pack(value)
+        except (TypeError, ValueError) as error:
+            self.unkept = f"{kind} cannot be written: {error}."
+            return
+        self.write(kind, key, data)
+
+
+def open_cache(keep: bool, folder: str | None, size: str | None) -> Cache:
+    """The cache that the settings of a run ask for."""
+    if not keep:
+        return Cache(None)
+    found = Path(folder) if folder else default_cache_folder()
+    cache = Cache(found, None if size is None else bytes_of(size))
+    if found is None:
+        cache.unkept = "this user has no home folder. Name a folder with --cache-dir."
+    return cache

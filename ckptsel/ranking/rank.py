@@ -149,7 +149,7 @@ def _make_ranking(
         references=ordered.references,
         expected=ordered.expected,
         units=units,
-        notes=(*notes, *workspace.notes),
+        notes=(*notes, *workspace.notes, *workspace.cache.notes()),
         doubts=tuple(doubts),
         no_winner=reasons[0] if reasons else None,
         target=cast(TargetAbout, target),

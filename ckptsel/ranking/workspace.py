@@ -27,7 +27,7 @@ from ckptsel.features.encoder import Encoder
 from ckptsel.features.encoders import is_registered
 from ckptsel.features.extraction import extract_features, feature_key
 from ckptsel.features.registry import build_encoder
-from ckptsel.features.store import Cache, default_cache_folder
+from ckptsel.features.store import Cache, open_cache
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.duplicates import (
     DUPLICATES_VERSION,
@@ -96,7 +96,7 @@ class Workspace:
                     prepare_all(
                         images,
                         self.encoder.preparation,
-                        self.cache.pixels_folder,
+                        self.cache,
                         auto_workers(self.settings.workers, len(images)),
                         self.quiet,
                     )
@@ -180,12 +180,11 @@ def open_workspace(
     """
     encoder = build_encoder(settings.model or _recorded_model(found), settings)
     device = settings.device or default_device()
-    folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_folder()
     return Workspace(
         settings,
         _load_target(data, settings),
         encoder,
-        Cache(folder if settings.cache else None),
+        open_cache(settings.cache, settings.cache_dir, settings.cache_size),
         device,
         settings.precision or default_precision(device),
         quiet,

@@ -7,6 +7,7 @@ device. The draws of an image depend on (seed, epoch, image), not on workers or 
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import RandomResizedCrop
 
 from ckptsel.errors import DataError
-from ckptsel.features.store import default_cache_folder
+from ckptsel.features.store import open_cache
 from ckptsel.reproduce.distributed import World
 from ckptsel.reproduce.recipes import Pretraining
 from ckptsel.target.images import ImageSet
@@ -209,8 +210,11 @@ def _decoded(
     images: ImageSet, preprocessing: Preprocessing, recipe: Pretraining, quiet: bool
 ) -> NDArray[np.uint8]:
     """Large sets are kept on disk between runs, and mapped from there."""
-    cache = default_cache_folder() / "pixels" if recipe.streamed else None
-    return prepare_all(images, preprocessing, cache, auto_workers(None, len(images)), quiet)
+    cache = open_cache(recipe.streamed, None, None)
+    pixels = prepare_all(images, preprocessing, cache, auto_workers(None, len(images)), quiet)
+    for note in cache.notes():
+        print(f"note: {note}", file=sys.stderr)
+    return pixels
 
 
 def _chosen(images: ImageSet, recipe: Pretraining, seed: int) -> ImageSet:

@@ -190,6 +190,7 @@ class ConfirmationRecord:
     environment: versions and machine.
     time_s: seconds by stage.
     goals: by goal, what came out.
+    files: SHA-256 of `confirm.safetensors`, by that name; empty in files of older versions.
     """
 
     version: str | None
@@ -199,4 +200,5 @@ class ConfirmationRecord:
     environment: dict[str, Any]
     time_s: dict[str, float]
     goals: dict[str, GoalRuns]
+    files: dict[str, str] = field(default_factory=dict)
     schema: str = SCHEMA

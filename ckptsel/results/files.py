@@ -1,33 +1,39 @@
 """What `--out DIR` holds: the ranking as JSON and CSV, predictions, and confirmed results.
 
-`ranking.json` is written first of what depends on it, and the report (which is drawn elsewhere) last:
-no chart that fails costs a result.
+`ranking.json` names the digest of every file that belongs to it (`ckptsel.results.together`). The
+report, which is drawn elsewhere, comes last: no chart that fails costs a result.
 """
 
+import contextlib
 import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ckptsel.common.files import (
-    atomic_path,
-    csv_text,
-    parse_json,
-    read_json,
-    write_json,
-    write_text,
-)
-from ckptsel.errors import InputError
+from ckptsel.common.files import atomic_path, csv_text, parse_json, read_json
+from ckptsel.errors import InputError, OutputError
 from ckptsel.results.confirmation import SCHEMA, ConfirmationRecord
 from ckptsel.results.ranking import Ranking
+from ckptsel.results.together import (
+    FILES,
+    digest_of_file,
+    digests_of,
+    read_together,
+    write_together,
+)
 from ckptsel.results.versions import upgrade_confirmation
 
 RANKING_NAME = "ranking.json"
+TABLE_NAME = "ranking.csv"
 PREDICTIONS_NAME = "predictions.safetensors"
 CONFIRMATION_NAME = "confirm.json"
 CONFIRMED_NAME = "confirm.safetensors"
 PAGE_NAME = "report.html"
+
+BESIDE = (TABLE_NAME, PREDICTIONS_NAME, CONFIRMATION_NAME, CONFIRMED_NAME)
+"""Files that `ranking.json` names, where they belong to it."""
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,42 +42,54 @@ if TYPE_CHECKING:
 
 
 def write_ranking(folder: Path, ranking: Ranking, predictions: "Arrays") -> None:
-    """Write a ranking into `folder`: predictions, which it stands for, then JSON, then CSV.
+    """Write a ranking into `folder`, in place of one that was there, its confirmation and its report.
 
-    Raises OutputError where the folder cannot be written.
+    Raises OutputError where the folder cannot be written; the old ranking is then still whole.
     """
-    _write_arrays(folder / PREDICTIONS_NAME, predictions)
-    _write_tables(folder, ranking)
+    _write(folder, ranking, {PREDICTIONS_NAME: _array_bytes(predictions)}, {})
 
 
 def write_confirmation(
     folder: Path, ranking: Ranking, record: ConfirmationRecord, predictions: "Arrays"
 ) -> None:
     """Write `confirm.json` and `confirm.safetensors` (held-out predictions by
-    `<goal>/<checkpoint>/<step>`, and `<goal>/labels`), then the ranking in its new order."""
-    _write_arrays(folder / CONFIRMED_NAME, predictions)
+    `<goal>/<checkpoint>/<step>`, and `<goal>/labels`) beside a ranking, in its new order.
+
+    Raises OutputError as `write_ranking`, and where another ranking has taken the place of this one.
+    """
+    _check_same(folder / RANKING_NAME, ranking)
+    arrays = _array_bytes(predictions)
     value = dataclasses.asdict(record)
     value["ckptsel"] = value.pop("version")
+    value[FILES] = {CONFIRMED_NAME: digest_of_file(arrays)}
     first = ("schema", "ckptsel", "created")
-    write_json(
-        folder / CONFIRMATION_NAME,
-        {key: value[key] for key in (*first, *(k for k in value if k not in first))},
-    )
-    _write_tables(folder, ranking)
+    ordered = {key: value[key] for key in (*first, *(k for k in value if k not in first))}
+    text = json.dumps(ordered, indent=2, allow_nan=False) + "\n"
+    files = {CONFIRMED_NAME: arrays, CONFIRMATION_NAME: text.encode()}
+    _write(folder, ranking, files, _digest_of_predictions(folder))
 
 
 def read_ranking(run: Path) -> "tuple[Ranking, Arrays]":
     """A ranking, from the folder that holds it or its JSON file, and the arrays beside it: those of
     the scores by their names, those of real training by `confirmed/` and theirs. None where only the
-    JSON was kept. Raises InputError where there is no ranking."""
+    JSON was kept. Raises InputError where there is no ranking, or files of another lie beside it."""
     path = run / RANKING_NAME if run.is_dir() else run
+    before = digests_of(path)
+    try:
+        return _read_with_arrays(path)
+    except InputError:
+        if digests_of(path) == before:
+            raise
+        return _read_with_arrays(path)  # another took its place meanwhile
+
+
+def _read_with_arrays(path: Path) -> "tuple[Ranking, Arrays]":
     ranking = _read_json(path)
-    arrays: Arrays = {}
-    if path.name == RANKING_NAME and path.with_name(PREDICTIONS_NAME).is_file():
-        arrays = _read_arrays(path.with_name(PREDICTIONS_NAME))
-    confirmed = path.with_name(CONFIRMED_NAME)
-    if arrays and ranking.confirmation and confirmed.is_file():
-        arrays |= with_confirmed(_read_arrays(confirmed))
+    if path.name != RANKING_NAME:
+        return ranking, {}
+    arrays = _read_arrays(path, PREDICTIONS_NAME, ranking.files)
+    if arrays and ranking.confirmation:
+        arrays |= with_confirmed(_read_arrays(path, CONFIRMED_NAME, ranking.files))
     return ranking, arrays
 
 
@@ -81,9 +99,11 @@ def with_confirmed(predictions: "Arrays") -> "Arrays":
 
 
 def read_confirmation(folder: Path) -> ConfirmationRecord:
-    """What `confirm` wrote into a folder. Raises InputError where there is none."""
-    path = folder / CONFIRMATION_NAME
-    value = read_json(path)
+    """What `confirm` wrote into a folder. Raises InputError where there is none, or it is of another
+    ranking than the one that lies there."""
+    path, index = folder / CONFIRMATION_NAME, folder / RANKING_NAME
+    data = read_together(index, CONFIRMATION_NAME, digests_of(index) or {})
+    value = read_json(path) if data is None else _parsed(path, data)
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a {type(value).__name__}, not an object. Confirm again.")
     value = upgrade_confirmation(value, SCHEMA)
@@ -121,27 +141,63 @@ def _read_json(path: Path) -> Ranking:
         raise InputError(f"{path} cannot be read as a ranking: {error} Rank again.") from error
 
 
-def _write_arrays(path: Path, arrays: "Arrays") -> None:
+def _write(folder: Path, ranking: Ranking, files: dict[str, bytes], kept: dict[str, str]) -> None:
+    """A ranking with new files. kept: digests of those that lie there and go on belonging to it."""
+    table = csv_text(ranking.flat_rows()).encode()
+    files = {**files, TABLE_NAME: table}
+    digests = kept | {name: digest_of_file(data) for name, data in files.items()}
+    value = {**ranking.to_dict(), FILES: digests}
+    write_together(folder / RANKING_NAME, value, files, BESIDE)
+    # It shows the old numbers, and is drawn again.
+    with contextlib.suppress(OSError):
+        (folder / PAGE_NAME).unlink(missing_ok=True)
+
+
+def _check_same(path: Path, ranking: Ranking) -> None:
+    if path.is_file() and _read_json(path).created != ranking.created:
+        raise OutputError(
+            f"{path} was replaced by another ranking while this one was confirmed. What was trained is "
+            "kept in the cache: confirm the new one."
+        )
+
+
+def _digest_of_predictions(folder: Path) -> dict[str, str]:
+    """As `ranking.json` names it; of the file itself where that is older and names none."""
+    path = folder / PREDICTIONS_NAME
+    named = digests_of(folder / RANKING_NAME)
+    if named is not None:
+        return {name: named[name] for name in named if name == PREDICTIONS_NAME}
+    return {PREDICTIONS_NAME: digest_of_file(path.read_bytes())} if path.is_file() else {}
+
+
+def _array_bytes(arrays: "Arrays") -> bytes:
     # NumPy takes longer to import than all else that a gate needs, which has none to read.
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    with atomic_path(path) as temporary:
-        save_file(arrays, temporary)
+    return bytes(save(arrays))
 
 
-def _read_arrays(path: Path) -> "Arrays":
+def _read_arrays(index: Path, name: str, digests: dict[str, str]) -> "Arrays":
+    """The arrays of a file beside an index; none where it is not there."""
+    data = read_together(index, name, digests)
+    if data is None:
+        return {}
+
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     try:
-        return load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
+        arrays: Arrays = load(data)
+        return arrays
+    except (SafetensorError, ValueError, LookupError) as error:
         raise InputError(
-            f"{path} cannot be read: {error}. Rank again; where only {RANKING_NAME} was kept, remove "
-            "it."
+            f"{index.with_name(name)} cannot be read: {error}. Rank again; where only {RANKING_NAME} "
+            "was kept, remove it."
         ) from error
 
 
-def _write_tables(folder: Path, ranking: Ranking) -> None:
-    write_json(folder / RANKING_NAME, ranking.to_dict())
-    write_text(folder / "ranking.csv", csv_text(ranking.flat_rows()))
+def _parsed(path: Path, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}.") from error

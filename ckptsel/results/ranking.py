@@ -154,6 +154,8 @@ class Ranking:
     not choose it; null where nothing measured it.
     no_winner: why no checkpoint is recommended whatever its scores, the first of the doubts; null where
     nothing is wrong with the data.
+    files: SHA-256 of each file beside this one that belongs to it, by its name; empty in files of older
+    versions.
     """
 
     goal: str
@@ -175,6 +177,7 @@ class Ranking:
     doubts: tuple[str, ...] = ()
     expected: Measured | None = None
     no_winner: str | None = None
+    files: dict[str, str] = field(default_factory=dict, compare=False)
     schema: str = SCHEMA
 
     def __iter__(self) -> Iterator[Row]:

@@ -16,6 +16,7 @@ from ckptsel.settings.kinds import (
     QuietOption,
     RunArgument,
     Seed,
+    Size,
     Text,
 )
 from ckptsel.settings.option import Option, OptionError, Options, make
@@ -125,6 +126,7 @@ class ConfirmSettings(Options):
     workers: Annotated[int | None, Ge(0), Option("As for rank.")] = None
     cache_dir: Annotated[Text | None, Option("As for rank.")] = None
     cache: Annotated[bool | None, Option("As for rank.", ("--cache/--no-cache",))] = None
+    cache_size: Annotated[Size | None, Option("As for rank.")] = None
     seed: Annotated[Seed, Option("The first seed.")] = 0
 
     def check_together(self) -> None:

@@ -1,12 +1,12 @@
 """Kinds of values that several options have, and options that several commands share."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
+from ckptsel.common.quantities import AGE_PATTERN, SIZE_PATTERN
 from ckptsel.settings.option import Argument, Option
 
 Text = Annotated[str, Field(pattern=r"\S")]
@@ -26,12 +26,9 @@ DeviceName = Annotated[
     ),
 ]
 Size = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})? ?(B|[kKMGT]i?B)$",
-        description="it is a number and a unit, such as 4GiB or 500MB",
-    ),
+    str, Field(pattern=SIZE_PATTERN, description="it must be a size such as 5GiB or 500MB")
 ]
+Age = Annotated[str, Field(pattern=AGE_PATTERN, description="it must be an age such as 30d or 12h")]
 Precision = Literal["float32", "bfloat16", "float16"]
 Form = Literal["table", "json", "csv", "md"]
 
@@ -57,10 +54,3 @@ ReadTimeoutOption = Annotated[
     Positive, Option("Seconds that reading one checkpoint may take, besides one for every 10 MiB.")
 ]
 MaxFileSizeOption = Annotated[Size, Option("A larger checkpoint is not read.")]
-
-
-def size_in_bytes(size: str) -> int:
-    """Bytes of a `Size`: 4GiB is 4 x 1024^3, 4GB is 4 x 1000^3."""
-    number, unit = re.fullmatch(r"([0-9.]+) ?([A-Za-z]+)", size).groups()  # type: ignore[union-attr]
-    base = 1024 if "i" in unit else 1000
-    return int(float(number) * base ** "BKMGT".index(unit[0].upper()))

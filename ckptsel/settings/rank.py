@@ -20,6 +20,7 @@ from ckptsel.settings.kinds import (
     ReadMemoryOption,
     ReadTimeoutOption,
     Seed,
+    Size,
     Text,
 )
 from ckptsel.settings.option import Argument, Option, Options, make
@@ -167,6 +168,14 @@ class RankSettings(Options):
         Text | None, Option("Where features are kept.", default="the user's cache")
     ] = None
     cache: Annotated[bool, Option("Keep features.", ("--cache/--no-cache",))] = True
+    cache_size: Annotated[
+        Size | None,
+        Option(
+            "What the cache may take, as in 5GiB; what was used longest ago goes first, nothing that "
+            "this run uses.",
+            default="no limit",
+        ),
+    ] = None
     read_memory: ReadMemoryOption = "4GiB"
     read_timeout: ReadTimeoutOption = 60.0
     max_file_size: MaxFileSizeOption = "256GiB"

@@ -105,19 +105,17 @@ def dataset_as_image_set(
     class_names: tuple[str, ...],
     name: str,
     split: str,
-    data_root: Path | None,
 ) -> ImageSet:
     """A dataset of (image, label) pairs as images of one split; numbers where names are missing.
 
     Raises DataError where a label is not a whole number from 0.
     """
     labels = whole_numbers(_labels_of(samples), f"{name}, split {split}")
-    folder = str(data_root.resolve()) if data_root else ""
     return ImageSet(
         split=split,
         labels=labels,
         class_names=names_or_numbers(class_names, labels),
-        samples=DatasetSamples(samples, name, split, folder, np.arange(len(labels))),
+        samples=DatasetSamples(samples, name, split, np.arange(len(labels))),
     )
 
 

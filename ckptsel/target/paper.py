@@ -99,7 +99,7 @@ def _torchvision(class_name: str, **splits: tuple[dict[str, Any], ...]) -> Read:
         parts = [getattr(datasets, class_name)(root, **options) for options in splits[split]]
         names = tuple(str(name) for name in getattr(parts[0], "classes", ()))
         samples: Any = parts[0] if len(parts) == 1 else _Joined(parts)
-        return dataset_as_image_set(samples, names, class_name, split, root)
+        return dataset_as_image_set(samples, names, class_name, split)
 
     return read
 

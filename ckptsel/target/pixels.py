@@ -1,19 +1,18 @@
 """From images to pixels: one preprocessing for all checkpoints, decoded once.
 
 Decoding costs more than a forward pass on a GPU, so the images are decoded, resized and cropped
-once into a uint8 array on disk that every checkpoint reads. Normalisation is left to the device.
+once into a uint8 array that every checkpoint reads and that is kept. Normalisation is left to the
+device.
 """
 
 import dataclasses
-import json
+import math
+import mmap
 import os
-import shutil
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +22,10 @@ from PIL import Image, ImageOps
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
+from ckptsel.common.cache import CacheFolder
 from ckptsel.common.progress import Progress
-from ckptsel.errors import DataError, listed_below
+from ckptsel.common.quantities import size_text
+from ckptsel.errors import DataError, OutputError, listed_below
 from ckptsel.target.images import ImageSet, digest_of
 from ckptsel.target.samples import Samples
 from ckptsel.target.workers import batches_of, loader_options, worker_deaths_named
@@ -34,6 +35,12 @@ PIXELS_VERSION = 1
 
 PARALLEL_FROM = 5000
 """Images from which starting worker processes costs less than it saves."""
+
+MAPPED_FROM = 2**30
+"""Bytes of prepared samples from which they are not held in memory, but mapped from the cache."""
+
+BLOCK = 64
+"""Prepared samples that are written at a time."""
 
 
 class Preparation(Protocol):
@@ -146,41 +153,71 @@ def auto_workers(asked: int | None, n_images: int) -> int:
 def prepare_all(
     images: ImageSet,
     preparation: Preparation,
-    folder: Path | None,
+    cache: CacheFolder | None,
     n_workers: int = 0,
     quiet: bool = False,
 ) -> NDArray[Any]:
-    """All samples prepared, (N, *shape), from the store where they are there already.
+    """All samples prepared, (N, *shape), from the cache where they are there already.
 
-    folder: of prepared samples (the array is then mapped from disk), None for memory only.
+    cache: None keeps nothing. Large arrays are mapped from its file, all others lie in memory.
     n_workers: processes that prepare; 0 prepares in this one. Has no effect on what comes out.
-    Raises DataError naming up to ten samples that cannot be read, or a worker process that died.
+    Raises DataError naming up to ten samples that cannot be read, or a worker process that died;
+    OutputError where a large array does not fit into the cache.
     """
-    shape = (len(images), *preparation.shape)
-    if folder is None:
-        prepared = np.empty(shape, dtype=preparation.dtype)
-        _fill(prepared, images, preparation, n_workers, quiet)
+    shape, dtype = (len(images), *preparation.shape), np.dtype(preparation.dtype)
+    blocks = _blocks(images, preparation, n_workers, quiet)
+    if cache is None or cache.folder is None:
+        return _in_memory(blocks, shape, dtype)
+    key = digest_of(images.fingerprint, preparation.key(), f"{shape} {dtype}")
+    if math.prod(shape) * dtype.itemsize < MAPPED_FROM:
+        kept = cache.read("pixels", key)
+        if kept is not None:
+            # A copy, since torch wants arrays that it could write to.
+            return np.ndarray(shape, dtype, buffer=bytearray(kept))
+        prepared = _in_memory(blocks, shape, dtype)
+        cache.write("pixels", key, prepared)
         return prepared
-    entry = folder / digest_of(images.fingerprint, preparation.key())[:32]
-    path = entry / "pixels.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".decoding-") as temporary:
-            part = Path(temporary) / "part"
-            part.mkdir()
-            store = np.lib.format.open_memmap(
-                part / "pixels.npy", mode="w+", dtype=preparation.dtype, shape=shape
-            )
-            _fill(store, images, preparation, n_workers, quiet)
-            store.flush()
-            del store
-            (part / "about.json").write_text(
-                json.dumps({"n_images": len(images), **preparation.to_dict()}, indent=2)
-            )
-            shutil.rmtree(entry, ignore_errors=True)
-            part.rename(entry)
-    # Copy on write: torch wants arrays that it could write to; the file never changes.
-    return np.load(path, mmap_mode="c")
+    mapped = cache.map("pixels", key) or _on_disk(blocks, shape, dtype, cache, key)
+    return np.ndarray(shape, dtype, buffer=mapped)
+
+
+def _in_memory(
+    blocks: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    prepared, end = np.empty(shape, dtype), 0
+    for block in blocks:
+        prepared[end : end + len(block)] = block
+        end += len(block)
+    return prepared
+
+
+def _on_disk(
+    blocks: Iterable[NDArray[Any]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    cache: CacheFolder,
+    key: str,
+) -> mmap.mmap:
+    """The new entry; raises OutputError where it cannot be written.
+
+    By ordinary writes: a disk that is full answers a write to a mapped file with a signal.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        with cache.writing("pixels", key) as file:
+            cache.check_room(size)
+            for block in blocks:
+                file.write(block)
+        mapped = cache.map("pixels", key)
+        if mapped is None:
+            raise OutputError("it was removed, or damaged, as soon as it was written.")
+        return mapped
+    except OutputError as error:
+        raise OutputError(
+            f"the {size_text(size)} of decoded pixels cannot be kept: {error} Name another folder with "
+            "--cache-dir, take fewer images (--max-train-samples), or hold them all in memory with "
+            "--no-cache."
+        ) from error
 
 
 class _Prepared(Dataset[tuple[int, Any, str]]):
@@ -201,22 +238,24 @@ class _Prepared(Dataset[tuple[int, Any, str]]):
             return index, None, f"{type(error).__name__}: {error}"
 
 
-def _fill(
-    store: NDArray[Any],
-    images: ImageSet,
-    preparation: Preparation,
-    n_workers: int,
-    quiet: bool,
-) -> None:
+def _blocks(
+    images: ImageSet, preparation: Preparation, n_workers: int, quiet: bool
+) -> Iterator[NDArray[Any]]:
+    """The prepared samples in their order, some at a time. Raises as `prepare_all` at their end."""
     unreadable: list[str] = []
     dataset = _Prepared(images, preparation)
     task = f"decode {images.split}"
+    block, n = np.empty((BLOCK, *preparation.shape), preparation.dtype), 0
     with Progress(task, len(images), quiet=quiet) as progress, worker_deaths_named(task):
         for index, prepared, problem in _each(dataset, n_workers, task):
             if problem:
                 unreadable.append(f"{images.locate(index)} ({problem})")
             else:
-                store[index] = prepared
+                block[n] = prepared
+                n += 1
+            if n == BLOCK:
+                yield block
+                n = 0
             progress.advance()
     if unreadable:
         raise DataError(
@@ -224,6 +263,7 @@ def _fill(
             *listed_below(unreadable),
             "Repair or remove them: a ranking on part of the images would not be the one asked for.",
         )
+    yield block[:n]
 
 
 def _each(dataset: _Prepared, n_workers: int, task: str) -> Iterator[tuple[int, Any, str]]:

@@ -289,7 +289,7 @@ class TimmSource:
         is_stream = isinstance(dataset, IterableDataset)
         samples: Sequence[Any] = list(dataset) if is_stream else dataset
         class_names = tuple(str(name) for name in getattr(dataset, "classes", ()))
-        return dataset_as_image_set(samples, class_names, self.name, split, self.data_root)
+        return dataset_as_image_set(samples, class_names, self.name, split)
 
     def _has_folder(self, name: str) -> bool:
         return self.data_root is not None and any(self.data_root.glob(f"{name}*/"))
