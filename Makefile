@@ -6,7 +6,7 @@ BIN = .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist loadfile
 RUN = reference_runs/cifar10-mnist-small
 
-.PHONY: demo test test-all test-oldest lint types docs simulations benchmarks clean
+.PHONY: demo test test-all test-oldest lint types docs simulations fuzz faults benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
@@ -40,6 +40,16 @@ simulations: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_intervals
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_fits
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_correlation
+
+# A million broken inputs for every reader, and kill -9 at 200 random moments of each command: a few hours of
+# one core; both go on where they were stopped.
+fuzz: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzzing -n 200000
+
+faults: .venv/installed-dev
+	for what in rank confirm reproduce; do \
+	    OMP_NUM_THREADS=1 $(BIN)/python -m tools.faults --what $$what --log build/faults/$$what.json || exit 1; \
+	done
 
 benchmarks: .venv/installed-dev
 	$(BIN)/python -m pytest tests/benchmarks -o 'norecursedirs=.*' --benchmark-only -s

@@ -7,6 +7,7 @@ it was stopped.
 
 import argparse
 import collections
+import contextlib
 import json
 import random
 import signal
@@ -14,6 +15,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -38,10 +40,8 @@ def main() -> None:
     arguments = parser.parse_args()
     makers = make_targets()
     names = list(makers) if arguments.target == "all" else [arguments.target]
-    targets = {name: makers[name]() for name in names}
-    _limit_memory()
-    for name, target in targets.items():
-        fuzz(name, target, arguments.n, arguments.seed, arguments.out)
+    for name in names:
+        fuzz(name, makers[name](), arguments.n, arguments.seed, arguments.out)
 
 
 def fuzz(name: str, target: Target, n: int, seed: int, out: Path) -> int:
@@ -53,7 +53,7 @@ def fuzz(name: str, target: Target, n: int, seed: int, out: Path) -> int:
         json.loads(log.read_text()) if log.is_file() else {"done": 0, "endings": {}, "slowest": 0}
     )
     endings = collections.Counter(state["endings"])
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, _limited_memory():
         for i in range(state["done"], n):
             file, data = target.broken(random.Random(f"{seed} {i}"))
             start = time.monotonic()
@@ -103,13 +103,19 @@ def _too_long(number: int, frame: FrameType | None) -> None:
     raise TooLong
 
 
-def _limit_memory() -> None:
+@contextlib.contextmanager
+def _limited_memory() -> Iterator[None]:
+    """A pickle of a few bytes may ask for all that there is."""
     import resource
 
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     lines = Path("/proc/self/status").read_text().splitlines()
     (used,) = (int(line.split()[1]) << 10 for line in lines if line.startswith("VmData"))
-    most = used + MEMORY
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 if __name__ == "__main__":

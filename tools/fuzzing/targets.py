@@ -31,9 +31,16 @@ class Target:
 
 def make_targets() -> dict[str, Callable[[], Target]]:
     """Functions that make each target, by name: some take a while."""
-    from tools.fuzzing import checkpoint_target, config_target, data_target, results_target
+    from tools.fuzzing import (
+        cache_target,
+        checkpoint_target,
+        config_target,
+        data_target,
+        results_target,
+    )
 
     return {
+        "cache": cache_target.make,
         "checkpoints": checkpoint_target.make,
         "results": results_target.make,
         "config": config_target.make,
