@@ -1,6 +1,7 @@
 """Made checkpoints and images that several tests use; nothing is downloaded or shared."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -102,8 +103,15 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["ckptsel", *map(str, arguments)])
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with pytest.raises(SystemExit) as ended:
             cli.main()
+        for (
+            number,
+            handler,
+        ) in handlers.items():  # `main` takes a process to its end; this one goes on
+            signal.signal(number, handler)
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 
