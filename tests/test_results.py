@@ -106,10 +106,17 @@ PUBLIC = {"ranking.json", "ranking.csv", "predictions.safetensors"}
 CONFIRMED = {"confirm.json", "confirm.safetensors"}
 
 
-def write_set(folder: Path, number: int, confirmed: bool = False) -> None:
-    """A ranking whose files all carry a number; confirmed as a second step."""
-    ranking = dataclasses.replace(small()[0], created=f"run {number}", confirmation={})
-    write_ranking(folder, ranking, {"labels": np.array([number])})
+def write_set(
+    folder: Path, number: int, confirmed: bool = False, predictions: int | None = None
+) -> None:
+    """A ranking whose files all carry a number, its predictions another where that is given;
+    confirmed as a second step."""
+    rows = tuple(dataclasses.replace(row, epoch=number) for row in small()[0])
+    ranking = dataclasses.replace(
+        small()[0], created=f"run {number}", confirmation={}, checkpoints=rows
+    )
+    labels = number if predictions is None else predictions
+    write_ranking(folder, ranking, {"labels": np.array([labels])})
     if confirmed:
         confirm_set(folder, ranking, number)
 
@@ -262,7 +269,7 @@ class Faults:
 
 @pytest.mark.parametrize("kills", [False, True])
 @pytest.mark.parametrize("before", ["nothing", "plain", "confirmed", "a fault"])
-@pytest.mark.parametrize("step", ["rank", "confirm"])
+@pytest.mark.parametrize("step", ["rank", "the same predictions", "confirm"])
 def test_a_fault_at_any_moment_leaves_the_old_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: bool, before: str, step: str
 ) -> None:
@@ -272,7 +279,7 @@ def test_a_fault_at_any_moment_leaves_the_old_or_the_new(
         at += 1
         folder = tmp_path / str(at)
         folder.mkdir()
-        if before != "nothing" or step == "confirm":
+        if before != "nothing" or step != "rank":
             write_set(folder, 1, confirmed=before == "confirmed")
         if before == "a fault":
             leave_half_done(folder, monkeypatch)
@@ -282,12 +289,18 @@ def test_a_fault_at_any_moment_leaves_the_old_or_the_new(
             try:
                 if step == "rank":
                     write_set(folder, 2)
+                elif step == "the same predictions":
+                    write_set(folder, 2, predictions=old[1]["labels"])
                 else:
                     confirm_set(folder, read_ranking(folder)[0], 5)
             except (OutputError, Killed):
                 pass
             done = faults.n < at  # nothing failed any more
-        new = plain(2) if step == "rank" else confirmed(old[1]["labels"], by=5)
+        new = plain(2)
+        if step == "confirm":
+            new = confirmed(old[1]["labels"], by=5)
+        elif step == "the same predictions":
+            new = ("run 2", {"labels": old[1]["labels"]}, None)
         if not (folder / "ranking.json").is_file():
             assert old is None
         else:

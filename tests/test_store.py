@@ -290,18 +290,32 @@ def test_a_user_without_a_home_is_ranked_for(
 
 
 def test_confirm_goes_on_where_nothing_can_be_kept(
-    trajectory: Path, images: Path, tmp_path: Path
+    trajectory: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rungs go on from states that then lie in a temporary folder."""
+    """Rungs go on from states that then lie in a temporary folder: nothing is trained twice."""
     from ckptsel.confirmation.confirm import confirm_ranking
+    from ckptsel.confirmation.runs import Transfer
     from ckptsel.settings.confirm import ConfirmSettings
+
+    trained: list[str] = []
+    train_to = Transfer._train_to
+
+    def counted(transfer: Transfer, stop: int, training: Any) -> Any:
+        trained.append(f"{transfer.checkpoint.name} {stop}")
+        return train_to(transfer, stop, training)
+
+    monkeypatch.setattr(Transfer, "_train_to", counted)
 
     ranking = ckptsel.rank(trajectory, images, scores=("linear_probe",))
     (tmp_path / "file").write_text("")
-    settings = ConfirmSettings(n_candidates=2, n_seeds=1, steps=4, lr=(0.1,), batch_size=8)
+    settings = ConfirmSettings(
+        n_candidates=2, n_seeds=1, steps=16, lr=(0.1,), full=True, batch_size=8
+    )
     kept = confirm_ranking(ranking, settings)
+    first, trained[:] = tuple(trained), []
     blocked = dataclasses.replace(settings, cache_dir=str(tmp_path / "file"))
     found = confirm_ranking(ranking, blocked)
+    assert tuple(trained) == first and len(set(first)) == len(first) > 4
     assert found.outcomes["fe"].summary == kept.outcomes["fe"].summary
     assert found.outcomes["fe"].runs == kept.outcomes["fe"].runs
     assert sum("not kept" in note for note in found.ranking.notes) == 1

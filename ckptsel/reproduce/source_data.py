@@ -7,7 +7,6 @@ device. The draws of an image depend on (seed, epoch, image), not on workers or 
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import RandomResizedCrop
 
+from ckptsel.common.streams import say
 from ckptsel.errors import DataError
 from ckptsel.features.store import open_cache
 from ckptsel.reproduce.distributed import World
@@ -212,8 +212,7 @@ def _decoded(
     """Large sets are kept on disk between runs, and mapped from there."""
     cache = open_cache(recipe.streamed, None, None)
     pixels = prepare_all(images, preprocessing, cache, auto_workers(None, len(images)), quiet)
-    for note in cache.notes():
-        print(f"note: {note}", file=sys.stderr)
+    say(*(f"note: {note}" for note in cache.notes()))
     return pixels
 
 

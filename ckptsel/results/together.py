@@ -34,7 +34,6 @@ def write_together(
     """
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     digests = value[FILES]
-    finish(index, known)
     staged = {name: _staged(index.with_name(name), digests[name]) for name in files}
     try:
         for name, data in files.items():
@@ -43,14 +42,11 @@ def write_together(
     except BaseException:
         _forget(index, staged, digests)
         raise
-    finish(index, known)
+    _finish(index, digests, known)
 
 
-def finish(index: Path, known: Collection[str]) -> None:
+def _finish(index: Path, digests: Mapping[str, str], known: Collection[str]) -> None:
     """Give the files of an index their names, and remove what belongs to another."""
-    digests = digests_of(index)
-    if digests is None:
-        return
     try:
         for name in known:
             path = index.with_name(name)
@@ -109,9 +105,10 @@ def _staged(path: Path, digest: str) -> Path:
 
 
 def _forget(index: Path, staged: Mapping[str, Path], digests: Mapping[str, str]) -> None:
-    """Remove staged files, unless the index counts on them: where it was renamed, all is new."""
-    if digests_of(index) != digests:
-        for path in staged.values():
+    """Remove staged files, but none that the index counts on: it may name the same content."""
+    needed = digests_of(index) or {}
+    for name, path in staged.items():
+        if needed.get(name) != digests[name]:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
