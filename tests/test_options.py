@@ -420,6 +420,7 @@ precision = "float16"
 batch-size = 8
 workers = 0
 cache-dir = "cache"
+cache-size = "9GB"
 cache = false
 read-memory = "2GiB"
 read-timeout = 30.5

@@ -28,7 +28,7 @@ from ckptsel.results.files import (
     write_confirmation,
     write_ranking,
 )
-from ckptsel.results.ranking import Ranking
+from ckptsel.results.ranking import Ranking, Reference
 
 RUNS = Path(__file__).parents[1] / "reference_runs"
 FIRST = RUNS / "cifar10-mnist-small/seed1/mnist-1000"
@@ -132,10 +132,15 @@ def small() -> tuple[Ranking, ConfirmationRecord]:
     """A ranking and its confirmation, of one row and without curves."""
     ranking, record = read_ranking(FIRST)[0], read_confirmation(FIRST)
     goals = {"ft": dataclasses.replace(record.goals["ft"], runs=(), standings=())}
-    confirmation = {"ft": ranking.confirmation["ft"]}
+    only = {"winner": ranking.best, "tie_set": (ranking.best,)}
+    confirmation = {"ft": dataclasses.replace(ranking.confirmation["ft"], **only)}
     return (
         dataclasses.replace(
-            ranking, checkpoints=ranking.checkpoints[:1], confirmation=confirmation
+            ranking,
+            checkpoints=(ranking[ranking.best],),
+            tie_set=(ranking.best,),
+            references={"last": Reference(ranking.best)},
+            confirmation=confirmation,
         ),
         dataclasses.replace(record, goals=goals),
     )
