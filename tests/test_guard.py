@@ -255,6 +255,17 @@ def test_several_readers_say_what_one_says(tmp_path: Path, monkeypatch: pytest.M
     assert sum(c.problem is not None for c in by_one) == 1
 
 
+def test_relative_paths_are_those_of_now(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that was started in another folder is used again."""
+    for folder in (good, tmp_path):
+        monkeypatch.chdir(folder)
+        found = scan_checkpoints(good.relative_to(folder))
+        assert [c.problem for c in found] == [None] * 3
+        assert read_weights(found[0])
+
+
 def test_a_file_that_is_gone_fails_by_name(good: Path) -> None:
     found = scan_checkpoints(good)
     (good / "model_1.pth").unlink()

@@ -110,9 +110,11 @@ def load(path: Path, root: Path, weights: str, limits: Limits = DEFAULT) -> Load
 
 
 def _request(what: str, path: Path, root: Path, weights: str) -> dict[str, Any]:
-    """Paths as bytes: not every file's name is text."""
-    places = {"path": list(os.fsencode(path)), "root": list(os.fsencode(root))}
-    return {"do": what, "weights": weights, **places}
+    """Paths as bytes, since not every file's name is text; whole, since a child that was started
+    elsewhere is still there."""
+    places = {"path": path, "root": root}
+    places_sent = {name: list(os.fsencode(where.absolute())) for name, where in places.items()}
+    return {"do": what, "weights": weights, **places_sent}
 
 
 class _Child:
