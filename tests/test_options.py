@@ -420,6 +420,7 @@ precision = "float16"
 batch-size = 8
 workers = 0
 cache-dir = "cache"
+cache-size = "5GiB"
 cache = false
 strict = true
 out = "out"
