@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 from timm.data import ImageDataset
 from torch.utils.data import ConcatDataset
+from torchvision.datasets import ImageFolder
 
 from ckptsel.errors import DataError
 from ckptsel.target.images import dataset_as_image_set
@@ -218,19 +220,50 @@ def test_images_without_files_are_known_by_their_pixels(joined: bool) -> None:
     assert len({fingerprint(0), fingerprint(1), fingerprint(1, "RGBA")}) == 3
 
 
-def test_images_in_a_tar_are_read_one_at_a_time(tmp_path: Path) -> None:
-    """Threads read them for the fingerprint, through one open file."""
-    save_images(tmp_path / "images", 60)
+def test_joined_images_are_known_by_their_own_files(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        save_images(tmp_path / name, 2, seed=len(name))
+    parts = [ImageFolder(str(tmp_path / name)) for name in ("first", "second")]
+    joined = dataset_as_image_set(ConcatDataset(parts), (), "made", "train")
+    files = [Path(path).read_bytes() for part in parts for path, _ in part.samples]
+    assert [joined.image_bytes(i) for i in range(12)] == files
+
+
+class OneFile:
+    """A reader as timm's of tars: it answers through one open file, which stands at one place."""
+
+    def __init__(self) -> None:
+        self.at = -1
+
+    def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
+        reader = self
+        reader.at = index
+
+        class Part(io.BytesIO):
+            def read(self, *_: object) -> bytes:
+                time.sleep(0.001)
+                return b"image %d" % reader.at
+
+        return Part(), 0
+
+
+def test_images_in_one_file_are_read_one_at_a_time() -> None:
+    """Threads read them for the fingerprint."""
+    dataset = type("Dataset", (list,), {"reader": OneFile()})([(None, 0)] * 40)
+    made = dataset_as_image_set(dataset, (), "made", "train")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(made.image_bytes, range(40)))
+    assert found == [b"image %d" % i for i in range(40)]
+
+
+def test_images_in_a_tar_are_known_by_their_files(tmp_path: Path) -> None:
+    save_images(tmp_path / "images", 2)
     with tarfile.open(tmp_path / "images.tar", "w") as tar:
         tar.add(tmp_path / "images", arcname=".")
-    dataset = ImageDataset(str(tmp_path / "images.tar"))
-    in_tar = dataset_as_image_set(dataset, (), "made", "train")
-    assert len(in_tar) == 180
-    expected = [in_tar.image_bytes(i) for i in range(180)]
-    assert all(data.startswith(b"\x89PNG") for data in expected)
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(in_tar.image_bytes, range(180))) == expected
-    assert in_tar.open_image(7).size == (8, 8)
+    made = dataset_as_image_set(ImageDataset(str(tmp_path / "images.tar")), (), "made", "train")
+    folder = open_source(str(tmp_path / "images")).read("train")
+    assert (len(made), made.fingerprint) == (6, folder.fingerprint)
+    assert made.open_image(5).size == (8, 8)
 
 
 def test_no_other_image_stands_in_for_one_that_cannot_be_read(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ KINDS = {
     "pixels": Kind(
         lambda c, key: c.write("pixels", key, np.arange(24, dtype=np.uint8)),
         lambda c, key: c.read("pixels", key),
-        bytes(range(24)),
+        bytearray(range(24)),
     ),
 }
 

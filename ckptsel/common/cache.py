@@ -56,9 +56,9 @@ class CacheFolder:
             notes.append(f"what was computed is not kept for the next run: {self.unkept}")
         return notes
 
-    def read(self, kind: str, key: str) -> bytes | None:
+    def read(self, kind: str, key: str) -> bytearray | None:
         """The bytes of an entry; None where there is none that can be trusted."""
-        found: bytes | None = self._checked(kind, key, _read_whole)
+        found: bytearray | None = self._checked(kind, key, _read_whole)
         return found
 
     def map(self, kind: str, key: str) -> mmap.mmap | None:
@@ -189,12 +189,13 @@ class Sealed:
         self._chunk, self._room = hashlib.sha256(), CHUNK
 
 
-def _read_whole(file: IO[bytes], kind: str, key: str) -> bytes | None:
-    stored = file.read()
-    data = memoryview(stored)[:-SEAL]
-    chunks = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
+def _read_whole(file: IO[bytes], kind: str, key: str) -> bytearray | None:
+    data = bytearray(max(0, os.fstat(file.fileno()).st_size - SEAL))
+    file.readinto(data)  # type: ignore[attr-defined]
+    view = memoryview(data)
+    chunks = [view[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
     digests = [_name_digest(kind, key), *_digests(chunks)]
-    return bytes(data) if len(stored) >= SEAL and stored[-SEAL:] == _seal(digests) else None
+    return data if file.read() == _seal(digests) else None
 
 
 def _map_checked(file: IO[bytes], kind: str, key: str) -> mmap.mmap | None:

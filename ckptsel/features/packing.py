@@ -22,11 +22,11 @@ def pack(value: Any) -> bytes:
     return bytes(save(tensors, {"value": json.dumps(plain)}))
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes | bytearray) -> Any:
     """What was packed; tensors on the CPU, contiguous."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    return _restored(json.loads(header["__metadata__"]["value"]), load(data))
+    return _restored(json.loads(header["__metadata__"]["value"]), load(bytes(data)))
 
 
 def _plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -172,12 +172,12 @@ def prepare_all(
     if math.prod(shape) * dtype.itemsize < MAPPED_FROM:
         kept = cache.read("pixels", key)
         if kept is not None:
-            # A copy, since torch wants arrays that it could write to.
-            return np.ndarray(shape, dtype, buffer=bytearray(kept))
+            return np.ndarray(shape, dtype, buffer=kept)
         prepared = _in_memory(blocks, shape, dtype)
         cache.write("pixels", key, prepared)
         return prepared
     mapped = cache.map("pixels", key) or _on_disk(blocks, shape, dtype, cache, key)
+    # A copy on write, since torch wants arrays that it could write to.
     return np.ndarray(shape, dtype, buffer=mapped)
 
 
