@@ -53,7 +53,8 @@ def fuzz(name: str, target: Target, n: int, seed: int, out: Path) -> int:
         json.loads(log.read_text()) if log.is_file() else {"done": 0, "endings": {}, "slowest": 0}
     )
     endings = collections.Counter(state["endings"])
-    with tempfile.TemporaryDirectory() as temporary, _limited_memory():
+    limited = _limited_memory() if target.is_limited else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as temporary, limited:
         for i in range(state["done"], n):
             file, data = target.broken(random.Random(f"{seed} {i}"))
             start = time.monotonic()

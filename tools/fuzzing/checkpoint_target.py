@@ -59,7 +59,7 @@ def make() -> Target:
         (folder / name).write_bytes((where / name).read_bytes())
         return inspect_checkpoint(folder, folder, "auto")
 
-    return Target(seeds, read, names)
+    return Target(seeds, read, names, is_limited=True)
 
 
 def _saved(payload: object, **options: object) -> bytes:

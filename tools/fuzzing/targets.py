@@ -21,6 +21,8 @@ class Target:
     seeds: dict[str, bytes]
     read: Callable[[Path, str], object]
     mutate: Mutate | dict[str, Mutate] = mutate_bytes
+    is_limited: bool = False
+    """Whether memory is limited meanwhile, as it is where this is read in earnest."""
 
     def broken(self, r: random.Random) -> tuple[str, bytes]:
         """(name, content) of a broken input."""
