@@ -243,7 +243,7 @@ def _whole_numbers(values: Any) -> tuple[int, ...]:
 
 def _unusable(kind: str) -> Callable[..., StoredTensor]:
     """Sparse, quantised, nested tensors: named where they are among the weights, else no obstacle."""
-    return lambda *_arguments: StoredTensor("float32", (), Storage(None, 0), kind=kind)
+    return lambda *_arguments: StoredTensor("float32", (), Storage(None), kind=kind)
 
 
 def _first(value: Any = None, *_rest: Any) -> Any:

@@ -90,7 +90,7 @@ def _tensor(name: str, entry: Any, data: memoryview) -> StoredTensor:
     n_bytes = math.prod(sizes) * item_size(TYPES[kind])
     if not 0 <= first <= last <= data.nbytes or last - first != n_bytes:
         raise _not_whole(f"{name} lies outside of the file")
-    return StoredTensor(TYPES[kind], tuple(sizes), Storage(TYPES[kind], n_bytes, data[first:last]))
+    return StoredTensor(TYPES[kind], tuple(sizes), Storage(TYPES[kind], data[first:last]))
 
 
 def _not_whole(reason: str) -> CheckpointError:

@@ -68,12 +68,11 @@ FLOATING = ("float", "bfloat")
 class Storage:
     """A run of bytes in a file that tensors are views of.
 
-    dtype: of its elements, None where each view says its own. n_bytes: as the file declares.
+    dtype: of its elements, None where each view says its own.
     data: the bytes; None until the file says where they lie.
     """
 
     dtype: str | None
-    n_bytes: int
     data: memoryview | None = None
 
 

@@ -114,7 +114,7 @@ def _read_legacy(file: IO[bytes], mapped: memoryview) -> Any:
     for key in load():
         storage = storages[key]
         (n_values,) = struct.unpack("<q", file.read(8))
-        size = storage.n_bytes if storage.dtype is None else n_values * item_size(storage.dtype)
+        size = n_values * (1 if storage.dtype is None else item_size(storage.dtype))
         start = file.tell()
         if size < 0 or start + size > mapped.nbytes:
             raise CheckpointError("not a whole file of torch.save: it is cut off. Copy it again.")
@@ -134,7 +134,7 @@ def _declared(pid: Any) -> tuple[Storage, Any]:
         raise CheckpointError(
             "its storages are views of others, which torch before 1.0 wrote. Save it again."
         )
-    return Storage(dtype, n_values), key
+    return Storage(dtype), key
 
 
 def _checked(reader: Reader, value: Any) -> Any:

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.files import csv_text
 from ckptsel.common.outlets import json_text
 from ckptsel.report.tables import markdown_rows, progress_cell
-from ckptsel.report.terminal import NARROW, add_row, console_of, listed_text, table_text
+from ckptsel.report.terminal import NARROW, console_of, listed_text, plain_table, table_text
 
 
 def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | None = None) -> str:
@@ -42,13 +40,7 @@ def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | 
     console = console_of(width)
     if console.width < NARROW:
         return listed_text(header, cells)
-    table = Table(box=None, pad_edge=False)
-    for name in header:
-        right = name in ("epoch", "source", "parameters")
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
-    for row in cells:
-        add_row(table, row)
-    return table_text(table, console)
+    return table_text(plain_table(header, cells, ("epoch", "source", "parameters")), console)
 
 
 def _inspect_cells(c: Checkpoint) -> list[str]:

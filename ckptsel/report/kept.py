@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from ckptsel.common.cache_files import Entry, list_entries, list_leftovers, list_old
 from ckptsel.common.files import csv_text
 from ckptsel.common.outlets import json_text, shown
 from ckptsel.common.quantities import size_text
 from ckptsel.report.tables import markdown_rows
-from ckptsel.report.terminal import NARROW, add_row, console_of, listed_text, table_text
+from ckptsel.report.terminal import NARROW, console_of, listed_text, plain_table, table_text
 
 COLUMNS = ("kind", "entries", "bytes", "oldest_use", "newest_use")
 
@@ -34,12 +32,7 @@ def cache_text(folder: Path, form: str, width: int | None = None) -> str:
     console, first = console_of(width), f"{shown(str(folder))}\n"
     if console.width < NARROW:
         return first + listed_text(header, cells)
-    table = Table(box=None, pad_edge=False)
-    for name in header:
-        table.add_column(name, justify="right" if name in ("entries", "size") else "left")
-    for row in cells:
-        add_row(table, row)
-    return first + table_text(table, console)
+    return first + table_text(plain_table(header, cells, ("entries", "size")), console)
 
 
 def _row(kind: str, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -13,7 +13,15 @@ from ckptsel.report.confirmation_tables import (
     confirmation_lines,
     confirmed_cell,
 )
-from ckptsel.report.terminal import add_row, console_of, fits, fits_folded, listed_text, table_text
+from ckptsel.report.terminal import (
+    add_row,
+    console_of,
+    fits,
+    fits_folded,
+    listed_text,
+    plain_table,
+    table_text,
+)
 from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.estimate import percent
 from ckptsel.results.ranking import Ranking, Row, ScoreValue, summary
@@ -179,11 +187,7 @@ def _agreement_text(confirmation: GoalConfirmation, form: str, width: int | None
     header, rows = agreement_cells(confirmation)
     if form == "md":
         return markdown_rows(header, rows)
-    table = Table(box=None, pad_edge=False)
-    for name in header:
-        table.add_column(name, justify="left" if name == "score" else "right")
-    for row in rows:
-        add_row(table, row)
+    table = plain_table(header, rows, [name for name in header if name != "score"])
     console = console_of(width)
     if not fits_folded(table, console):
         return listed_text(header, rows)

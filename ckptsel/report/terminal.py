@@ -1,6 +1,6 @@
 """Tables for a terminal. A text in a cell is shown as it is: no markup, no emoji codes, no controls."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -23,6 +23,18 @@ def console_of(width: int | None) -> Console:
 
 def _console(width: int | None) -> Console:
     return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def plain_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]
+) -> Table:
+    """A table without a frame, whatever its cells hold. right: columns of numbers."""
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        add_row(table, row)
+    return table
 
 
 def add_row(table: Table, cells: Sequence[str], style: str = "") -> None:
