@@ -36,9 +36,6 @@ from ckptsel.settings.rank import RankSettings
 N_EMBEDDED = 2000
 """Held-out images of a t-SNE picture."""
 
-LEARNING_RATES = (0.001, 0.01, 0.1, 1.0)
-"""Of targets without a preset of the paper's. A recipe is frozen: it tries these and no others."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -94,7 +91,6 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
             "goal": "both" if len(place.recipe.goals) == 2 else place.recipe.goals[0],
             "n_seeds": place.recipe.n_transfer_seeds,
             "preset": place.target.preset,
-            "lr": None if place.target.preset else LEARNING_RATES,
             "epochs": place.target.epochs,
             "full": True,
             "data_root": place.settings.data_root,

@@ -89,7 +89,13 @@ class SettingsAbout(TypedDict):
 
 @with_config(OPEN)
 class Details(TypedDict):
-    """What a score records besides its value. C: strengths chosen, one a fold; scaling: likewise."""
+    """What a score records besides its value.
+
+    C: strengths chosen, one a fold.
+    scaling: scalings chosen, one a fold.
+    at_chance: whether the score does not beat the share of the largest class.
+    largest_class: the share of the largest class, which is right without looking.
+    """
 
     C: NotRequired[list[float]]
     scaling: NotRequired[list[str]]
