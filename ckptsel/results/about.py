@@ -35,7 +35,10 @@ class EvaluationAbout(TypedDict):
 
 @with_config(OPEN)
 class DuplicatesAbout(TypedDict):
-    """Images that are fitted on and held out: how many, and some of them."""
+    """Images that are fitted on and held out: how many, and some of them.
+
+    n: images that were found and left out.
+    """
 
     n: Number
 
