@@ -88,6 +88,14 @@ def test_what_is_no_ranking_is_said_with_its_key(
     assert "Rank again" in str(raised.value)
 
 
+def test_text_is_no_number(tmp_path: Path) -> None:
+    value = read_ranking(FIRST)[0].to_dict()
+    value["checkpoints"][0]["scores"]["linear_probe"]["details"] = {"C": ["nan"]}
+    (tmp_path / "ranking.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match=r"details\.C\.0: Input should be a finite number"):
+        read_ranking(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", '{"schema": null}', "[" * 100_000])
 def test_any_other_json_is_an_error_of_the_tool(tmp_path: Path, text: str) -> None:
     (tmp_path / "ranking.json").write_text(text)

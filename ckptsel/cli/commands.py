@@ -10,10 +10,14 @@ from ckptsel.cli.process import EXIT_INTERRUPTED
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import say_text
 
-# Importing a command adds it to `app`; help shows them in this order.
-from ckptsel.cli import rank, gate, pick, confirm, report, inspect, cache, reproduce  # noqa: F401  # isort: skip
+from ckptsel.cli import cache, confirm, gate, inspect, pick, rank, report, reproduce  # noqa: F401
 
 __all__ = ["app", "run"]
+
+ORDER = ("rank", "gate", "pick", "confirm", "report", "inspect", "cache", "reproduce")
+"""In which help shows them: importing a command adds it to `app`, in whatever order."""
+
+app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))
 
 
 def run() -> int:

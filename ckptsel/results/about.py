@@ -11,12 +11,16 @@ from typing_extensions import NotRequired, TypedDict
 Number = Annotated[int, Field(ge=0, le=10**12)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-OPEN = ConfigDict(extra="allow")
+OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
 @with_config(OPEN)
 class LargestClass(TypedDict):
-    """The class that most held-out images are of, and its share of them."""
+    """The class that most held-out images are of.
+
+    name: of the class.
+    share: of the held-out images, 0 to 1.
+    """
 
     name: str
     share: Share
@@ -24,7 +28,14 @@ class LargestClass(TypedDict):
 
 @with_config(OPEN)
 class EvaluationAbout(TypedDict):
-    """How the target was split. method: in words."""
+    """How the target was split.
+
+    method: in words.
+    n_train: images that are fitted on; under cross-validation, all.
+    n_eval: images that are held out; under cross-validation, all, each once a repeat.
+    n_folds: parts of a cross-validation.
+    n_repeats: how often the images were drawn into parts anew.
+    """
 
     method: str
     n_train: Number
@@ -45,7 +56,18 @@ class DuplicatesAbout(TypedDict):
 
 @with_config(OPEN)
 class TargetAbout(TypedDict):
-    """The labelled data."""
+    """The labelled data.
+
+    data: as it was given: a folder, a file or a name.
+    kind: what reads it.
+    splits: names of the splits that were read.
+    n_classes: number of classes.
+    class_names: in the order of the labels.
+    largest_class: what a guess without looking reaches.
+    evaluation: which images are fitted and which held out.
+    duplicates: images that are in both parts; None where they were not looked for.
+    fingerprint: a digest of images and labels.
+    """
 
     data: str
     kind: NotRequired[str]
@@ -60,7 +82,12 @@ class TargetAbout(TypedDict):
 
 @with_config(OPEN)
 class PreprocessingAbout(TypedDict):
-    """How images become inputs; other encoders record other things."""
+    """How images become inputs; other encoders record other things.
+
+    input_size: channels, height, width.
+    interpolation: the filter of resizing.
+    crop_pct: the share of the resized image's side that is kept, 0 to 1.
+    """
 
     input_size: NotRequired[Annotated[list[Number], Field(min_length=1, max_length=10)]]
     interpolation: NotRequired[str]
@@ -69,7 +96,12 @@ class PreprocessingAbout(TypedDict):
 
 @with_config(OPEN)
 class ModelAbout(TypedDict):
-    """The network: name, layer, and how images are prepared for it."""
+    """The network.
+
+    name: of timm's, or `module:function`.
+    layer: where it is read.
+    preprocessing: how images are prepared for it.
+    """
 
     name: str
     layer: NotRequired[str]
@@ -78,7 +110,17 @@ class ModelAbout(TypedDict):
 
 @with_config(OPEN)
 class SettingsAbout(TypedDict):
-    """Every option of `ckptsel rank`, as it was used."""
+    """Every option of `ckptsel rank`, as it was used; these are read again.
+
+    checkpoints: the folder.
+    weights: which of several sets of weights.
+    device: that ran it.
+    precision: of the forward pass.
+    energy: share of the energy that the main component holds.
+    n_resamples: draws behind the intervals.
+    pool: how positions become one vector; None as the network does it.
+    image_size: pixels a side; None as the network's configuration has it.
+    """
 
     checkpoints: str
     weights: str
