@@ -210,6 +210,16 @@ def test_a_file_of_another_run_is_refused(tmp_path: Path, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("digest", ["../../x", "", "a" * 100_000, 3, None])
+def test_what_is_no_digest_names_no_file(tmp_path: Path, digest: object) -> None:
+    write_set(tmp_path, 1)
+    value = json.loads((tmp_path / "ranking.json").read_text())
+    value["files"]["predictions.safetensors"] = digest
+    (tmp_path / "ranking.json").write_text(json.dumps(value))
+    with pytest.raises(InputError):
+        read_ranking(tmp_path)
+
+
 def test_a_confirmation_of_another_ranking_is_refused(tmp_path: Path) -> None:
     write_set(tmp_path / "1", 1, confirmed=True)
     write_set(tmp_path / "2", 2)

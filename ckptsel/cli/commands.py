@@ -5,12 +5,11 @@ from typing import Any
 
 import typer
 
+from ckptsel.cli import cache, confirm, gate, inspect, pick, rank, report, reproduce  # noqa: F401
 from ckptsel.cli.command import app
 from ckptsel.cli.process import EXIT_INTERRUPTED
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import say_text
-
-from ckptsel.cli import cache, confirm, gate, inspect, pick, rank, report, reproduce  # noqa: F401
 
 __all__ = ["app", "run"]
 

@@ -11,6 +11,7 @@ whole set; the next writer tidies up.
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from ckptsel.errors import InputError, OutputError
 
 FILES = "files"
 """The key of the index below which the digests stand, by the names of the files."""
+
+IS_DIGEST = re.compile("[0-9a-f]{64}")
+"""SHA-256. Part of a file's name, so nothing else may stand there."""
 
 
 def write_together(
@@ -83,7 +87,7 @@ def read_together(index: Path, name: str, digests: Mapping[str, str]) -> bytes |
     data = _read(path)
     if not digests or (data is not None and digest_of_file(data) == digests.get(name)):
         return data
-    if name in digests:
+    if name in digests and IS_DIGEST.fullmatch(str(digests[name])):
         staged = _read(_staged(path, digests[name]))
         if staged is not None and digest_of_file(staged) == digests[name]:
             return staged
