@@ -96,6 +96,15 @@ def test_text_is_no_number(tmp_path: Path) -> None:
         read_ranking(tmp_path)
 
 
+@pytest.mark.parametrize("key", ["source_accuracy", "p_best"])
+def test_a_share_is_at_most_one(tmp_path: Path, key: str) -> None:
+    value = read_ranking(FIRST)[0].to_dict()
+    value["checkpoints"][0][key] = 1e30
+    (tmp_path / "ranking.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match=f"checkpoints.0.{key}: Input should be less than"):
+        read_ranking(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", '{"schema": null}', "[" * 100_000])
 def test_any_other_json_is_an_error_of_the_tool(tmp_path: Path, text: str) -> None:
     (tmp_path / "ranking.json").write_text(text)

@@ -7,6 +7,7 @@ from annotated_types import Ge, MinLen
 from pydantic.dataclasses import dataclass
 
 from ckptsel.results.about import Number
+from ckptsel.results.about import Share
 from ckptsel.results.estimate import FINITE, Estimate, Measured
 
 CONFIRMED = "confirmed"
@@ -73,7 +74,7 @@ class Standing:
     step: int = 0
     accuracy: Estimate | None = None
     by_seed: tuple[float, ...] = ()
-    p_best: float = 0.0
+    p_best: Share = 0.0
     behind_best: Measured | None = None
 
 

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from ckptsel.common.outlets import shown
 from ckptsel.errors import InputError, UsageError, did_you_mean, listed
-from ckptsel.results.about import Details, ModelAbout, SettingsAbout, TargetAbout
+from ckptsel.results.about import Details, ModelAbout, SettingsAbout, Share, TargetAbout
 from ckptsel.results.confirmation import CONFIRMED, GoalConfirmation, Standing
 from ckptsel.results.estimate import FINITE, Estimate, Measured, percent
 from ckptsel.results.versions import upgrade_ranking
@@ -84,7 +84,7 @@ class Row:
     epoch: Annotated[int | float, Ge(-LARGEST), Le(LARGEST)] | None
     step: Annotated[int, Ge(-LARGEST), Le(LARGEST)] | None
     epoch_from: str | None
-    source_accuracy: float | None
+    source_accuracy: Share | None
     format: str
     status: str
     reason: str | None = None
@@ -93,7 +93,7 @@ class Row:
     layer: str = "last"
     rank: int | None = None
     in_tie_set: bool = False
-    p_best: float | None = None
+    p_best: Share | None = None
     score_rank: int | None = None
     score_tie: bool = False
     behind_best: Measured | None = None
