@@ -6,8 +6,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, MinLen
 from pydantic.dataclasses import dataclass
 
-from ckptsel.results.about import Number
-from ckptsel.results.about import Share
+from ckptsel.results.about import Number, Share
 from ckptsel.results.estimate import FINITE, Estimate, Measured
 
 CONFIRMED = "confirmed"
