@@ -152,16 +152,16 @@ class _Problems:
         like = problems[0][0]
         # The last column is one everywhere: its weights are the intercept.
         self.inputs = like.new_zeros(k, n, r + 1)
-        self.weights = like.new_zeros(k, n, 1)
-        self.labels = torch.zeros(k, n, 1, dtype=torch.int64, device=like.device)
+        self.weights = like.new_zeros(k, 1, n)
+        self.labels = torch.zeros(k, 1, n, dtype=torch.int64, device=like.device)
         self.penalty = like.new_zeros(k, 1, r + 1)
         self.scale = like.new_ones(k, 1, r + 1)
         for i, (inputs, labels) in enumerate(problems):
             m, columns = inputs.shape
             self.inputs[i, :m, :columns] = inputs
             self.inputs[i, :m, r] = 1
-            self.weights[i, :m] = 1 / m
-            self.labels[i, :m, 0] = labels
+            self.weights[i, 0, :m] = 1 / m
+            self.labels[i, 0, :m] = labels
             self.penalty[i, 0, :r] = 1 / (strength * m)
             if columns:
                 # The Hessian of the loss is at most variance / n_classes at equal probabilities:
@@ -182,11 +182,16 @@ class _Problems:
         """Value of the formula divided by C n (k,), and its gradient (k, P)."""
         inputs, weights, labels, penalty, scale = self._of(which)
         parameters = x.view(len(x), self.n_classes, -1) * scale
-        log_p = torch.log_softmax(inputs @ parameters.mT, dim=2)
-        value = -(weights * log_p.gather(2, labels)).sum((1, 2))
+        # (k, C, n): images last, and exponentials taken once, or with few classes they take most of it.
+        logits = parameters @ inputs.mT
+        logits -= logits.amax(1, keepdim=True)
+        right = logits.gather(1, labels)
+        odds = logits.exp_()
+        total = odds.sum(1, keepdim=True)
+        value = (weights * (total.log() - right)).sum((1, 2))
         value = value + (penalty * parameters.square()).sum((1, 2)) / 2
-        residual = log_p.exp_().mul_(weights).scatter_add_(2, labels, -weights)
-        gradient = (residual.mT @ inputs + penalty * parameters) * scale
+        residual = odds.mul_(weights / total).scatter_add_(1, labels, -weights)
+        gradient = (residual @ inputs + penalty * parameters) * scale
         return value, gradient.flatten(1)
 
     def _of(self, which: Tensor) -> tuple[Tensor, ...]:
