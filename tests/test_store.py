@@ -413,6 +413,33 @@ def test_a_cache_may_be_cleared_at_any_moment(tmp_path: Path) -> None:
         thread.join()
 
 
+RANK_WITH_A_JUMPING_CLOCK = """
+import itertools, json, sys, time
+import ckptsel
+days = itertools.cycle([0, 400, -400, 2, -20_000])
+true = time.time
+time.time = lambda: true() + 86_400 * next(days)
+checkpoints, images, cache = sys.argv[1:]
+ranking = ckptsel.rank(
+    checkpoints, images, image_size=32, workers=0, cache_dir=cache, cache_size="200kB", quiet=True
+)
+print(json.dumps({r.name: {n: s.value for n, s in r.scores.items()} for r in ranking}))
+"""
+
+
+def test_two_rankings_share_a_cache_and_a_clock_that_jumps(
+    trajectory: Path, images: Path, tmp_path: Path
+) -> None:
+    """Each takes what the other writes for leftovers of another year."""
+    command = [sys.executable, "-c", RANK_WITH_A_JUMPING_CLOCK]
+    arguments = [str(trajectory), str(images), str(tmp_path / "cache")]
+    both = [subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE) for _ in range(2)]
+    found = [json.loads(process.communicate()[0]) for process in both]
+    alone = ckptsel.rank(trajectory, images, image_size=32, workers=0, cache=False, quiet=True)
+    expected = {r.name: {n: s.value for n, s in r.scores.items()} for r in alone}
+    assert found == [expected, expected]
+
+
 def fill(folder: Path, names: str, size: int = 1000) -> dict[str, Path]:
     """Entries that were used one after the other, in hours before now."""
     cache = CacheFolder(folder)
