@@ -1,8 +1,10 @@
 """Made checkpoints and images that several tests use; nothing is downloaded or shared."""
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +148,16 @@ def make_imagenet(folder: Path) -> None:
                 pixels = random.integers(0, 256, (*size, 3)).astype(np.uint8)
                 path = folder / split / name / f"{name}_{i}.JPEG"
                 Image.fromarray(pixels).save(path, quality=90)
+
+
+@contextlib.contextmanager
+def largest_file(n_bytes: int) -> Iterator[None]:
+    """The system refuses to let a file grow further, as a disk that is full does."""
+    import resource  # not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

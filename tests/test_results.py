@@ -20,6 +20,7 @@ import pytest
 import ckptsel
 from ckptsel.errors import InputError, OutputError
 from ckptsel.report import page
+from ckptsel.reproduce.results import Results, save_results
 from ckptsel.results.confirmation import ConfirmationRecord
 from ckptsel.results.estimate import Estimate, percent
 from ckptsel.results.files import (
@@ -29,6 +30,7 @@ from ckptsel.results.files import (
     write_ranking,
 )
 from ckptsel.results.ranking import Ranking, Reference
+from tests.conftest import largest_file
 
 RUNS = Path(__file__).parents[1] / "reference_runs"
 FIRST = RUNS / "cifar10-mnist-small/seed1/mnist-1000"
@@ -381,6 +383,14 @@ def test_a_full_disk_is_a_sentence_and_the_old_ranking_stays(
     (said,) = [line for line in err.splitlines() if line.startswith("error")]
     assert "No space left on device. Make room there" in said
     assert (read_ranking(out)[0].created, files_in(out)) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_a_disk_that_is_full_for_a_library_is_a_sentence_too(tmp_path: Path) -> None:
+    results = Results(predictions={"t/seed0/labels": np.zeros(100_000, np.int64)})
+    with largest_file(50_000), pytest.raises(OutputError, match="cannot write .*predictions"):
+        save_results(results, tmp_path)
+    assert not list(tmp_path.glob("raw/*"))
 
 
 def test_an_estimate_says_what_it_is() -> None:

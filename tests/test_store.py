@@ -1,6 +1,5 @@
 """The cache: what is damaged is made anew, what cannot be kept costs nothing, what is old goes."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -9,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from ckptsel.results.scores import ScoreResult
 from ckptsel.target import pixels
 from ckptsel.target.pixels import Preprocessing, prepare_all
 from ckptsel.target.sources import open_source
+from tests.conftest import largest_file
 
 resource = pytest.importorskip("resource", reason="limits of files are POSIX")
 
@@ -237,17 +237,6 @@ def test_a_run_on_damaged_entries_gives_the_same_numbers_and_says_so(
     said = f"{len(entries)} entries were damaged in the cache at {own_cache}, and made anew"
     assert notes_again == (*notes, said)
     assert rank_of(trajectory, images) == (first, notes)
-
-
-@contextlib.contextmanager
-def largest_file(n_bytes: int) -> Iterator[None]:
-    """The system refuses to let a file grow further, as a disk that is full does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_costs_only_what_is_kept(

@@ -28,7 +28,9 @@ def check_device(device: str | None, given: Given) -> None:
     from ckptsel.common.devices import why_missing
 
     if reason := why_missing(device):
-        raise OptionError(f"{{0}} is {device!r}; {reason}", "device").written_as(given.written)
+        raise OptionError("{0} is {1}; {2}", "device", repr(device), reason).written_as(
+            given.written
+        )
 
 
 def why_not_drawn() -> str | None:

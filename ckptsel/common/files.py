@@ -17,9 +17,10 @@ from ckptsel.errors import InputError, OutputError
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, said: Path | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends without an error.
 
+    said: the name in messages, where another than `path` says more.
     Raises OutputError where the folder cannot be written.
     """
     path = Path(path)
@@ -34,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}. {_advice(error)}"
+            f"cannot write {said or path}: {error.strerror or error}. {_advice(error)}"
         ) from error
     finally:
         if temporary is not None:
@@ -46,6 +47,13 @@ def _advice(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "Make room there, or choose a folder on another disk."
     return "Choose a folder that you may write to."
+
+
+def write_bytes(path: Path, data: bytes, said: Path | None = None) -> None:
+    """Write `data`, atomically. Of libraries only the bytes are taken: each has an error of its own
+    for a full disk."""
+    with atomic_path(path, said) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.weights import ReplacedError, read_weights
 from ckptsel.common.environment import package_version
-from ckptsel.common.files import atomic_path
+from ckptsel.common.files import write_bytes
 from ckptsel.errors import CheckpointError, InputError
 from ckptsel.features.encoders import backbone_weights, build_image_encoder, typed_or_recorded
 from ckptsel.report.command import rank_command
@@ -45,9 +45,8 @@ def export(ranking: Ranking, row: Row, path: Path, model: str | None = None) -> 
     pool, image_size = ranking.settings["pool"], ranking.settings["image_size"]
     encoder = build_image_encoder(name, pool, image_size, typed=model is not None)
     weights, _ = backbone_weights(encoder, state_dict)
-    with atomic_path(path) as temporary:
-        tensors = {key: tensor.contiguous().clone() for key, tensor in weights.items()}
-        save_file(tensors, temporary, _metadata(ranking, row))
+    tensors = {key: tensor.contiguous().clone() for key, tensor in weights.items()}
+    write_bytes(path, save(tensors, _metadata(ranking, row)))
 
 
 def _metadata(ranking: Ranking, row: Row) -> dict[str, str]:

@@ -16,7 +16,7 @@ import vl_convert
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from ckptsel.common.files import atomic_path, write_text
+from ckptsel.common.files import write_bytes, write_text
 from ckptsel.common.outlets import shown
 from ckptsel.errors import reason_of
 from ckptsel.report.charts import CONFIG, FIGURE_WIDTH, Drawing, draw
@@ -99,8 +99,7 @@ def write_figures(folder: Path, drawings: Sequence[Drawing], form: str) -> list[
         for parameter in specification.get("params", []):
             parameter.pop("bind", None)
         path = folder / f"{drawing.name}.{form}"
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(_convert(specification, form))
+        write_bytes(path, _convert(specification, form))
         paths.append(path)
     return paths
 

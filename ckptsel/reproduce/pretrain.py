@@ -8,6 +8,7 @@ One process trains on one device; several that `torchrun` started share the batc
 """
 
 import dataclasses
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
 from ckptsel.common.devices import PRECISIONS, default_precision
-from ckptsel.common.files import atomic_path, csv_text, write_text
+from ckptsel.common.files import csv_text, write_bytes, write_text
 from ckptsel.common.progress import Progress
 from ckptsel.errors import InputError, UsageError
 from ckptsel.features import cifar_resnet  # noqa: F401  (registers the architectures)
@@ -163,17 +164,18 @@ def _save(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> No
     """Checkpoint and log first, the state last: a kill in between repeats the epoch."""
     _save_checkpoint(recipe, run, state, seed)
     write_text(run / "log.csv", csv_text(state.log))
-    with atomic_path(run / "training_state.pt") as temporary:
-        torch.save(
-            {
-                "recipe": _as_plain(recipe),
-                "seed": seed,
-                "epoch": state.epoch,
-                "log": state.log,
-                "training": state.training.state_dict(),
-            },
-            temporary,
-        )
+    data = io.BytesIO()
+    torch.save(
+        {
+            "recipe": _as_plain(recipe),
+            "seed": seed,
+            "epoch": state.epoch,
+            "log": state.log,
+            "training": state.training.state_dict(),
+        },
+        data,
+    )
+    write_bytes(run / "training_state.pt", data.getvalue())
 
 
 def _save_checkpoint(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> None:
@@ -188,8 +190,7 @@ def _save_checkpoint(recipe: Pretraining, run: Path, state: TrainingState, seed:
     }
     analysed = state.epoch in recipe.checkpoint_epochs
     folder = run / ("checkpoints" if analysed else "other-checkpoints")
-    with atomic_path(folder / checkpoint_name(state.epoch)) as temporary:
-        save_file(weights, temporary, metadata)
+    write_bytes(folder / checkpoint_name(state.epoch), save(weights, metadata))
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

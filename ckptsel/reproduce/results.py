@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from ckptsel.common.files import atomic_path, csv_text, write_text
+from ckptsel.common.files import csv_text, write_bytes, write_text
 from ckptsel.errors import InputError
 from ckptsel.ranking.intervals import Values
 
@@ -73,8 +73,7 @@ def save_results(results: Results, folder: Path) -> None:
         if rows:
             write_text(folder / "raw" / f"{name}.csv", csv_text(rows))
     arrays = {k: _small(v) for k, v in results.predictions.items()}
-    with atomic_path(folder / "raw" / "predictions.safetensors") as temporary:
-        save_file(arrays, temporary)
+    write_bytes(folder / "raw" / "predictions.safetensors", save(arrays))
 
 
 def load_results(folder: Path) -> Results:

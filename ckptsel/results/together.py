@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ckptsel.common.files import atomic_path
+from ckptsel.common.files import write_bytes
 from ckptsel.errors import InputError, OutputError
 
 FILES = "files"
@@ -41,8 +41,8 @@ def write_together(
     staged = {name: _staged(index.with_name(name), digests[name]) for name in files}
     try:
         for name, data in files.items():
-            _write(staged[name], data)
-        _write(index, text.encode())
+            write_bytes(staged[name], data, said=index.with_name(name))
+        write_bytes(index, text.encode())
     except BaseException:
         _forget(index, staged, digests)
         raise
@@ -115,11 +115,6 @@ def _forget(index: Path, staged: Mapping[str, Path], digests: Mapping[str, str])
         if needed.get(name) != digests[name]:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def _read(path: Path) -> bytes | None:
