@@ -49,12 +49,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
         start, work = prepare(arguments.what, base, arguments.data_root)
-        first = time.monotonic()
-        peace = base / "peace"
-        start(peace)
-        _wait(_fork(work, peace))
-        whole_s = time.monotonic() - first
-        expected = numbers(peace)
+        times = []
+        for n in range(3):  # the first is slow: files are not in the system's cache yet
+            peace = base / f"peace-{n}"
+            start(peace)
+            first = time.monotonic()
+            _wait(_fork(work, peace))
+            times.append(time.monotonic() - first)
+        whole_s, expected = min(times), numbers(peace)
         for i in range(len(state), arguments.n):
             state.append(try_once(i, base, start, work, whole_s, expected))
             if state[-1]["problem"]:
