@@ -98,6 +98,16 @@ def test_text_is_no_number(tmp_path: Path) -> None:
         read_ranking(tmp_path)
 
 
+def test_what_was_confirmed_is_told(tmp_path: Path) -> None:
+    write_set(tmp_path, 1, confirmed=True)
+    value = json.loads((tmp_path / "ranking.json").read_text())
+    row = next(row for row in value["checkpoints"] if row["confirmed"])
+    row["confirmed"]["fe_"] = next(iter(row["confirmed"].values()))
+    (tmp_path / "ranking.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="confirmed for 'fe_', and nothing is said of that"):
+        read_ranking(tmp_path)
+
+
 @pytest.mark.parametrize("key", ["source_accuracy", "p_best"])
 def test_a_share_is_at_most_one(tmp_path: Path, key: str) -> None:
     value = read_ranking(FIRST)[0].to_dict()

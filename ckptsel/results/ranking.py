@@ -396,6 +396,9 @@ def _contradictions(ranking: Ranking) -> Iterator[str]:
     for where, mentioned in named.items():
         if unknown := sorted(mentioned - set(names)):
             yield f"{where} names {unknown[0]!r}, which is no checkpoint of it"
+    confirmed = {goal for row in ranking for goal in row.confirmed or {}}
+    if unknown := sorted(confirmed - set(ranking.confirmation)):
+        yield f"a checkpoint was confirmed for {unknown[0]!r}, and nothing is said of that"
     by_training = ranking.expected is not None and ranking.expected.by == CONFIRMED
     if by_training and ranking.goal not in ranking.confirmation:
         yield "its best was confirmed, and nothing is said of that"
