@@ -140,7 +140,7 @@ def write_set(
 ) -> None:
     """A ranking whose files all carry a number, its predictions another where that is given;
     confirmed as a second step."""
-    rows = tuple(dataclasses.replace(row, epoch=number) for row in small()[0])
+    rows = tuple(dataclasses.replace(row, epoch=number, confirmed=None) for row in small()[0])
     ranking = dataclasses.replace(
         small()[0], created=f"run {number}", confirmation={}, checkpoints=rows
     )
@@ -151,7 +151,9 @@ def write_set(
 
 
 def confirm_set(folder: Path, ranking: Ranking, number: int) -> None:
-    ranking = dataclasses.replace(ranking, confirmation=small()[0].confirmation)
+    trained = small()[0]
+    rows = tuple(dataclasses.replace(r, confirmed=trained[r.name].confirmed) for r in ranking)
+    ranking = dataclasses.replace(ranking, confirmation=trained.confirmation, checkpoints=rows)
     record = dataclasses.replace(small()[1], created=f"confirmed {number}")
     write_confirmation(folder, ranking, record, {"ft/labels": np.array([-number])})
 
@@ -163,10 +165,12 @@ def small() -> tuple[Ranking, ConfirmationRecord]:
     goals = {"ft": dataclasses.replace(record.goals["ft"], runs=(), standings=())}
     only = {"winner": ranking.best, "tie_set": (ranking.best,)}
     confirmation = {"ft": dataclasses.replace(ranking.confirmation["ft"], **only)}
+    best = ranking[ranking.best]
+    assert best.confirmed is not None
     return (
         dataclasses.replace(
             ranking,
-            checkpoints=(ranking[ranking.best],),
+            checkpoints=(dataclasses.replace(best, confirmed={"ft": best.confirmed["ft"]}),),
             tie_set=(ranking.best,),
             references={"last": Reference(ranking.best)},
             confirmation=confirmation,
