@@ -157,6 +157,12 @@ def confirm_ranking(
     folder: where TensorBoard's event files go, if the settings ask for them.
     """
     start = time.monotonic()
+    if len(ranking.layers) > 1:
+        raise InputError(
+            f"the ranking compares {len(ranking.layers)} layers, and training starts from the last "
+            "alone: what it gives could not be held against a network that is read elsewhere. Rank "
+            "with --layers last, and confirm that."
+        )
     rows = choose_candidates(ranking, settings.n_candidates)
     workspace = _open_workspace(ranking, settings, quiet)
     checkpoints = _find_checkpoints(ranking, rows, settings, quiet)

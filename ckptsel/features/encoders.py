@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from ckptsel.errors import CheckpointError, FeatureError, ModelError, did_you_mean, listed
 from ckptsel.features import cifar_resnet  # noqa: F401  (registers its architectures with timm)
 from ckptsel.features.encoder import LAST
+from ckptsel.features.layers import Stage, find_stages, reading
 from ckptsel.target.images import digest_of
 from ckptsel.target.pixels import Preprocessing, normalise
 
@@ -49,7 +51,17 @@ class ImageEncoder:
     preprocessing: Preprocessing
     position: str
     head: tuple[str, ...]
-    layers: tuple[str, ...] = (LAST,)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (LAST, *(stage.name for stage in self.stages))
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Where else the network can be read; found by running it on an example when first asked."""
+        device = next(self.module.parameters()).device
+        example = torch.zeros(2, *self.preprocessing.input_size, device=device)
+        return find_stages(self.module, lambda: self.penultimate(example))
 
     @property
     def preparation(self) -> Preprocessing:
@@ -66,7 +78,12 @@ class ImageEncoder:
 
     def features(self, batch: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         images = normalise(batch, self.preprocessing, torch.channels_last)
-        return {LAST: self.penultimate(images)}
+        if tuple(layers) == (LAST,):
+            return {LAST: self.penultimate(images)}
+        stages = [stage for stage in self.stages if stage.name in layers]
+        with reading(self.module, stages) as found:
+            found[LAST] = self.penultimate(images)
+        return {layer: found[layer] for layer in layers}
 
     def penultimate(self, images: Tensor) -> Tensor:
         """Features (N, D) of normalised images (N, C, H, W).
@@ -87,16 +104,28 @@ class ImageEncoder:
 
     def key(self, layer: str) -> str:
         settings = self.preprocessing
+        read = (
+            [repr(stage) for stage in self.stages if stage.name == layer] if layer != LAST else []
+        )
         return digest_of(
-            settings.key(), repr((settings.mean, settings.std)), self.name, self.position, layer
+            settings.key(),
+            repr((settings.mean, settings.std)),
+            self.name,
+            self.position,
+            layer,
+            *read,
         )
 
     def describe(self) -> dict[str, Any]:
-        return {
+        about = {
             "name": self.name,
             "layer": self.position,
             "preprocessing": self.preprocessing.to_dict(),
         }
+        looked_for = vars(self).get("stages")  # not before they are asked for: it takes a pass
+        if looked_for:
+            about["stages"] = [stage.to_dict() for stage in looked_for]
+        return about
 
 
 def is_registered(name: str) -> bool:

@@ -8,6 +8,7 @@ that all have the same total variance (as in Head2Toe, arXiv 2201.03529).
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,6 +69,16 @@ class Stage:
         if len(self.shape) == 3:
             return self.shape[:2] if self.is_last else self.shape[1:]
         return self.shape[:-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a ranking's JSON."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "grid": self.grid,
+            "n_prefix": self.n_prefix,
+            "channels_last": self.is_last,
+        }
 
     def read(self, output: Tensor) -> Tensor:
         """Features (N, width) of the module's output (N, *shape)."""
@@ -195,11 +206,14 @@ def _is_block(module: nn.Module) -> bool:
 def _outputs(
     module: nn.Module, names: Sequence[str], forward: Callable[[], Any]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of the outputs of modules for one image, in the order in which they ran."""
+    """Shapes of the outputs of modules for one image, in the order in which they ran; without those
+    that run more than once, whose name does not say which output is meant."""
     seen: dict[str, tuple[int, ...]] = {}
+    runs: Counter[str] = Counter()
 
     def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         tensor = _tensor(output)
+        runs[name] += 1
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim in (2, 3, 4):
             seen[name] = tuple(tensor.shape[1:])
 
@@ -211,7 +225,7 @@ def _outputs(
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    return {name: shape for name, shape in seen.items() if runs[name] == 1}
 
 
 def _tensor(output: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 
 from ckptsel.errors import InputError
+from ckptsel.features.encoder import LAST
 from ckptsel.ranking.judgement import Readings, estimate_each, judge
 from ckptsel.results.about import Details
 from ckptsel.results.estimate import Estimate, Measured
@@ -71,9 +72,9 @@ def order_rows(
         )
         for i, row in enumerate(scored)
     }
+    known = {**reference_rows(scored), **layer_references([ranked[row.name] for row in scored])}
     references = {
-        name: Reference(row.name, ranked[row.name].behind_best)
-        for name, row in reference_rows(scored).items()
+        name: Reference(row.name, ranked[row.name].behind_best) for name, row in known.items()
     }
     in_order = arrange([ranked.get(row.name, row) for row in rows])
     return Ordered(in_order, references, verdict.expected)
@@ -171,14 +172,28 @@ def arrange(rows: Sequence[Row]) -> list[Row]:
 
 
 def reference_rows(scored: Sequence[Row]) -> dict[str, Row]:
-    """What one would take without a ranking: the last; the best by recorded source accuracy."""
-    rows = {"last": max(scored, key=lambda row: row.order)}
-    recorded = [row for row in scored if row.source_accuracy is not None]
+    """What one would take without a ranking, at the last layer where it was read: the last; the best
+    by recorded source accuracy."""
+    at_last_layer = [row for row in scored if row.layer == LAST] or scored
+    rows = {"last": max(at_last_layer, key=lambda row: row.order)}
+    recorded = [row for row in at_last_layer if row.source_accuracy is not None]
     if recorded:
         rows["source_accuracy"] = max(
             recorded, key=lambda row: (row.source_accuracy or 0, -row.order)
         )
     return rows
+
+
+def layer_references(ranked: Sequence[Row]) -> dict[str, Row]:
+    """Where several layers were read: the best at the last of them, and the best of the last
+    checkpoint at any."""
+    groups = {
+        "last_layer": [row for row in ranked if row.layer == LAST],
+        "last_checkpoint": [r for r in ranked if r.order == max(row.order for row in ranked)],
+    }
+    if len({row.layer for row in ranked}) < 2 or not all(groups.values()):
+        return {}
+    return {name: min(rows, key=lambda row: row.rank or 0) for name, rows in groups.items()}
 
 
 def _as_copy(row: Row, ranked: dict[str, Row]) -> Row:

@@ -71,7 +71,7 @@ def rank_with_predictions(
     workspace = open_workspace(settings, found, str(data), quiet)
     workspace.time_s["scan"] = scanned - start
     audited = audit(found, workspace)
-    candidates = candidates_of(audited, workspace.encoder.layers)
+    candidates = candidates_of(audited, workspace.layers)
     results, candidates = _score_all(candidates, scores, workspace)
     ranking = _make_ranking(candidates, results, scores, workspace, str(checkpoints), start)
     return ranking, _predictions(results, workspace)
@@ -153,13 +153,20 @@ def _make_ranking(
         doubts=tuple(doubts),
         no_winner=reasons[0] if reasons else None,
         target=cast(TargetAbout, target),
-        model=cast(ModelAbout, workspace.encoder.describe()),
+        model=_model_about(workspace),
         settings=cast(SettingsAbout, _settings_used(workspace, root)),
         environment=describe_environment(workspace.device),
         time_s={stage: round(seconds, 3) for stage, seconds in workspace.time_s.items()},
         created=utc_now(),
         version=package_version("ckptsel"),
     )
+
+
+def _model_about(workspace: Workspace) -> ModelAbout:
+    about = workspace.encoder.describe()
+    if len(workspace.layers) > 1:
+        about["layers"] = list(workspace.layers)
+    return cast(ModelAbout, about)
 
 
 def _settings_used(workspace: Workspace, root: str) -> dict[str, Any]:

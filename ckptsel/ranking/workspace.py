@@ -22,10 +22,11 @@ from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.errors import InputError, ModelError, reason_of
-from ckptsel.features.candidate import Candidate
-from ckptsel.features.encoder import Encoder
+from ckptsel.features.candidate import Candidate, candidates_of
+from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.features.encoders import is_registered
 from ckptsel.features.extraction import extract_features, feature_key
+from ckptsel.features.layers import ALL, choose_layers, side_by_side
 from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache, open_cache
 from ckptsel.settings.rank import RankSettings
@@ -45,12 +46,14 @@ class Workspace:
     """Everything about one target and one architecture.
 
     loaded: the target as its source gives it, duplicates included.
+    layers: that candidates are read at.
     time_s collects seconds by stage, notes what a reader of the ranking should know.
     """
 
     settings: RankSettings
     loaded: Target
     encoder: Encoder
+    layers: tuple[str, ...]
     cache: Cache
     device: str
     precision: str
@@ -112,13 +115,28 @@ class Workspace:
         limits = limits_of(self.settings)
         return self.encoder.load(read_weights(checkpoint, self.settings.weights, limits))
 
+    @property
+    def extracted_layers(self) -> tuple[str, ...]:
+        """The layers that one pass reads: `all` is made of the others."""
+        stages = self.encoder.layers if ALL in self.layers else ()
+        wanted = {*self.layers, *stages} - {ALL}
+        return tuple(layer for layer in self.encoder.layers if layer in wanted)
+
     def feature_keys(self, candidate: Candidate) -> list[str]:
         """The key of a candidate's features on each image set."""
         digest = candidate.checkpoint.digest or ""
+        if candidate.layer == ALL:
+            each = [self.feature_keys(stage) for stage in self._stages_of(candidate)]
+            fitted = self.target.evaluation.fit_part.tobytes()
+            return [digest_of(ALL, *keys, digest_of(fitted)) for keys in zip(*each, strict=True)]
         return [
             feature_key(digest, images.fingerprint, self.encoder, self.precision, candidate.layer)
             for images in self.target.image_sets
         ]
+
+    def _stages_of(self, candidate: Candidate) -> list[Candidate]:
+        stages = [layer for layer in self.encoder.layers if layer != LAST]
+        return candidates_of([candidate.checkpoint], stages)
 
     def features(self, candidate: Candidate) -> NDArray[np.float32]:
         """Features (N, D) of all images of the target, from the store or extracted (then kept).
@@ -127,6 +145,9 @@ class Workspace:
         layer of the same checkpoint needs no other where nothing is kept.
         Raises FeatureError where they cannot be used.
         """
+        if candidate.layer == ALL:
+            stages = [self.features(stage) for stage in self._stages_of(candidate)]
+            return side_by_side(stages, self.target.evaluation.fit_part)
         keys = self.feature_keys(candidate)
         kept = [self._find(key) for key in keys]
         if any(features is None for features in kept):
@@ -141,7 +162,7 @@ class Workspace:
     def _extract(self, checkpoint: Checkpoint) -> None:
         """Features of a checkpoint at all layers, on every image set."""
         samples = self.prepared()
-        layers = self.encoder.layers
+        layers = self.extracted_layers
         keys = {layer: self.feature_keys(Candidate(checkpoint, layer)) for layer in layers}
         self._extracted = {}
         with self.timed("features"):
@@ -184,6 +205,7 @@ def open_workspace(
         settings,
         _load_target(data, settings),
         encoder,
+        choose_layers(settings.layers, lambda: encoder.layers),
         open_cache(settings.cache, settings.cache_dir, settings.cache_size),
         device,
         settings.precision or default_precision(device),

@@ -19,6 +19,7 @@ from ckptsel.report.series import (
     choose_axis,
     confirmed_records,
     landmark_records,
+    layer_records,
     spectrum_records,
     tie_records,
     trajectory_records,
@@ -81,7 +82,7 @@ class Drawing:
     """A chart with its place on the page.
 
     name: of the file it is saved as.
-    section: `trajectory`, `spectrum`, `agreement` or `confirmed`.
+    section: `layers`, `trajectory`, `spectrum`, `agreement` or `confirmed`.
     about: what it shows, for those who do not see it.
     """
 
@@ -95,10 +96,52 @@ class Drawing:
 def draw(ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> list[Drawing]:
     """Every chart that there are numbers for. arrays: those beside the ranking, by their names."""
     return [
+        *_layers(ranking),
         *_trajectory(ranking),
         *_spectrum(ranking, arrays),
         *_agreement(ranking),
         *_confirmed(ranking),
+    ]
+
+
+def _layers(ranking: Ranking) -> list[Drawing]:
+    """A heat map: epochs across, layers down, those that can be the best outlined."""
+    axis = choose_axis(ranking)
+    records = layer_records(ranking, axis)
+    if not records:
+        return []
+    layers = [layer for layer in ranking.layers if any(r["layer"] == layer for r in records)]
+    values = [record["value"] for record in records]
+    middle = (min(values) + max(values)) / 2
+    base = alt.Chart().encode(
+        x=alt.X("x:O", title=axis.title, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("layer:N", sort=layers, title=None),
+        tooltip=[
+            alt.Tooltip("candidate:N"),
+            alt.Tooltip("value:Q", format=".4~f", title=ranking.score),
+        ],
+    )
+    colour = alt.Color("value:Q", scale=alt.Scale(scheme="viridis"), legend=None)
+    ink = alt.condition(f"datum.value > {middle}", alt.value("black"), alt.value("white"))
+    chart = alt.layer(
+        base.mark_rect().encode(color=colour),
+        base.transform_filter("datum.is_tied").mark_rect(
+            fillOpacity=0, stroke="#d62728", strokeWidth=2.5
+        ),
+        base.mark_text(fontSize=10).encode(text=alt.Text("value:Q", format=".1f"), color=ink),
+        data=alt.Data(values=records),
+    )
+    best = ranking[ranking.best]
+    means = {layer: max(r["value"] for r in records if r["layer"] == layer) for layer in layers}
+    words = ", ".join(f"{layer} {value:.1f}" for layer, value in means.items())
+    return [
+        Drawing(
+            "layers",
+            "layers",
+            f"{ranking.score} of every checkpoint at every layer",
+            f"The best is {best.name}. The highest at each layer: {words}. Outlined: can be the best.",
+            chart.properties(width="container", height=28 * len(layers)),
+        )
     ]
 
 

@@ -28,6 +28,7 @@ from ckptsel.results.files import PAGE_NAME
 from ckptsel.results.ranking import Ranking, Row, against_reference, summary
 
 SECTIONS = {
+    "layers": "Where to read",
     "trajectory": "Along the trajectory",
     "confirmed": "Scores and what training gave",
     "agreement": "Do the scores agree?",
@@ -61,6 +62,7 @@ def draw_report(folder: Path, ranking: Ranking, arrays: Mapping[str, NDArray[Any
 def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
     """The page as HTML."""
     header, cells = table_cells(ranking)
+    rows = ranking.at_best_layer()
     sections = [
         (name, title, [(i, d) for i, d in enumerate(drawings) if d.section == name])
         for name, title in SECTIONS.items()
@@ -73,7 +75,7 @@ def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
         facts=_facts(ranking),
         sections=[section for section in sections if section[2]],
         header=["rank", *header[1:], "notes"],
-        rows=list(zip(ranking, cells, [_notes(row) for row in ranking], strict=True)),
+        rows=[(row, line, _notes(row)) for row, line in zip(rows, cells, strict=True)],
         closing=[*doubt_lines(ranking), *closing_lines(ranking)[1:]],
         explained=explain(ranking),
         command=rank_command(ranking),

@@ -40,8 +40,10 @@ class Axis:
 
 
 def scored_rows(ranking: Ranking) -> list[Row]:
-    """Checkpoints that were scored, each once, in the order of training."""
-    rows = [row for row in ranking if row.status == "ok" and row.copy_of is None]
+    """Checkpoints that were scored, each once, in the order of training, at the layer that the best
+    is read at."""
+    layer = ranking[ranking.best].layer
+    rows = [r for r in ranking if r.status == "ok" and r.copy_of is None and r.layer == layer]
     return sorted(rows, key=lambda row: row.order)
 
 
@@ -107,6 +109,25 @@ def tie_records(ranking: Ranking, axis: Axis) -> list[Record]:
         return []
     return [
         {"x": getattr(ranking[name], axis.name), "checkpoint": name} for name in ranking.tie_set
+    ]
+
+
+def layer_records(ranking: Ranking, axis: Axis) -> list[Record]:
+    """The deciding score of every checkpoint at every layer: candidate, layer, x, value, is_tied.
+    Empty where one layer was read."""
+    if len(ranking.layers) < 2:
+        return []
+    factor = 100 if ranking.is_accuracy(ranking.score) else 1
+    return [
+        {
+            "candidate": row.name,
+            "layer": row.layer,
+            "x": getattr(row, axis.name),
+            "value": _short(factor * row.scores[ranking.score].value),
+            "is_tied": row.in_tie_set,
+        }
+        for row in sorted(ranking, key=lambda row: row.order)
+        if row.copy_of is None and ranking.score in row.scores
     ]
 
 

@@ -101,15 +101,19 @@ def table_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
     scores = list(dict.fromkeys(name for row in ranking for name in row.scores))
     goals = list(ranking.confirmation)
     confirmed = [f"confirmed_{goal}" for goal in goals]
-    header = ["", "checkpoint", "epoch", "source", *confirmed, *scores, "P(best)"]
+    layer = ["layer"] if len(ranking.layers) > 1 else []
+    header = ["", "checkpoint", *layer, "epoch", "source", *confirmed, *scores, "P(best)"]
     rows = []
-    for row in ranking:
+    for row in ranking.at_best_layer():
         values = [_score_cell(row.scores.get(name), ranking.is_accuracy(name)) for name in scores]
         source = "" if row.source_accuracy is None else f"{100 * row.source_accuracy:.1f}"
         progress = progress_cell(row.epoch, row.step)
         p_best = "" if row.p_best is None else f"{row.p_best:.2f}"
         trained = [confirmed_cell((row.confirmed or {}).get(goal)) for goal in goals]
-        rows.append([_mark(row), _name_cell(row), progress, source, *trained, *values, p_best])
+        read = [row.layer] if layer else []
+        rows.append(
+            [_mark(row), _name_cell(row), *read, progress, source, *trained, *values, p_best]
+        )
     return header, rows
 
 
@@ -121,7 +125,7 @@ def _mark(row: Row) -> str:
 
 
 def _name_cell(row: Row) -> str:
-    return f"{row.name} (copy of {row.copy_of})" if row.copy_of else row.name
+    return f"{row.checkpoint} (copy of {row.copy_of})" if row.copy_of else row.checkpoint
 
 
 def progress_cell(epoch: float | None, step: int | None) -> str:
@@ -172,7 +176,7 @@ def _ranking_table(ranking: Ranking, compact: bool, hidden: Sequence[str] = ()) 
             no_wrap=left,
         )
     whole = ("checkpoint", ranking.score, *(f"confirmed_{goal}" for goal in ranking.confirmation))
-    for row, cells in zip(ranking, rows, strict=True):
+    for row, cells in zip(ranking.at_best_layer(), rows, strict=True):
         if compact:
             cells = [
                 cell if name in whole else cell.split(" [")[0]

@@ -95,16 +95,38 @@ class PreprocessingAbout(TypedDict):
 
 
 @with_config(OPEN)
+class StageAbout(TypedDict):
+    """A module whose output was read.
+
+    name: of the module.
+    shape: of its output for one image.
+    grid: maps were averaged on grid x grid.
+    n_prefix: tokens before the patches; the first is read, and the mean of the patches.
+    channels_last: whether maps have their channels last.
+    """
+
+    name: str
+    shape: list[Number]
+    grid: Number
+    n_prefix: Number
+    channels_last: bool
+
+
+@with_config(OPEN)
 class ModelAbout(TypedDict):
     """The network.
 
     name: of timm's, or `module:function`.
     layer: where it is read.
+    layers: names of all layers that were read, in the network's order.
+    stages: for each of these that is a stage, how its output became features.
     preprocessing: how images are prepared for it.
     """
 
     name: str
     layer: NotRequired[str]
+    layers: NotRequired[list[str]]
+    stages: NotRequired[list[StageAbout]]
     preprocessing: PreprocessingAbout
 
 

@@ -100,6 +100,11 @@ class Row:
     scores: dict[str, ScoreValue] = field(default_factory=dict)
     confirmed: dict[str, Standing] | None = None
 
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint's name, without the layer."""
+        return self.name.removesuffix(f"@{self.layer}")
+
     def is_at_chance(self, score: str) -> bool:
         """Whether an accuracy could not be told to be better than that of always naming the largest
         class. False where the score is not there."""
@@ -145,7 +150,8 @@ class Ranking:
     model: name, layer and preprocessing.
     settings: every option, as it was used.
     environment: versions and machine.
-    references: `last` and, where the files record it, `source_accuracy`.
+    references: `last` (read at the last layer) and, where the files record it, `source_accuracy`; where
+    several layers were read, `last_layer` and `last_checkpoint`, the best of either.
     notes: what a reader should know about the trajectory.
     time_s: seconds by stage.
     confirmation: by goal, what real training gave; its order then overrules that of the score.
@@ -217,6 +223,20 @@ class Ranking:
         trained = self.goal in self.confirmation
         return trained or not self[self.best].is_at_chance("linear_probe")
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Where the network was read, in its own order."""
+        there = dict.fromkeys(row.layer for row in self)
+        recorded = self.model.get("layers", [])
+        return tuple(sorted(there, key=lambda x: recorded.index(x) if x in recorded else -1))
+
+    def at_best_layer(self) -> list[Row]:
+        """The rows of each checkpoint's best layer, by rank: all of them where one layer was read."""
+        best: dict[str, Row] = {}
+        for row in self:
+            best.setdefault(row.checkpoint, row)
+        return list(best.values())
+
     def is_accuracy(self, score: str) -> bool:
         """Whether a score, or `confirmed`, is a fraction of images."""
         return score == CONFIRMED or self.units.get(score) == ACCURACY
@@ -260,6 +280,8 @@ class Ranking:
             key: getattr(row, key)
             for key in ("rank", "name", "epoch", "step", "source_accuracy", "in_tie_set", "p_best")
         }
+        if len(self.layers) > 1:
+            flat["layer"] = row.layer
         for name in dict.fromkeys(name for other in self for name in other.scores):
             flat |= _columns(name, row.scores.get(name))
         for goal in self.confirmation:
@@ -346,7 +368,13 @@ def _expectation(ranking: Ranking) -> str:
 
 def _references_in_words(ranking: Ranking) -> Iterator[str]:
     last = ranking.references["last"]
-    if last.name == ranking.best:
+    layer, run = ranking.references.get("last_layer"), ranking.references.get("last_checkpoint")
+    if layer is not None and run is not None:
+        if layer.name != ranking.best:
+            yield f"at the last layer the best, {layer.name}, is {against_reference(layer, ranking)}"
+        if run.name != ranking.best:
+            yield f"of the last checkpoint the best, {run.name}, is {against_reference(run, ranking)}"
+    elif last.name == ranking.best:
         yield "it is the last of the run"
     else:
         yield f"the last is {against_reference(last, ranking)}"

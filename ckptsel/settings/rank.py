@@ -68,6 +68,16 @@ class RankSettings(Options):
             "the key in the file."
         ),
     ] = "auto"
+    layers: Annotated[
+        tuple[Text, ...],
+        MinLen(1),
+        Option(
+            "Where the network is read: last (before the classifier), all (every stage, side by side), "
+            "auto (each of them, to choose from), or names of stages, separated by commas; "
+            "`ckptsel inspect --layers` lists them.",
+            default="last",
+        ),
+    ] = ("last",)
     pool: Annotated[
         Text | None, Option("Pooling of the features, timm's global_pool (avg, token).")
     ] = None

@@ -1,0 +1,190 @@
+"""Where a network is read: stages, all of them side by side, and the choice among them."""
+
+import dataclasses
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import ckptsel
+from ckptsel.errors import UsageError
+from ckptsel.features.encoder import LAST
+from ckptsel.features.encoders import ImageEncoder, build_image_encoder
+from ckptsel.features.layers import ALL, MAX_WIDTH, choose_layers, find_stages, side_by_side
+from ckptsel.results.ranking import summary
+from tests.conftest import TINY_MODEL, save_images
+
+TIMM = {
+    "resnet18": ["act1", "layer1", "layer2", "layer3", "layer4"],
+    "convnext_atto": ["stages.0", "stages.1", "stages.2", "stages.3"],
+    "vit_tiny_patch16_224": ["blocks.2", "blocks.5", "blocks.8", "blocks.11"],
+    "mobilenetv3_small_100": ["bn1", "blocks.0", "blocks.1", "blocks.3", "blocks.5"],
+    "efficientnet_b0": ["blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6"],
+    "cifar_resnet18_w16_s2": ["act1", "layer1", "layer2", "layer3", "layer4"],
+}
+
+
+class WithAView(nn.Module):
+    """A network of one's own, that flattens maps itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool2d(2)
+        self.second = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(inplace=True))
+        self.third = nn.Sequential(nn.Conv2d(16, 24, 3, 2, padding=1), nn.ReLU(inplace=True))
+        self.fc = nn.Linear(24 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.third(self.pool(self.second(self.pool(self.first(x)))))
+        return self.fc(x.contiguous().view(len(x), -1))
+
+
+def forward_of(module: nn.Module, size: int) -> Any:
+    return lambda: module(torch.zeros(2, 3, size, size))
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_stages_have_timms_names(name: str) -> None:
+    size = 224 if name.startswith("vit") else 64
+    module = timm.create_model(name).eval()
+    stages = find_stages(module, forward_of(module, size))
+    assert [stage.name for stage in stages] == TIMM[name]
+    maps = [stage for stage in stages if len(stage.shape) == 3]
+    assert all(stage.width <= MAX_WIDTH or stage.grid == 1 for stage in maps)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("resnet18", "layer4"),
+        ("vit_b_16", "encoder.layers.encoder_layer_11"),
+        ("swin_t", "features.7"),
+        ("mobilenet_v3_small", "features.12"),
+        ("vgg11", "avgpool"),
+    ],
+)
+def test_stages_of_torchvision_are_found_by_trial(name: str, last: str) -> None:
+    module = torchvision.models.get_model(name, weights=None).eval()
+    size = 224 if name == "vit_b_16" else 64
+    stages = find_stages(module, forward_of(module, size))
+    assert stages[-1].name == last and 3 <= len(stages) <= 6
+    assert len({stage.resolution for stage in stages}) >= (1 if name == "vit_b_16" else 3)
+
+
+def encoder_of(name: str) -> ImageEncoder:
+    torch.manual_seed(0)
+    encoder = build_image_encoder(name, image_size=224 if name.startswith("vit") else 64)
+    encoder.to("cpu")
+    return encoder
+
+
+@pytest.mark.parametrize("name", [*TIMM, "own"])
+def test_features_are_those_of_a_plain_hook(name: str) -> None:
+    if name == "own":
+        module = WithAView().eval()
+        whole = build_image_encoder("resnet18", image_size=32)
+        small = dataclasses.replace(whole.preprocessing, input_size=(3, 16, 16))
+        encoder = ImageEncoder("own", module, small, "input of fc", ("fc",))
+    else:
+        encoder = encoder_of(name)
+    size = encoder.preprocessing.input_size[1]
+    images = torch.randint(0, 255, (3, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        found = encoder.features(images, encoder.layers)
+        alone = encoder.features(images, (LAST,))
+    assert torch.equal(found[LAST], alone[LAST]), "to the bit what the last layer alone gives"
+    assert len(encoder.stages) >= 3
+    for stage in encoder.stages:
+        output = plain(encoder, stage.name, images)
+        if output.ndim == 4:
+            expected = nn.functional.adaptive_avg_pool2d(output, stage.grid).flatten(1)
+        else:
+            expected = torch.cat([output[:, 0], output[:, 1:].mean(1)], 1)
+        assert found[stage.name].shape == (3, stage.width)
+        torch.testing.assert_close(found[stage.name], expected, rtol=1e-5, atol=1e-5)
+
+
+def plain(encoder: ImageEncoder, name: str, images: Tensor) -> Tensor:
+    seen = []
+    module = encoder.module.get_submodule(name)
+    hook = module.register_forward_hook(lambda _m, _i, output: seen.append(output.clone()))
+    with torch.inference_mode():
+        encoder.features(images, (LAST,))
+    hook.remove()
+    return seen[0]
+
+
+def test_all_is_every_stage_at_equal_variance() -> None:
+    random = np.random.default_rng(0)
+    parts = [random.normal(3, s, (50, d)).astype(np.float32) for s, d in ((0.01, 4), (7, 30))]
+    parts.append(np.full((50, 2), 5, np.float32))  # a stage that says nothing
+    fitted = np.arange(40)
+    whole = side_by_side(parts, fitted)
+    widths = np.cumsum([0, 4, 30, 2])
+    variances = [whole[fitted, a:b].var(0).sum() for a, b in pairwise(widths)]
+    np.testing.assert_allclose(variances, [1, 1, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_choosing_layers() -> None:
+    def known() -> tuple[str, ...]:
+        return (LAST, "a", "b")
+
+    def never() -> tuple[str, ...]:
+        raise AssertionError
+
+    assert choose_layers(("last",), never) == (LAST,)
+    assert choose_layers(("auto",), known) == (LAST, "a", "b", ALL)
+    assert choose_layers(("b", "last"), known) == (LAST, "b")
+    assert choose_layers(("auto",), lambda: (LAST,)) == (LAST,)
+    with pytest.raises(UsageError, match=r"no layer 'c'. There are: last, a, b, all"):
+        choose_layers(("c",), known)
+
+
+@pytest.fixture(scope="module")
+def telling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose first stages see the colours that the classes differ by, and whose later ones see
+    only the noise on them."""
+    folder = tmp_path_factory.mktemp("telling")
+    (folder / "ckpts").mkdir()
+    for epoch in (1, 5):
+        torch.manual_seed(epoch)
+        weights = timm.create_model(TINY_MODEL).state_dict()
+        stem = weights["conv1.weight"]
+        stem[:8] = stem[:8].mean((2, 3), keepdim=True)
+        stem[8:] -= stem[8:].mean((2, 3), keepdim=True)
+        for name in ("layer1.0", "layer1.1"):  # passes on what it gets
+            weights[f"{name}.conv2.weight"].zero_()
+        for name in ("conv1", "downsample.0"):
+            weights[f"layer2.0.{name}.weight"][:, :8] = 0
+        facts = {"format": "ckptsel", "arch": TINY_MODEL, "epoch": str(epoch)}
+        save_file(weights, folder / "ckpts" / f"m{epoch}.safetensors", facts)
+    save_images(folder / "images" / "train", 20)
+    save_images(folder / "images" / "val", 40, seed=1)
+    return folder
+
+
+def test_auto_ranks_checkpoints_times_layers(telling: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"scores": ("linear_probe",), "cache": False, "workers": 0}
+    ranking = ckptsel.rank(telling / "ckpts", telling / "images", layers=("auto",), **options)
+    layers = (LAST, "act1", "layer1", "layer2", "layer3", "layer4", ALL)
+    assert ranking.layers == layers and len(ranking) == 2 * len(layers)
+    assert len(ranking.at_best_layer()) == 2
+    assert set(ranking.references) >= {"last", "last_layer", "last_checkpoint"}
+    assert ranking.references["last"].name == "m5"
+    assert ranking["m5@layer2"].checkpoint == "m5" and ranking["m5@layer2"].layer == "layer2"
+    alone = ckptsel.rank(telling / "ckpts", telling / "images", **options)
+    for row in alone:
+        one, other = row.scores["linear_probe"], ranking[row.name].scores["linear_probe"]
+        assert one.value == other.value, "the last layer gives what it gave alone"
+    behind = ranking.references["last_layer"].ahead
+    assert behind is not None and behind.bounds[0] > 0.1
+    assert ranking[ranking.best].layer in ("act1", "layer1", ALL)
+    assert f"at the last layer the best, {alone.best}, is " in summary(ranking)
