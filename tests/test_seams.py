@@ -121,7 +121,8 @@ def text_run(tmp_path: Path) -> Path:
 
 def rank_texts(run: Path, texts: Path, **options: object):
     scores = ("linear_probe", "logme")
-    return ckptsel.rank(run, texts, model="text:made", scores=scores, holdout=0.5, **options)
+    options = {"layers": ("bag", "last"), "scores": scores, "holdout": 0.5, **options}
+    return ckptsel.rank(run, texts, model="text:made", **options)
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -140,6 +141,7 @@ def test_another_encoder_and_another_layer_are_ranked(
     assert ranking.model == {
         "name": "text:made",
         "layer": "last",
+        "layers": ["last", "bag"],
         "preprocessing": {"length": LENGTH},
     }
     assert all(row.scores["linear_probe"].value > 0.8 for row in ranking if row.layer == "bag")
@@ -183,7 +185,7 @@ def test_scoring_is_a_function_of_plain_data(
     spec = ScoringSpec(
         tuple(Candidate(c, layer) for c in scan_checkpoints(text_run) for layer in ("bag", "last")),
         str(texts),
-        RankSettings(model="text:made", cache=False, holdout=0.5),
+        RankSettings(model="text:made", layers=("bag", "last"), cache=False, holdout=0.5),
         ("linear_probe", "logme"),
     )
     outcomes = list(score_candidates(pickle.loads(pickle.dumps(spec))))
