@@ -59,4 +59,6 @@ def _run(options: PickOptions) -> None:
         say(f"{row.name} written to {options.to}")
     if not ranking.recommended:
         say(f"warning: {ranking.doubts[0]}")
+    if row.layer != "last":
+        say(f"read it at {row.layer}, not at its last layer")
     put(text)

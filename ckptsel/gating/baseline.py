@@ -35,7 +35,8 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measu
     _check_comparable(ranking, other, mine, theirs, stored)
     if mine is None or theirs is None:
         return None
-    if ranking[ranking.best].digest == other[other.best].digest:
+    best, best_of_other = ranking[ranking.best], other[other.best]
+    if (best.digest, best.layer) == (best_of_other.digest, best_of_other.layer):
         return Measured(0.0, 0.0, 0.0, by="the same weights")
     first = _readings(ranking, arrays, mine)
     second = _readings(other, other_arrays, theirs)

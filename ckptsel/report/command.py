@@ -20,6 +20,7 @@ def rank_command(ranking: Ranking) -> str:
         if name in OF_THE_MACHINE:
             continue
         value: Any = settings[name]  # type: ignore[literal-required]
+        value = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
         if name == "precision":
             by_default = "float32" if settings["device"] == "cpu" else "bfloat16"
         else:
@@ -29,7 +30,7 @@ def rank_command(ranking: Ranking) -> str:
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(option if value else option.replace("--", "--no-", 1))
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, tuple):
             words += [option, ",".join(map(str, value))]
         else:
             words += [option, str(value)]
