@@ -153,6 +153,7 @@ def load_target(
     read = [_read_split(source, train_split, splits, data)]
     if eval_split is not None:
         read.append(_read_split(source, eval_split, splits, data))
+    said = tuple(dict.fromkeys(note for images in read for note in images.notes))
     read, notes = match_classes(read, data)
     sizes = (max_train_samples, max_eval_samples)
     image_sets = tuple(
@@ -171,7 +172,7 @@ def load_target(
         objective=objective,
         division=division,
         evaluation=_plan(data, labels, objective, len(image_sets[0]), division),
-        notes=notes,
+        notes=said + notes,
     )
 
 
