@@ -735,7 +735,7 @@ def test_a_broken_folder_of_save_to_disk(tmp_path: Path, state: str, message: st
         open_source(str(tmp_path)).read("train")
 
 
-def save_imagenet(root: Path, truth: list[int]) -> None:
+def save_imagenet(root: Path, truth: list[int], packed: bool = False) -> None:
     ids = ["n00000002", "n00000001"]
     for name in ids:
         (root / "train" / name).mkdir(parents=True)
@@ -749,11 +749,13 @@ def save_imagenet(root: Path, truth: list[int]) -> None:
     (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)
     kinds = np.dtype([("ILSVRC2012_ID", object), ("WNID", object), ("words", object)])
     rows = [(float(i), name, "x, y") for i, name in enumerate(ids, 1)]
-    savemat(devkit / "meta.mat", {"synsets": np.array(rows, kinds)[:, None]})
+    tables = {"other": np.ones(3), "synsets": np.array(rows, kinds)[:, None]}
+    savemat(devkit / "meta.mat", tables, do_compression=packed)
 
 
-def test_imagenet_as_it_is_handed_out(tmp_path: Path) -> None:
-    save_imagenet(tmp_path, [1, 2, 2])
+@pytest.mark.parametrize("packed", [True, False])
+def test_imagenet_as_it_is_handed_out(tmp_path: Path, packed: bool) -> None:
+    save_imagenet(tmp_path, [1, 2, 2], packed)
     (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(b"")
     source = open_source(str(tmp_path))
     assert (source.kind, source.splits()) == ("ImageNet", ["train", "validation"])
@@ -786,6 +788,9 @@ def test_imagenet_without_its_devkit(tmp_path: Path) -> None:
         open_source(str(tmp_path)).read("validation")
     (devkit / "data/meta.mat").write_bytes(b"no")
     with pytest.raises(DataError, match=r"cannot read ImageNet's classes in .*meta\.mat"):
+        open_source(str(tmp_path)).read("validation")
+    savemat(devkit / "data/meta.mat", {"synsets": np.ones(2)})
+    with pytest.raises(DataError, match=r"it has no table 'synsets'\. Is the devkit whole"):
         open_source(str(tmp_path)).read("validation")
     shutil.rmtree(devkit)
     with pytest.raises(DataError, match=r"Unpack ILSVRC2012_devkit_t12\.tar\.gz there"):

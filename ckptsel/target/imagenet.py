@@ -6,11 +6,11 @@ Where torchvision has sorted val/ into class folders, it is an image folder like
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ckptsel.errors import DataError
 from ckptsel.target.images import ImageSet, files_as_image_set
 from ckptsel.target.layout import is_picture
+from ckptsel.target.matlab import read_structs
 
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
@@ -87,22 +87,13 @@ class ImageNetSource:
 
 def _wordnet_ids(path: Path) -> dict[int, str]:
     """WordNet ids by ILSVRC2012_ID, from the table `synsets` of the devkit."""
-    from scipy.io import loadmat
-
     try:
-        synsets: Any = loadmat(path, squeeze_me=True, variable_names=["synsets"])["synsets"]
-        ids = {
-            int(number): str(name)
-            for number, name in zip(
-                synsets["ILSVRC2012_ID"].ravel(), synsets["WNID"].ravel(), strict=True
-            )
-        }
-    except Exception as error:  # a damaged file can end in an error of any type
+        synsets = read_structs(path, "synsets", ("ILSVRC2012_ID", "WNID"))
+        return {int(row["ILSVRC2012_ID"] or 0): str(row["WNID"]) for row in synsets}
+    except (OSError, ValueError, OverflowError) as error:
         raise DataError(
-            f"cannot read ImageNet's classes in {path} ({type(error).__name__}: {str(error)[:99]}). "
-            "Is the devkit whole?"
+            f"cannot read ImageNet's classes in {path}: {str(error)[:200]}. Is the devkit whole?"
         ) from error
-    return ids
 
 
 def _is_training_image(name: str) -> bool:

@@ -48,8 +48,9 @@ def open_source(
     if RANGE.search(path.name) and suffix_of(path.name) == TAR_SUFFIX:
         tars = tars_of_pattern(str(path))
         return TarSource(spec, [(tar.name, tar) for tar in tars], image_column, label_column)
+    where = spec if path == Path(spec) else path
     raise DataError(
-        f"no data at {path}: no such file or folder. Give a folder of images (one sub-folder a class), "
+        f"no data at {where}: no such file or folder. Give a folder of images (one sub-folder a class), "
         "a CSV file of path and label, a folder of parquet or tar files, or a timm dataset name such as "
         "hfds/cifar10. Only files on this machine are read: no addresses, and no commands (pipe:)."
     )
