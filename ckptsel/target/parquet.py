@@ -62,7 +62,10 @@ class ParquetColumn:
         """The value in a row, as Python has it. Raises OSError where it cannot be read."""
         number = bisect_right(self._ends, row)
         start = self._ends[number] - self._groups[number].n_rows
-        return self._column_of(number)[row - start].as_py()
+        try:
+            return self._column_of(number)[row - start].as_py()
+        except UnicodeDecodeError as error:
+            raise OSError(f"{self._groups[number].path} holds text that is not UTF-8") from error
 
     def _column_of(self, number: int) -> Any:
         with self._lock:  # so that threads do not read one row group several times
@@ -117,8 +120,11 @@ def read_schema(file: Path) -> Any:
     with _named_if_broken(file):
         if _is_arrow(file):
             with pa.OSFile(str(file)) as opened, pa.ipc.open_stream(opened) as stream:
-                return stream.schema
-        return pq.read_schema(file)
+                schema = stream.schema
+        else:
+            schema = pq.read_schema(file)
+        _ = [field.name for field in schema]  # text that is not UTF-8 ends here
+        return schema
 
 
 def read_values(file: Path, column: str) -> tuple[list[Any], list[RowGroup]]:
