@@ -1,9 +1,11 @@
 """Where images come from: folders, parquet, CSV, timm's datasets, and what is wrong with them."""
 
 import dataclasses
+import gzip
 import io
 import json
 import os
+import pickle
 import shutil
 import tarfile
 import time
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.io import savemat
 from timm.data import ImageDataset
 from torch.utils.data import ConcatDataset
 from torchvision.datasets import ImageFolder
@@ -145,17 +148,258 @@ def test_csv_with_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["class0/0.png,cat"], r"label 'cat' in .*labels\.csv \(row 0\) is not a whole number"),
-        (["class0/0.png,0", "class1/0.png,0.5"], r"label '0\.5' .*row 1.* is not a whole number"),
-        (["class0/0.png,-1"], r"label '-1'"),
-        (["class0/0.png,"], r"label ''"),
-        (["nowhere.png,0"], r"1 of 1 images named in .* are not there, for example .*nowhere\.png"),
+        (
+            ["class0/0.png,0", "class1/0.png,0.5"],
+            r"label '0\.5' .*labels\.csv, line 3 is not a whole",
+        ),
+        (["class0/0.png,-1"], r"label '-1' .*Remove rows without one \(often -1\)"),
+        (["class0/0.png,0", "", "class0/1.png,"], r"no label in .*labels\.csv, line 4 \(''\)"),
+        (["class0/0.png"], r"no label in .*labels\.csv, line 2"),
+        (
+            ["class0/0.png,0", "class1/0.png,cat"],
+            r"some are words: '0' in .*line 2, 'cat' in .*line 3\. Name every class by a word, or",
+        ),
+        (
+            ["nowhere.png,0"],
+            r"1 of 1 images of split train are not there:\n  line 2 of .*nowhere\.png",
+        ),
+        ([",0"], r"line 2 names no image in column 'path' \(''\)"),
+        (["a,b.png,0"], r"line 2 has 3 cells, the header 2. Put quotation marks"),
         ([], "has a header but no rows"),
     ],
 )
 def test_csv_mistakes(tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_source(save_csv(tmp_path, rows)).read("train")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"class0/0.png,cat\nclass1/0.png,dog\n",
+            r"has no header: its first line is class0/0\.png, cat",
+        ),
+        (b"", "is empty: there are no images"),
+        (
+            "path,label\n1.png,caf\xe9\n".encode("latin-1"),
+            r"line 2 has the byte 0xe9 .*iconv -f WINDOWS",
+        ),
+        ("path,label\n1.png,a\n".encode("utf-16"), r"begins like UTF-16.*save it as 'CSV UTF-8'"),
+        ("path,label\n1.png,a\n".encode("utf-16-le"), r"or holds bytes of value 0"),
+        (
+            b"path,species\n1.png,a\n",
+            r"no label column .*; it has path, species\. Name it with --label",
+        ),
+    ],
+)
+def test_files_that_are_no_table(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_source(str(path)).read("train")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "path,label\nclass0/0.png,dog\nclass1/0.png, cat\nclass1/1.png,dog\n"),
+        (
+            "labels.csv",
+            "Path;Label;note\nclass0/0.png;dog;a, b, c\nclass1/0.png;cat;\nclass1/1.png;dog",
+        ),
+        (
+            "labels.CSV",
+            "\ufeffpath,label\r\nclass0/0.png,dog\r\nclass1/0.png,cat\r\nclass1/1.png,dog",
+        ),
+        ("labels.tsv", "path\tlabel\nclass0/0.png\tdog\nclass1/0.png\tcat\nclass1/1.png\tdog\n"),
+        (
+            "labels.jsonl",
+            '{"file_name": "class0/0.png", "label": "dog"}\n\n{"label": "cat", "file_name": '
+            '"class1/0.png"}\n{"file_name": "class1/1.png", "label": "dog"}\n',
+        ),
+    ],
+)
+def test_labels_that_are_words(tmp_path: Path, name: str, text: str) -> None:
+    save_images(tmp_path, 2)
+    (tmp_path / name).write_text(text)
+    train = open_source(str(tmp_path / name)).read("train")
+    assert (train.class_names, train.labels.tolist()) == (("cat", "dog"), [1, 0, 1])
+    assert train.locate(1) == str(tmp_path / "class1/0.png")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["[1, 2]"], "line 1 is not an object of JSON"),
+        (['{"path": "1.png", "label": "a"}', "{"], "line 2 is not JSON"),
+        (
+            ['{"path": "1.png", "label": ["a", "b"]}'],
+            r"label \['a', 'b'\] in .*line 1 is not one class",
+        ),
+        (
+            ['{"path": "1.png", "label": "a"}', '{"path": "1.png"}'],
+            r"no label in .*line 2 \(None\)",
+        ),
+        (['{"path": 3, "label": "a"}'], r"line 1 names no image in column 'path' \(3\)"),
+        (["[" * 100_000], "line 1 is not JSON"),
+    ],
+)
+def test_json_lines_mistakes(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=message):
+        open_source(str(path)).read("train")
+
+
+def test_numbers_that_are_names(tmp_path: Path) -> None:
+    """A date is no number of a class: it would stand for 20 million others."""
+    rows = ["class0/0.png,20240131", "class0/1.png,7", "class1/0.png,20240131"]
+    train = open_source(save_csv(tmp_path, rows)).read("train")
+    assert (train.class_names, train.labels.tolist()) == (("7", "20240131"), [1, 0, 1])
+
+
+def test_words_in_parquet(tmp_path: Path) -> None:
+    save_parquet(tmp_path / "train-0.parquet", ["dog", "cat"])
+    save_parquet(tmp_path / "train-1.parquet", ["owl", "cat"])
+    train = open_source(str(tmp_path)).read("train")
+    assert (train.class_names, train.labels.tolist()) == (("cat", "dog", "owl"), [1, 0, 2, 0])
+    save_parquet(tmp_path / "train-1.parquet", [0, 1])
+    with pytest.raises(
+        DataError, match=r"some are words: 0 in column 'label' .*\(row 2\), 'dog' in"
+    ):
+        open_source(str(tmp_path)).read("train")
+
+
+def test_folders_above_the_data_name_no_split(tmp_path: Path) -> None:
+    save_parquet(tmp_path / "test" / "mine" / "0000.parquet", [0, 1])
+    assert open_source(str(tmp_path / "test" / "mine")).splits() == ["train"]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_metadata_in_the_folders_of_splits(images: Path, name: str) -> None:
+    for split, n in (("train", 12), ("val", 10)):
+        lines = [(f"class{c}/{i}.png", "dog" if c else "cat") for c in range(3) for i in range(n)]
+        text = (
+            "\n".join(json.dumps({"file_name": p, "label": label}) for p, label in lines)
+            if name.endswith("jsonl")
+            else "\n".join(["file_name,label", *(f"{p},{label}" for p, label in lines)])
+        )
+        (images / split / name).write_text(text)
+    source = open_source(str(images))
+    assert (source.kind, source.splits()) == ("metadata of a folder", ["train", "validation"])
+    assert source.read("validation").class_names == ("cat", "dog")
+    assert np.bincount(source.read("train").labels).tolist() == [12, 24]
+
+
+def test_metadata_of_the_whole_folder(images: Path) -> None:
+    rows = ["train/class0/0.png,cat", "train/class1/0.png,dog", "val/class0/0.png,dog"]
+    (images / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    source = open_source(str(images))
+    assert source.splits() == ["train", "validation"]
+    assert source.read("validation").labels.tolist() == [1]
+
+
+def test_metadata_without_labels_leaves_them_to_the_folders(images: Path) -> None:
+    (images / "train/metadata.csv").write_text("file_name,caption\nclass0/0.png,a cat\n")
+    assert open_source(str(images)).kind == "image folder"
+    with pytest.raises(DataError, match="no label column"):
+        shutil.rmtree(images / "val")
+        for i in range(3):
+            (images / f"train/class{i}/0.png").rename(images / f"train/{i}.png")
+            shutil.rmtree(images / f"train/class{i}")
+        open_source(str(images))
+
+
+def test_a_class_that_has_the_name_of_a_split(tmp_path: Path) -> None:
+    save_images(tmp_path, 2)
+    (tmp_path / "class1").rename(tmp_path / "train")
+    (tmp_path / "class2").rename(tmp_path / "valid")
+    source = open_source(str(tmp_path))
+    assert source.splits() == ["train"]
+    assert source.read("train").class_names == ("class0", "train", "valid")
+    (tmp_path / "class0").rename(tmp_path / "test")
+    with pytest.raises(DataError, match="images lie there, but not in sub-folders named after"):
+        open_source(str(tmp_path))
+
+
+def test_two_folders_for_one_split_and_folders_beside_are_said(images: Path) -> None:
+    shutil.copytree(images / "val", images / "validation")
+    shutil.copytree(images / "val", images / "extra")
+    (images / "validation/class0/0.png").unlink()
+    source = open_source(str(images))
+    validation = source.read("validation")
+    assert len(validation) == 30
+    assert (
+        "two folders for the validation split: val/ is taken, validation/ is not read"
+        in (validation.notes[0])
+    )
+    assert validation.notes[1].endswith("beside them are not read: extra")
+
+
+def test_a_split_without_class_folders(images: Path) -> None:
+    """As Kaggle's test images, which have no labels."""
+    save_images(images / "test", 1)
+    for i in range(3):
+        (images / f"test/class{i}/0.png").rename(images / f"test/{i}.png")
+        (images / f"test/class{i}").rmdir()
+    source = open_source(str(images))
+    assert len(source.read("train")) == 36
+    with pytest.raises(DataError, match=r"test holds images, but not in sub-folders named after"):
+        source.read("test")
+
+
+def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
+    save_images(tmp_path, 2)
+    png = (tmp_path / "class0/0.png").read_bytes()
+    for name in ("class0/._0.png", "__MACOSX/class0/0.png", ".hidden/a/0.png", ".DS_Store"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png)
+    (tmp_path / "class1/Thumbs.db").write_bytes(b"x")
+    train = open_source(str(tmp_path)).read("train")
+    assert (len(train), train.class_names, train.notes) == (6, ("class0", "class1", "class2"), ())
+
+
+def test_only_pictures_are_images_and_other_files_are_counted(tmp_path: Path) -> None:
+    save_images(tmp_path, 2)
+    for name in ("a.pdf", "b.mpg", "c.h5", "d.heic", "e.heic"):
+        (tmp_path / "class0" / name).write_bytes(b"x")
+    os.mkfifo(tmp_path / "class0" / "pipe.png")
+    train = open_source(str(tmp_path)).read("train")
+    assert len(train) == 6
+    assert train.notes[0].startswith(
+        "5 files in folders of classes are not pictures by their suffix"
+    )
+    assert ".heic 2" in train.notes[0]
+
+
+def test_links_that_go_round_end(tmp_path: Path) -> None:
+    save_images(tmp_path / "images", 2)
+    (tmp_path / "images/class0/up").symlink_to(tmp_path / "images")
+    assert len(open_source(str(tmp_path / "images")).read("train")) == 6
+    (tmp_path / "linked").mkdir()
+    for i in range(3):
+        (tmp_path / f"linked/class{i}").symlink_to(tmp_path / f"images/class{i}")
+    assert len(open_source(str(tmp_path / "linked")).read("train")) == 6
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            {"a.jpg": b"", "labels.csv": b"x"},
+            r"holds 1 images, but not in .*give it: --data .*labels\.csv",
+        ),
+        ({"cats/a.heic": b"", "cats/b.heic": b""}, r"other files \(\.heic 2\)"),
+        ({}, "it is empty"),
+    ],
+)
+def test_folders_without_images_by_class(tmp_path: Path, made: dict, message: str) -> None:
+    for name, data in made.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path))
 
 
 def test_csv_with_an_unknown_split_or_column(tmp_path: Path) -> None:
@@ -325,3 +569,261 @@ def png_bytes(i: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), (10 * i, 0, 0)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def save_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def sample(i: int, label: object, key: str = "cls", folder: str = "") -> list[tuple[str, bytes]]:
+    data = json.dumps(label) if key == "json" else str(label)
+    return [(f"{folder}{i:04d}.png", png_bytes(i)), (f"{folder}{i:04d}.{key}", data.encode())]
+
+
+def test_tars_in_the_layout_of_webdataset(tmp_path: Path) -> None:
+    words = ("dog", "cat", "owl")
+    for shard in range(3):
+        samples = [sample(i, words[(i + shard) % 3], folder="x/") for i in range(4)]
+        save_tar(tmp_path / f"shards/data-00{shard}.tar", [m for s in samples for m in s])
+    pattern = str(tmp_path / "shards/data-{000..002}.tar")
+    for spec in (str(tmp_path / "shards"), pattern):
+        source = open_source(spec)
+        assert (source.kind, source.splits()) == ("webdataset", ["train"])
+        train = source.read("train")
+        assert train.class_names == ("cat", "dog", "owl")
+        assert train.labels.tolist() == [1, 0, 2, 1, 0, 2, 1, 0, 2, 1, 0, 2]
+        assert train.open_image(6).getpixel((0, 0)) == (20, 0, 0)
+        assert train.locate(6) == f"x/0002 in {tmp_path}/shards/data-001.tar"
+    part = train.subset(np.array([7, 6]))
+    assert [part.image_bytes(i) for i in range(2)] == [png_bytes(3), png_bytes(2)]
+    with pytest.raises(DataError, match=r"1 of the 4 files of .* not there: .*data-003\.tar"):
+        open_source(pattern.replace("002", "003"))
+    with pytest.raises(DataError, match=r"at most 100,000"):
+        open_source(pattern.replace("002", "999999999"))
+
+
+def test_tars_of_splits_and_labels_in_json(tmp_path: Path) -> None:
+    for name, labels in (("my-train-0.tar", "ab"), ("my-val-0.tar", "ba")):
+        made = [sample(i, {"label": c, "species": "x" + c}, "json") for i, c in enumerate(labels)]
+        save_tar(tmp_path / name, [m for s in made for m in s])
+    source = open_source(str(tmp_path))
+    assert sorted(source.splits()) == ["train", "validation"]
+    assert source.read("validation").labels.tolist() == [1, 0]
+    assert open_source(str(tmp_path), label_column="species").read("train").class_names[0] == "xa"
+    with pytest.raises(DataError, match=r"0000 .* has no label .* with label, species in its json"):
+        open_source(str(tmp_path), label_column="kind").read("train")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("1.png", b"x")], "sample 1 of .* has no label that ckptsel knows: it has png"),
+        ([("1.cls", b"0")], "sample 1 of .* has no image: it has cls"),
+        ([("1.png", b""), ("1.jpg", b""), ("1.cls", b"0")], "several images: png, jpg"),
+        ([("1.png", b""), ("1.json", b"{")], "the json of sample 1 of .* cannot be read"),
+        ([("1.png", b""), ("1.cls", b"\xff")], "the label of sample 1 of .* is not text in UTF-8"),
+        ([("1.png", b""), ("1.cls", b"1" * (2**20 + 1))], "has 1,048,577 bytes, too many"),
+        ([("readme", b"")], "no samples in"),
+        ([*sample(1, "cat"), *sample(2, "3")], r"'3' in sample 0002 of .*, 'cat' in sample"),
+    ],
+)
+def test_tars_with_mistakes(tmp_path: Path, members: list, message: str) -> None:
+    save_tar(tmp_path / "a.tar", members)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path)).read("train")
+
+
+def test_what_is_no_file_in_a_tar_is_left_out(tmp_path: Path) -> None:
+    """Links, devices and paths that lead out: nothing is unpacked, so a name is only a name."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png_bytes(1))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, kind in (("1.png", tarfile.SYMTYPE), ("1.jpg", tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, str(secret)
+            tar.addfile(member)
+        for name, data in [("../../2.png", png_bytes(2)), ("../../2.cls", b"0"), *sample(3, 1)]:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    train = open_source(str(tmp_path / "a.tar")).read("train")
+    assert [train.image_bytes(i) for i in range(len(train))] == [png_bytes(2), png_bytes(3)]
+
+
+def test_broken_tars_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    save_tar(path, sample(1, 0))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:600])
+    with pytest.raises(DataError, match="a.tar"):
+        open_source(str(path)).read("train")
+    path.write_bytes(gzip.compress(whole))
+    with pytest.raises(DataError, match=r"cannot read .* as a tar file.*not compressed"):
+        open_source(str(path)).read("train")
+
+
+@pytest.mark.parametrize(
+    "spec", ["pipe:touch ran", "pipe:touch ran; cat {0..1}.tar", "| touch ran"]
+)
+def test_a_path_never_runs_a_command(
+    run, trajectory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("rank", trajectory, "-d", spec, "-q")
+    assert code == 3
+    assert not (tmp_path / "ran").exists()
+    assert "pipe:" in err or "not there" in err
+
+
+def save_arrow(folder: Path, batches: list[list], names: tuple[str, ...] = ()) -> None:
+    """As datasets' save_to_disk writes it."""
+    folder.mkdir(parents=True)
+    feature = {"_type": "ClassLabel", "names": list(names)} if names else {"_type": "Value"}
+    features = {"image": {"_type": "Image"}, "label": feature}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    tables = []
+    for number, labels in enumerate(batches):
+        images = [{"bytes": png_bytes(10 * number + i), "path": None} for i in range(len(labels))]
+        tables.append(
+            pa.table({"image": images, "label": labels}).replace_schema_metadata(metadata)
+        )
+    with pa.ipc.new_stream(str(folder / "data-00000-of-00001.arrow"), tables[0].schema) as stream:
+        for table in tables:
+            stream.write_table(table)
+    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+    (folder / "state.json").write_text(json.dumps(state))
+
+
+def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
+    save_arrow(tmp_path / "set/train", [[0, 1], [1, 0, 1]], ("cat", "dog"))
+    save_arrow(tmp_path / "set/test", [[1]], ("cat", "dog"))
+    (tmp_path / "set/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    source = open_source(str(tmp_path / "set"))
+    assert (source.kind, source.splits()) == ("saved dataset", ["train", "test"])
+    train = source.read("train")
+    assert (train.class_names, train.labels.tolist()) == (("cat", "dog"), [0, 1, 1, 0, 1])
+    assert train.image_bytes(3) == png_bytes(11)
+    assert pickle.loads(pickle.dumps(train)).image_bytes(4) == png_bytes(12)
+    assert open_source(str(tmp_path / "set/train")).read("train").fingerprint == train.fingerprint
+
+
+def test_words_in_a_folder_of_save_to_disk(tmp_path: Path) -> None:
+    save_arrow(tmp_path / "set", [["owl", "ant"]])
+    assert open_source(str(tmp_path / "set")).read("train").class_names == ("ant", "owl")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("{", "cannot read .*state.json"),
+        ("{}", r"names no \.arrow files of its own folder \(found \[\]\)"),
+        (
+            '{"_data_files": [{"filename": "../x.arrow"}]}',
+            r"own folder \(found \['\.\./x\.arrow'\]\)",
+        ),
+        ('{"_data_files": [{"filename": "gone.arrow"}]}', "cannot read .*gone.arrow"),
+    ],
+)
+def test_a_broken_folder_of_save_to_disk(tmp_path: Path, state: str, message: str) -> None:
+    (tmp_path / "state.json").write_text(state)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path)).read("train")
+
+
+def save_imagenet(root: Path, truth: list[int], packed: bool = False) -> None:
+    ids = ["n00000002", "n00000001"]
+    for name in ids:
+        (root / "train" / name).mkdir(parents=True)
+        (root / "train" / name / f"{name}_1.JPEG").write_bytes(png_bytes(1))
+    (root / "val").mkdir()
+    for i in range(len(truth)):
+        (root / f"val/ILSVRC2012_val_{i + 1:08d}.JPEG").write_bytes(png_bytes(i))
+    devkit = root / "ILSVRC2012_devkit_t12/data"
+    devkit.mkdir(parents=True)
+    lines = "".join(f"{i}\n" for i in truth)
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)
+    kinds = np.dtype([("ILSVRC2012_ID", object), ("WNID", object), ("words", object)])
+    rows = [(float(i), name, "x, y") for i, name in enumerate(ids, 1)]
+    tables = {"other": np.ones(3), "synsets": np.array(rows, kinds)[:, None]}
+    savemat(devkit / "meta.mat", tables, do_compression=packed)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_imagenet_as_it_is_handed_out(tmp_path: Path, packed: bool) -> None:
+    save_imagenet(tmp_path, [1, 2, 2], packed)
+    (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(b"")
+    source = open_source(str(tmp_path))
+    assert (source.kind, source.splits()) == ("ImageNet", ["train", "validation"])
+    validation = source.read("validation")
+    assert validation.class_names == source.read("train").class_names == ("n00000001", "n00000002")
+    assert validation.labels.tolist() == [1, 0, 0]
+    (tmp_path / "val/ILSVRC2012_val_00000001.JPEG").unlink()
+    assert open_source(str(tmp_path)).read("validation").labels.tolist() == [0, 0]
+
+
+def test_imagenet_as_torchvision_sorts_it(tmp_path: Path) -> None:
+    save_imagenet(tmp_path, [1, 2])
+    for i, name in enumerate(("n00000002", "n00000001"), 1):
+        (tmp_path / "val" / name).mkdir()
+        image = f"ILSVRC2012_val_{i:08d}.JPEG"
+        (tmp_path / "val" / image).rename(tmp_path / "val" / name / image)
+    source = open_source(str(tmp_path))
+    assert source.kind == "image folder"
+    assert source.read("validation").labels.tolist() == [0, 1]
+
+
+def test_imagenet_without_its_devkit(tmp_path: Path) -> None:
+    save_imagenet(tmp_path, [1, 2, 3])
+    devkit = tmp_path / "ILSVRC2012_devkit_t12"
+    with pytest.raises(DataError, match="Each line is the number of a class, as meta.mat"):
+        open_source(str(tmp_path)).read("validation")
+    truth = devkit / "data/ILSVRC2012_validation_ground_truth.txt"
+    truth.write_text("1\n")
+    with pytest.raises(DataError, match="has 1 lines, and none for .*val_00000002"):
+        open_source(str(tmp_path)).read("validation")
+    (devkit / "data/meta.mat").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"cannot read ImageNet's classes in .*meta\.mat"):
+        open_source(str(tmp_path)).read("validation")
+    savemat(devkit / "data/meta.mat", {"synsets": np.ones(2)})
+    with pytest.raises(DataError, match=r"it has no table 'synsets'\. Is the devkit whole"):
+        open_source(str(tmp_path)).read("validation")
+    shutil.rmtree(devkit)
+    with pytest.raises(DataError, match=r"Unpack ILSVRC2012_devkit_t12\.tar\.gz there"):
+        open_source(str(tmp_path)).read("validation")
+
+
+def test_every_source_is_known_by_its_contents(tmp_path: Path) -> None:
+    """The same images and labels are the same data, whatever they lie in; another image is not."""
+    labels = [0, 1, 1]
+
+    def made(kind: str, colours: tuple[int, ...]) -> str:
+        root = tmp_path / kind / "".join(map(str, colours))
+        root.mkdir(parents=True)
+        for i, colour in enumerate(colours):
+            (root / f"{i}.png").write_bytes(png_bytes(colour))
+        if kind == "tar":
+            members = zip(range(3), colours, labels, strict=True)
+            pairs = [[(f"{i}.png", png_bytes(c)), (f"{i}.cls", b"%d" % n)] for i, c, n in members]
+            save_tar(root / "tars/a.tar", [m for pair in pairs for m in pair])
+            return str(root / "tars")
+        name = {"jsonl": "x.jsonl", "metadata": "metadata.csv", "tsv": "x.tsv"}[kind]
+        rows = [(f"{i}.png", label) for i, label in enumerate(labels)]
+        if kind == "jsonl":
+            lines = [json.dumps({"path": p, "label": n}) for p, n in rows]
+        else:
+            lines = [
+                ("\t" if kind == "tsv" else ",").join(map(str, r))
+                for r in [("path", "label"), *rows]
+            ]
+        (root / name).write_text("\n".join(lines))
+        return str(root if kind == "metadata" else root / name)
+
+    kinds = ("jsonl", "metadata", "tsv", "tar")
+    first = {open_source(made(k, (1, 2, 3))).read("train").fingerprint for k in kinds}
+    other = {open_source(made(k, (1, 2, 4))).read("train").fingerprint for k in kinds}
+    assert (len(first), len(other), len(first | other)) == (1, 1, 2)

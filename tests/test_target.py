@@ -1,5 +1,6 @@
 """Splits: what is fitted on, what is evaluated on, and classes that are missing on one side."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ckptsel.target.splits import (
     stratified_sample,
 )
 from ckptsel.target.target import load_target
-from tests.conftest import save_images
+from tests.conftest import TINY_MODEL, save_images
 
 label_lists = st.lists(st.integers(0, 4), min_size=10, max_size=80).map(np.array)
 
@@ -122,3 +123,63 @@ def test_empty_classes_are_left_out_of_the_numbering(tmp_path: Path) -> None:
     target = load_target(str(tmp_path))
     assert target.class_names == ("class0", "class2")
     assert target.labels.max() == 1
+
+
+def break_images(images: Path, *names: str) -> None:
+    for name in names:
+        (images / name).write_bytes(b"no image")
+
+
+BROKEN = ("train/class0/0.png", "train/class1/3.png", "train/class1/4.png", "val/class2/9.png")
+
+
+def test_unreadable_images_are_listed_or_skipped(
+    run, trajectory: Path, images: Path, tmp_path: Path
+) -> None:
+    """Skipped, they are as if they were not there: the same numbers and the same fingerprint."""
+    clean = tmp_path / "clean"
+    shutil.copytree(images, clean)
+    for name in BROKEN:
+        (clean / name).unlink()
+    break_images(images, *BROKEN)
+    options = ("-m", TINY_MODEL, "--scores", "linear_probe", "-q", "-f", "json")
+    code, _, err = run("rank", trajectory, "-d", images, *options)
+    assert code == 3 and "3 of 36 images cannot be read:" in err and "--skip-unreadable" in err
+    rankings = []
+    for arguments in ((images, "--skip-unreadable"), (images, "--skip-unreadable"), (clean,)):
+        code, out, err = run("rank", trajectory, "-d", *arguments, *options)
+        assert code == 0, err
+        rankings.append(json.loads(out))
+    skipped, again, expected = rankings
+    assert skipped["checkpoints"] == again["checkpoints"] == expected["checkpoints"]
+    assert skipped["target"]["fingerprint"] == expected["target"]["fingerprint"]
+    for ranking in (skipped, again):
+        train, held = [note for note in ranking["notes"] if "skipped" in note]
+        assert train.startswith(
+            "3 of 36 images of split train cannot be read and were skipped: 1 of class class0, 2 of "
+            f"class class1; for example {images / 'train/class0/0.png'}"
+        )
+        assert held.startswith("1 of 30 images of split validation")
+
+
+def test_what_is_left_must_be_a_target(run, trajectory: Path, images: Path) -> None:
+    break_images(images, *(f"val/class1/{i}.png" for i in range(10)))
+    options = ("-m", TINY_MODEL, "--skip-unreadable", "-q")
+    code, _, err = run("rank", trajectory, "-d", images, *options)
+    assert code == 3
+    assert "skipped: 10 of class class1" in err and "none in validation: class1" in err
+    shutil.rmtree(images / "val")
+    break_images(images, *(f"train/class{c}/{i}.png" for c in range(3) for i in range(12)))
+    code, _, err = run("rank", trajectory, "-d", images, *options)
+    assert code == 3 and "has no image that is left" in err
+
+
+def test_words_that_only_one_split_has_are_named(tmp_path: Path) -> None:
+    save_images(tmp_path, 4)
+    rows = [f"class0/{i}.png,{'cat' if i % 2 else 'dog'},train" for i in range(4)]
+    rows += ["class1/0.png,cat,val", "class1/1.png,Dog,val"]
+    (tmp_path / "x.csv").write_text("\n".join(["path,label,split", *rows]))
+    with pytest.raises(
+        DataError, match=r"in train but none in validation: dog\. .* none in train: Dog\."
+    ):
+        load_target(str(tmp_path / "x.csv"))

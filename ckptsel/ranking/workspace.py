@@ -36,8 +36,8 @@ from ckptsel.target.duplicates import (
     are_pictures,
     find_duplicates,
 )
-from ckptsel.target.images import digest_of
-from ckptsel.target.pixels import auto_workers, prepare_all
+from ckptsel.target.images import ImageSet, digest_of
+from ckptsel.target.pixels import UnreadableImages, auto_workers, prepare_all
 from ckptsel.target.target import Target, load_target
 
 
@@ -72,15 +72,41 @@ class Workspace:
         """
         kind = self.settings.duplicates
         if kind == "keep" or not are_pictures(self.encoder.preparation):
+            return self.readable
+        return self.readable.without(self._find_duplicates(near=kind == "near"))
+
+    @cached_property
+    def readable(self) -> Target:
+        """The target without images that cannot be read, where these may be skipped."""
+        if not self.settings.skip_unreadable:
             return self.loaded
-        return self.loaded.without(self._find_duplicates(near=kind == "near"))
+        with self.timed("decode"):
+            unreadable = [self._find_unreadable(images) for images in self.loaded.image_sets]
+        return self.loaded.readable(unreadable)
+
+    def _find_unreadable(self, images: ImageSet) -> NDArray[np.int64]:
+        """Indices; from the store, where they were found before."""
+        key = digest_of("unreadable", self.encoder.preparation.key(), images.fingerprint)
+        kept = self.cache.get_record("unreadable", key)
+        if kept is None:
+            kept = {"indices": torch.empty(0, dtype=torch.int64)}
+            try:
+                self._prepare(images)
+            except UnreadableImages as error:
+                kept = {"indices": torch.from_numpy(error.indices)}
+            self.cache.put_record("unreadable", key, kept)
+        return kept["indices"].numpy()
+
+    def _prepare(self, images: ImageSet) -> NDArray[Any]:
+        n_workers = auto_workers(self.settings.workers, len(images))
+        return prepare_all(images, self.encoder.preparation, self.cache, n_workers, self.quiet)
 
     def _find_duplicates(self, near: bool) -> Duplicates:
         """From the store, where they were found before."""
         key = digest_of(
             f"duplicates {DUPLICATES_VERSION} {near}",
             self.encoder.preparation.key(),
-            *(images.fingerprint for images in self.loaded.image_sets),
+            *(images.fingerprint for images in self.readable.image_sets),
         )
         kept = self.cache.get_record("duplicates", key)
         if kept is None:
@@ -94,17 +120,9 @@ class Workspace:
     def prepared(self) -> list[NDArray[Any]]:
         """Prepared samples of each image set; prepared when first asked for."""
         if self._prepared is None:
+            image_sets = self.readable.image_sets
             with self.timed("decode"):
-                self._prepared = [
-                    prepare_all(
-                        images,
-                        self.encoder.preparation,
-                        self.cache,
-                        auto_workers(self.settings.workers, len(images)),
-                        self.quiet,
-                    )
-                    for images in self.loaded.image_sets
-                ]
+                self._prepared = [self._prepare(images) for images in image_sets]
         return self._prepared
 
     def load(self, checkpoint: Checkpoint) -> str:

@@ -36,8 +36,9 @@ class RankInputs(Options):
     data: Annotated[
         Text | None,
         Option(
-            "Labelled images: an image folder, a folder of parquet files, a CSV file of path and "
-            "label, a timm dataset name (hfds/..., torch/..., wds/...), or a target of the paper "
+            "Labelled images: an image folder, a CSV, TSV or JSON lines file of path and label, a "
+            "folder of parquet or tar files (or data-{000..003}.tar) or of datasets' save_to_disk, a "
+            "timm dataset name (hfds/..., torch/..., wds/...), or a target of the paper "
             "(paper/flowers102, ...).",
             ("--data", "-d"),
         ),
@@ -147,6 +148,13 @@ class RankSettings(Options):
             "(the same pixels), or none: keep."
         ),
     ] = "near"
+    skip_unreadable: Annotated[
+        bool,
+        Option(
+            "Rank without images that cannot be read, and say how many of which class.",
+            ("--skip-unreadable/--no-skip-unreadable",),
+        ),
+    ] = False
     scores: Annotated[
         tuple[Text, ...] | None,
         MinLen(1),

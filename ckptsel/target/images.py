@@ -1,5 +1,6 @@
 """Labelled images of one split, opened one at a time, and the digest that they are known by."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from ckptsel.errors import DataError
+from ckptsel.target.labels import names_or_numbers, whole_numbers
 from ckptsel.target.samples import DatasetSamples, FileSamples, Samples
 
 DIGEST_BLOCK = 64
@@ -26,12 +27,14 @@ class ImageSet:
     labels: (N,) int64, each an index into `class_names`.
     samples: the images, in the same order. Can be pickled: worker processes, however they are
     started, open the images by themselves.
+    notes: what a reader of the ranking should know of where they come from.
     """
 
     split: str
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     samples: Samples
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,11 +71,8 @@ class ImageSet:
 
     def subset(self, indices: NDArray[np.int64]) -> "ImageSet":
         """The images at `indices`, in that order."""
-        return ImageSet(
-            split=self.split,
-            labels=self.labels[indices],
-            class_names=self.class_names,
-            samples=self.samples.take(indices),
+        return dataclasses.replace(
+            self, labels=self.labels[indices], samples=self.samples.take(indices)
         )
 
 
@@ -89,7 +89,11 @@ class Source(Protocol):
 
 
 def files_as_image_set(
-    split: str, paths: list[Path], labels: list[int], class_names: tuple[str, ...]
+    split: str,
+    paths: Sequence[str | Path],
+    labels: ArrayLike,
+    class_names: tuple[str, ...],
+    notes: tuple[str, ...] = (),
 ) -> ImageSet:
     """Image files as images of one split, in the order of `paths` and `labels`."""
     return ImageSet(
@@ -97,6 +101,7 @@ def files_as_image_set(
         labels=np.array(labels, dtype=np.int64),
         class_names=class_names,
         samples=FileSamples.of(paths),
+        notes=notes,
     )
 
 
@@ -126,29 +131,6 @@ def _labels_of(samples: Sequence[Any]) -> Sequence[Any]:
         if labels is not None and len(labels) == len(samples):
             return [int(label) for label in labels]
     return [samples[i][1] for i in range(len(samples))]
-
-
-def whole_numbers(values: Sequence[Any], where: str) -> NDArray[np.int64]:
-    """Labels as int64. Raises DataError where one is not a whole number from 0."""
-    labels = np.empty(len(values), dtype=np.int64)
-    for i, value in enumerate(values):
-        try:
-            labels[i] = int(value)
-            whole = float(value) == labels[i] and labels[i] >= 0
-        except (TypeError, ValueError, OverflowError):
-            whole = False
-        if not whole:
-            raise DataError(
-                f"label {value!r} in {where} (row {i}) is not a whole number from 0. Number the "
-                "classes 0, 1, 2, ..., or sort the images into one folder a class."
-            )
-    return labels
-
-
-def names_or_numbers(names: tuple[str, ...], labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """The names of the classes, or 0, 1, 2, ... where there are fewer than labels ask for."""
-    n_classes = int(labels.max(initial=-1)) + 1
-    return names if len(names) >= n_classes else tuple(str(i) for i in range(n_classes))
 
 
 def digest_of(*parts: str | bytes) -> str:

@@ -1,6 +1,8 @@
-"""Images in parquet files: each process reads the row groups that it needs, when it needs them.
+"""Images in parquet and Arrow files: each process reads the row groups that it needs, when it needs
+them.
 
 What is passed on is where the rows lie. What was read is not: the next process reads it again.
+Arrow files are those of `datasets.save_to_disk`: a stream of record batches, which are its row groups.
 """
 
 import contextlib
@@ -20,6 +22,8 @@ from PIL import Image
 
 from ckptsel.errors import DataError
 
+ARROW_SUFFIX = ".arrow"
+
 KEPT_BYTES = 256 * 2**20
 """Read row groups that one process keeps: small sets whole, of large ones those in use."""
 
@@ -29,7 +33,10 @@ KEPT_GROUPS = 2
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One row group of a parquet file: its number in the file, and how many rows it has."""
+    """One row group of a parquet file, or record batch of an Arrow file, and how many rows it has.
+
+    number: in a parquet file; in an Arrow file, the byte where it begins.
+    """
 
     path: str
     number: int
@@ -55,7 +62,10 @@ class ParquetColumn:
         """The value in a row, as Python has it. Raises OSError where it cannot be read."""
         number = bisect_right(self._ends, row)
         start = self._ends[number] - self._groups[number].n_rows
-        return self._column_of(number)[row - start].as_py()
+        try:
+            return self._column_of(number)[row - start].as_py()
+        except UnicodeDecodeError as error:
+            raise OSError(f"{self._groups[number].path} holds text that is not UTF-8") from error
 
     def _column_of(self, number: int) -> Any:
         with self._lock:  # so that threads do not read one row group several times
@@ -103,11 +113,18 @@ class ParquetSamples:
 
 
 def read_schema(file: Path) -> Any:
-    """The Arrow schema of a file. Raises DataError where it is not a whole parquet file."""
+    """The Arrow schema of a file. Raises DataError where it is not a whole file."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with _named_if_broken(file):
-        return pq.read_schema(file)
+        if _is_arrow(file):
+            with pa.OSFile(str(file)) as opened, pa.ipc.open_stream(opened) as stream:
+                schema = stream.schema
+        else:
+            schema = pq.read_schema(file)
+        _ = [field.name for field in schema]  # text that is not UTF-8 ends here
+        return schema
 
 
 def read_values(file: Path, column: str) -> tuple[list[Any], list[RowGroup]]:
@@ -117,12 +134,51 @@ def read_values(file: Path, column: str) -> tuple[list[Any], list[RowGroup]]:
     """
     import pyarrow.parquet as pq
 
+    if _is_arrow(file):
+        return _read_arrow_values(file, column)
     # Not pq.read_table, which imports pandas for a second.
     with _named_if_broken(file), pq.ParquetFile(file) as opened:
         _check_rows(file, opened.metadata.num_rows)
         values = opened.read([column]).column(column).to_pylist()
         sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
     return values, [RowGroup(str(file), i, n) for i, n in enumerate(sizes)]
+
+
+def _is_arrow(file: Path | str) -> bool:
+    return str(file).endswith(ARROW_SUFFIX)
+
+
+def _read_arrow_values(file: Path, column: str) -> tuple[list[Any], list[RowGroup]]:
+    import pyarrow as pa
+
+    values: list[Any] = []
+    groups: list[RowGroup] = []
+    with _named_if_broken(file), pa.OSFile(str(file)) as opened:
+        stream = pa.ipc.open_stream(opened)
+        while True:
+            start = opened.tell()
+            try:
+                batch = stream.read_next_batch()
+            except StopIteration:
+                return values, groups
+            _check_rows(file, len(values) + batch.num_rows)
+            part = batch.column(column)
+            part.validate(full=True)
+            values += part.to_pylist()
+            groups.append(RowGroup(str(file), start, batch.num_rows))
+
+
+def _read_batch(group: RowGroup, column: str) -> Any:
+    """A column of the record batch that begins at a byte."""
+    import pyarrow as pa
+
+    with pa.OSFile(group.path) as opened:
+        schema = pa.ipc.open_stream(opened).schema
+        opened.seek(group.number)
+        batch = pa.ipc.read_record_batch(pa.ipc.read_message(opened), schema)
+    part = batch.column(column)
+    part.validate(full=True)  # what is read of it must lie inside it
+    return part
 
 
 def _check_rows(file: Path, n_rows: int) -> None:
@@ -151,10 +207,13 @@ def _read_group(group: RowGroup, column: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(group.path) as file:
-            # Without Arrow's threads, which a forked process does not have.
-            table = file.read_row_group(group.number, [column], use_threads=False)
-        values = table.column(column)
+        if _is_arrow(group.path):
+            values = _read_batch(group, column)
+        else:
+            with pq.ParquetFile(group.path) as file:
+                # Without Arrow's threads, which a forked process does not have.
+                table = file.read_row_group(group.number, [column], use_threads=False)
+            values = table.column(column)
     except OSError:
         raise
     except Exception as error:  # a damaged file can end in an error of any type

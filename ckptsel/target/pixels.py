@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -41,6 +41,14 @@ MAPPED_FROM = 2**30
 
 BLOCK = 64
 """Prepared samples that are written at a time."""
+
+
+class UnreadableImages(DataError):
+    """Some images cannot be read. indices: (n,) which of the image set."""
+
+    def __init__(self, indices: Sequence[int], *lines: str) -> None:
+        super().__init__(*lines)
+        self.indices = np.array(indices, dtype=np.int64)
 
 
 class Preparation(Protocol):
@@ -161,7 +169,7 @@ def prepare_all(
 
     cache: None keeps nothing. Large arrays are mapped from its file, all others lie in memory.
     n_workers: processes that prepare; 0 prepares in this one. Has no effect on what comes out.
-    Raises DataError naming up to ten samples that cannot be read, or a worker process that died;
+    Raises UnreadableImages naming up to ten samples, or DataError for a worker process that died;
     OutputError where a large array does not fit into the cache.
     """
     shape, dtype = (len(images), *preparation.shape), np.dtype(preparation.dtype)
@@ -242,14 +250,14 @@ def _blocks(
     images: ImageSet, preparation: Preparation, n_workers: int, quiet: bool
 ) -> Iterator[NDArray[Any]]:
     """The prepared samples in their order, some at a time. Raises as `prepare_all` at their end."""
-    unreadable: list[str] = []
+    unreadable: dict[int, str] = {}
     dataset = _Prepared(images, preparation)
     task = f"decode {images.split}"
     block, n = np.empty((BLOCK, *preparation.shape), preparation.dtype), 0
     with Progress(task, len(images), quiet=quiet) as progress, worker_deaths_named(task):
         for index, prepared, problem in _each(dataset, n_workers, task):
             if problem:
-                unreadable.append(f"{images.locate(index)} ({problem})")
+                unreadable[index] = f"{images.locate(index)} ({problem})"
             else:
                 block[n] = prepared
                 n += 1
@@ -258,10 +266,12 @@ def _blocks(
                 n = 0
             progress.advance()
     if unreadable:
-        raise DataError(
+        raise UnreadableImages(
+            list(unreadable),
             f"{len(unreadable)} of {len(images)} images cannot be read:",
-            *listed_below(unreadable),
-            "Repair or remove them: a ranking on part of the images would not be the one asked for.",
+            *listed_below(list(unreadable.values())),
+            "Repair or remove them: a ranking on part of the images would not be the one asked for. "
+            "Where that is wanted, `ckptsel rank --skip-unreadable` leaves them out and says so.",
         )
     yield block[:n]
 

@@ -1,6 +1,7 @@
 """The target: the labelled images that a checkpoint is wanted for, and how scores see them."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,25 @@ class Target:
             target = dataclasses.replace(target, evaluation=plan.at(kept))
         return target
 
+    def readable(self, unreadable: Sequence[NDArray[np.int64]]) -> "Target":
+        """The same target as if the files of some images were not there, which is noted.
+
+        unreadable: of each image set, the indices of what cannot be read. Raises DataError where what is
+        left is no target.
+        """
+        if not any(map(len, unreadable)):
+            return self
+        pairs = list(zip(self.image_sets, unreadable, strict=True))
+        notes = tuple(_skipped(images, indices) for images, indices in pairs if len(indices))
+        kept = tuple(
+            images.subset(np.setdiff1d(np.arange(len(images)), indices))
+            for images, indices in pairs
+        )
+        try:
+            return _make(self.spec, self.kind, kept, self.division, self.notes + notes)
+        except DataError as error:
+            raise DataError(*(f"{note}." for note in notes), *error.lines) from error
+
     def describe(self) -> dict[str, Any]:
         """What the ranking records about its data."""
         counts = np.bincount(self.labels[self.evaluation.evaluated], minlength=self.n_classes)
@@ -153,19 +173,30 @@ def load_target(
     read = [_read_split(source, train_split, splits, data)]
     if eval_split is not None:
         read.append(_read_split(source, eval_split, splits, data))
+    said = tuple(dict.fromkeys(note for images in read for note in images.notes))
     read, notes = match_classes(read, data)
     sizes = (max_train_samples, max_eval_samples)
     image_sets = tuple(
         images.subset(stratified_sample(images.labels, size, (seed, 1 + i))) if size else images
         for i, (images, size) in enumerate(zip(read, sizes, strict=False))
     )
+    return _make(data, source.kind, image_sets, Division(eval_split, holdout, seed), said + notes)
+
+
+def _make(
+    data: str,
+    kind: str,
+    image_sets: tuple[ImageSet, ...],
+    division: Division,
+    notes: tuple[str, ...],
+) -> Target:
+    """The target of image sets whose classes are matched. Raises DataError where classes are missing."""
     _check_classes(image_sets, data)
     given = np.concatenate([images.labels for images in image_sets])
     objective, labels = Classes.of(given, image_sets[0].class_names)
-    division = Division(eval_split, holdout, seed)
     return Target(
         spec=data,
-        kind=source.kind,
+        kind=kind,
         image_sets=image_sets,
         labels=labels,
         objective=objective,
@@ -215,6 +246,16 @@ def _check_left(target: Target, kept: NDArray[np.int64]) -> None:
         )
 
 
+def _skipped(images: ImageSet, indices: NDArray[np.int64]) -> str:
+    """What is said of images that are left out since they cannot be read."""
+    counts = np.bincount(images.labels[indices], minlength=len(images.class_names))
+    by_class = [f"{counts[c]} of class {images.class_names[c]}" for c in np.flatnonzero(counts)]
+    return (
+        f"{len(indices)} of {len(images)} images of split {images.split} cannot be read and were "
+        f"skipped: {listed(by_class)}; for example {images.locate(int(indices[0]))}"
+    )
+
+
 def _read_split(source: Source, split: str, splits: list[str], data: str) -> ImageSet:
     if split not in splits:
         raise DataError(
@@ -229,6 +270,9 @@ def _read_split(source: Source, split: str, splits: list[str], data: str) -> Ima
 
 def _check_classes(image_sets: tuple[ImageSet, ...], data: str) -> None:
     """Raises DataError where a class cannot be both fitted on and held out."""
+    for images in image_sets:
+        if len(images) == 0:
+            raise DataError(f"split {images.split} of {data} has no image that is left.")
     train, names = image_sets[0], image_sets[0].class_names
     in_train = set(np.unique(train.labels).tolist())
     if len(in_train) < 2:

@@ -1,8 +1,9 @@
-"""Broken inputs from whole ones: bytes, JSON and pickles in archives."""
+"""Broken inputs from whole ones: bytes, JSON, tables, tars and pickles in archives."""
 
 import io
 import json
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,53 @@ ODD_VALUES: tuple[Callable[[random.Random], Any], ...] = (
     lambda r: r.choice([[], {}, [[]], {"": 1}, [None], [1, "a"], {"value": None}]),
     lambda r: nested(r.choice([5, 200])),
 )
+
+
+ODD_CELLS = (
+    *(
+        b"",
+        b" ",
+        b"\0",
+        b"0",
+        b"-1",
+        b"0.5",
+        b"1e5",
+        b"nan",
+        b"9" * 30,
+        b"9" * 5000,
+        b"cat",
+        b"True",
+    ),
+    *(b'"', b'"a\nb"', b"../0.png", b"/etc/passwd", b"/dev/zero", b"/proc/self/mem", b"x" * 5000),
+    *(
+        b"\xff",
+        b"caf\xe9",
+        b"\xef\xbb\xbf",
+        b"\xf0\x9f\x92\xa9",
+        b"label",
+        b"split",
+        b"https://x/1.png",
+    ),
+)
+
+TAR_FIELDS = (
+    (
+        0,
+        100,
+        (b"", b"/etc/passwd", b"../../x.png", b"a/../b.cls", b"\xff.png", b"x" * 100, b".png"),
+    ),
+    (
+        124,
+        12,
+        (b"77777777777", b"0", b"-1", b"\xff" * 12, b"\x80" + b"\xff" * 11, b"00000001000", b"x"),
+    ),
+    (156, 1, (b"1", b"2", b"3", b"5", b"6", b"L", b"K", b"x", b"g", b"S", b"z")),
+    (157, 100, (b"/etc/passwd", b"../..", b"")),
+    (257, 8, (b"", b"ustar  \0", b"ustar\00000")),
+    (345, 155, (b"a/b", b"../" * 40, b"\xff" * 155)),
+    (386, 24, (b"77777777777", b"0" * 24)),
+)
+"""Place, width, odd values: name, size, type, target of a link, magic, prefix, map of a sparse file."""
 
 
 def mutate_bytes(data: bytes, r: random.Random) -> bytes:
@@ -99,6 +147,53 @@ def mutate_torch_zip(data: bytes, r: random.Random) -> bytes:
             name = entry.filename if r.random() < 0.99 else entry.filename + "x"
             broken.writestr(name, mutate_bytes(content, r) if is_pickle else content)
     return buffer.getvalue()
+
+
+def mutate_table(data: bytes, r: random.Random) -> bytes:
+    """Cells replaced by odd ones, rows doubled, cut or made long; or bytes."""
+    if r.random() < 0.4:
+        return mutate_bytes(data, r)
+    lines = data.split(b"\n")
+    for _ in range(r.randint(1, 3)):
+        i = r.randrange(len(lines))
+        cells = re.split(rb"([,;\t])", lines[i])
+        kind = r.randrange(6)
+        if kind == 0:
+            lines.insert(i, lines[r.randrange(len(lines))])
+        elif kind == 1:
+            lines[i] = b""
+        elif kind == 2:
+            lines[i] += r.choice([b",x", b";", b"\t", b"," * 5000, b",x" * 5000])
+        else:
+            cells[r.randrange(len(cells))] = r.choice(ODD_CELLS)
+            lines[i] = b"".join(cells)
+    return b"\n".join(lines)
+
+
+def mutate_json_lines(data: bytes, r: random.Random) -> bytes:
+    """Nodes of some lines changed; or the whole as a table's."""
+    if r.random() < 0.3:
+        return mutate_table(data, r)
+    lines = data.splitlines()
+    for i in r.sample(range(len(lines)), 2):
+        lines[i] = b"[" * 5000 if r.random() < 0.05 else mutate_json(lines[i], r)
+    return b"\n".join(lines)
+
+
+def mutate_tar(data: bytes, r: random.Random) -> bytes:
+    """Fields of headers changed, with checksums made right; or bytes."""
+    if r.random() < 0.3:
+        return mutate_bytes(data, r)
+    out = bytearray(data)
+    headers = [i for i in range(0, len(out) - 511, 512) if out[i + 257 : i + 262] == b"ustar"]
+    for start in r.sample(headers, min(len(headers), r.randint(1, 3))):
+        place, width, values = r.choice(TAR_FIELDS)
+        value = r.choice(values)[:width]
+        out[start + place : start + place + width] = value.ljust(width, b"\0")
+        out[start + 148 : start + 156] = b" " * 8
+        checksum = sum(out[start : start + 512])
+        out[start + 148 : start + 156] = b"%06o\0 " % checksum
+    return bytes(out)
 
 
 def nested(depth: int) -> Any:
