@@ -71,6 +71,7 @@ def main() -> None:
                 *(sys.executable, "-m", "ckptsel", "rank", str(folder / "ckpts")),
                 *("--data", str(folder / "images"), "--image-size", str(usual[2])),
                 *("--out", str(folder / "out"), "--cache-dir", str(folder / "cache")),
+                *("--scores", "linear_probe,logme"),
             ],
             folder / "cache",
         )
