@@ -12,8 +12,10 @@ from ckptsel.settings.kinds import (
     ConfigOption,
     Count,
     DeviceName,
+    EpochRegexOption,
     FormatOption,
     MaxFileSizeOption,
+    OrderOption,
     Positive,
     Precision,
     QuietOption,
@@ -64,10 +66,12 @@ class RankSettings(Options):
     weights: Annotated[
         Text,
         Option(
-            "auto (averaged or teacher weights where there are any), raw, ema, teacher, student, or "
-            "the key in the file."
+            "auto (averaged or teacher weights where there are any), raw, ema, teacher, student, "
+            "momentum, target, online, or the key in the file."
         ),
     ] = "auto"
+    order: OrderOption = None
+    epoch_regex: EpochRegexOption = None
     pool: Annotated[
         Text | None, Option("Pooling of the features, timm's global_pool (avg, token).")
     ] = None
