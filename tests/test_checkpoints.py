@@ -330,9 +330,9 @@ def test_order_copies_and_skipped_files(tmp_path: Path) -> None:
     save(tmp_path, "tmp.pth", weights(3))
     save(tmp_path, "optimizer.pt", {})
     found = scan_checkpoints(tmp_path)
-    assert [c.name for c in found] == ["last", "model_1", "model_9", "model_10"]
-    assert found[0].copy_of == "model_10"
-    assert [c.epoch_from for c in found[1:]] == ["name"] * 3
+    assert [c.name for c in found] == ["model_1", "model_9", "last", "model_10"]
+    assert found[2].copy_of == "model_10"
+    assert [c.epoch_from for c in found] == ["name", "name", None, "name"]
 
 
 def test_epochs_of_the_files_decide_the_order(tmp_path: Path) -> None:

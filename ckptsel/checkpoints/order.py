@@ -39,12 +39,19 @@ def in_training_order(checkpoints: Sequence[Checkpoint], by: str | None = None) 
     """The checkpoints in the order that was asked for; those that lack what it goes by come last.
 
     None: by the epoch (then step) that the files record, or that their names carry where they record
-    none; by natural order of the names where some checkpoint has neither.
+    none; by natural order of the names where some checkpoint has neither. A copy that has none comes
+    where its original does.
     """
-    by = by or _known_of_all([c for c in checkpoints if c.problem is None])
+    by = by or _known_of_all([c for c in checkpoints if c.problem is None and c.copy_of is None])
+    by_name = {c.name: c for c in checkpoints}
+
+    def moment(checkpoint: Checkpoint) -> Checkpoint:
+        has_own = checkpoint.epoch is not None or checkpoint.step is not None
+        return checkpoint if has_own else by_name.get(checkpoint.copy_of or "", checkpoint)
+
     keys: dict[str, Callable[[Checkpoint], tuple[Any, ...]]] = {
-        "epoch": lambda c: (_or_never(c.epoch), c.step or 0),
-        "step": lambda c: (_or_never(c.step),),
+        "epoch": lambda c: (_or_never(moment(c).epoch), moment(c).step or 0),
+        "step": lambda c: (_or_never(moment(c).step),),
         "mtime": lambda c: (_modified(c),),
         "name": lambda c: (),
     }

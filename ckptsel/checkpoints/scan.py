@@ -79,8 +79,8 @@ def scan(
     if not checkpoints:
         raise nothing_below(root, below.others)
     named = with_epochs(_unique_names(checkpoints, root), order.epoch_regex)
-    ordered = in_training_order(_with_accuracies(named), order.by)
-    return Scan(_mark_copies(ordered), below.others)
+    marked = _mark_copies(_with_accuracies(named))
+    return Scan(in_training_order(marked, order.by), below.others)
 
 
 def _read_all(
@@ -148,5 +148,4 @@ def _mark_copies(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
 
 
 def _tells_little(checkpoint: Checkpoint) -> tuple[bool, bool]:
-    is_known = checkpoint.epoch is not None or checkpoint.step is not None
-    return not is_known, not re.search(r"\d", Path(checkpoint.name).name)
+    return checkpoint.epoch_from in (None, "name"), not re.search(r"\d", Path(checkpoint.name).name)

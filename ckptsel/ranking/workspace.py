@@ -21,7 +21,7 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.common.devices import default_device, default_precision
-from ckptsel.errors import CheckpointError, InputError, ModelError, listed, reason_of, subject
+from ckptsel.errors import InputError, ModelError, listed, reason_of, subject
 from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoder import Encoder
 from ckptsel.features.encoders import is_registered
@@ -211,7 +211,7 @@ def _fits(checkpoint: Checkpoint, key: str, workspace: Workspace) -> bool:
     limits = limits_of(workspace.settings)
     try:
         workspace.encoder.load(read_weights(checkpoint, key, limits))
-    except CheckpointError:
+    except Exception:  # as in `audit`; why it does not fit is not asked here
         return False
     return True
 
