@@ -100,6 +100,7 @@ def test_an_epoch_from_a_name_is_marked_and_said(run, numbered: Path) -> None:
     )
     code, out, err = run("inspect", numbered, "--order", "name")
     assert (code, out.split().index("model_7") < out.split().index("model_20")) == (0, True)
+    assert "?" not in out + err
 
 
 def test_a_pattern_says_what_the_epoch_is(run, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.reading import COUNTED
 from ckptsel.checkpoints.walk import natural_key
 
 EPOCH_REGEX = "epoch-regex"
@@ -27,12 +28,15 @@ class Order:
     epoch_regex: str | None = None
 
 
-def with_epochs(checkpoints: Sequence[Checkpoint], pattern: str | None) -> list[Checkpoint]:
-    """The checkpoints with the epoch that a pattern finds in their paths; those in which it finds none
-    have none."""
-    if pattern is None:
-        return list(checkpoints)
-    return [_with_epoch(checkpoint, re.compile(pattern)) for checkpoint in checkpoints]
+def with_epochs(checkpoints: Sequence[Checkpoint], order: Order) -> list[Checkpoint]:
+    """The checkpoints with the epochs that the user's pattern finds in their paths; none where it finds
+    none. Where the user orders by something else, a bare number in a name is no epoch."""
+    if order.epoch_regex is not None:
+        pattern = re.compile(order.epoch_regex)
+        return [_with_epoch(checkpoint, pattern) for checkpoint in checkpoints]
+    if order.by in ("name", "mtime"):
+        return [_without_bare_number(checkpoint) for checkpoint in checkpoints]
+    return list(checkpoints)
 
 
 def in_training_order(checkpoints: Sequence[Checkpoint], by: str | None = None) -> list[Checkpoint]:
@@ -84,6 +88,18 @@ def _with_epoch(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> Checkpoint:
     return dataclasses.replace(
         checkpoint, epoch=number, step=None, epoch_from=None if number is None else EPOCH_REGEX
     )
+
+
+def _without_bare_number(checkpoint: Checkpoint) -> Checkpoint:
+    if not has_bare_number(checkpoint):
+        return checkpoint
+    return dataclasses.replace(checkpoint, epoch=None, step=None, epoch_from=None)
+
+
+def has_bare_number(checkpoint: Checkpoint) -> bool:
+    """Whether its epoch is a number in its name, of which the name does not say what it counts."""
+    says_what = any(word.search(checkpoint.name) for word in COUNTED.values())
+    return checkpoint.epoch_from == "name" and not says_what
 
 
 def _number(text: str | None) -> float | None:

@@ -78,7 +78,7 @@ def scan(
     checkpoints = _read_all(root, below, weights, limits, quiet)
     if not checkpoints:
         raise nothing_below(root, below.others)
-    named = with_epochs(_unique_names(checkpoints, root), order.epoch_regex)
+    named = with_epochs(_unique_names(checkpoints, root), order)
     marked = _mark_copies(_with_accuracies(named))
     return Scan(in_training_order(marked, order.by), below.others)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.choosing import is_average
-from ckptsel.checkpoints.reading import COUNTED
+from ckptsel.checkpoints.order import has_bare_number
 from ckptsel.errors import listed, subject
 
 SHOWN = 3
@@ -75,7 +75,7 @@ def _several_runs(usable: Sequence[Checkpoint]) -> Iterator[str]:
 
 def _epochs_from_names(usable: Sequence[Checkpoint]) -> Iterator[str]:
     named = [c for c in usable if c.epoch_from == "name"]
-    bare = [c.name for c in named if not any(word.search(c.name) for word in COUNTED.values())]
+    bare = [c.name for c in named if has_bare_number(c)]
     has_epochs, has_steps = (
         any((c.epoch is None) == is_step for c in named) for is_step in (False, True)
     )
