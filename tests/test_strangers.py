@@ -312,6 +312,24 @@ def test_of_a_network_and_its_average_one_is_chosen(tmp_path: Path, names) -> No
     assert "holds a network twice, once as an average" in auto.notes[0]
 
 
+@pytest.mark.parametrize(("online", "average"), [("encoder_q", "encoder_k"), ("online", "target")])
+@pytest.mark.parametrize(("choice", "is_online"), [("auto", True), ("momentum", False)])
+def test_the_prefix_of_the_encoder_is_found(
+    run, tmp_path: Path, images: Path, online: str, average: str, choice: str, is_online: bool
+) -> None:
+    """Whichever lies first in the file."""
+    torch.manual_seed(1)
+    made = {name: timm.create_model(TINY_MODEL).state_dict() for name in (average, online)}
+    names = {f"module.{part}.{n}": t for part, state in made.items() for n, t in state.items()}
+    names |= {"module.queue": torch.randn(4, 4)}
+    save(tmp_path / "ckpts", "checkpoint_0001.pth.tar", {"state_dict": names, "epoch": 1})
+    options = ("-d", images, "--model", TINY_MODEL, "--scores", "linear_probe", "-q")
+    code, out, err = run("rank", tmp_path / "ckpts", *options, "--weights", choice, "-f", "json")
+    assert code == 0, err
+    (row,) = json.loads(out)["checkpoints"]
+    assert row["weights_key"] == f"state_dict:{online if is_online else average}."
+
+
 def test_a_network_that_only_sounds_like_an_average_is_kept_whole(tmp_path: Path) -> None:
     names = weights(0, "source_embed.") | weights(1, "target_embed.", width=4)
     save(tmp_path, "a.pth", names)
@@ -499,6 +517,15 @@ def test_git_lfs_pointers_are_named_once_with_the_command(run, tmp_path: Path, i
     assert err.count("git lfs pull") == 1
 
 
+def test_what_several_files_fail_by_is_said_once(run, trajectory: Path, images: Path) -> None:
+    for n in (1, 2, 3, 4):
+        (trajectory / f"other_{n}.pth").write_bytes(LFS)
+    code, out, _ = run("rank", trajectory, "-d", images, "--scores", "linear_probe", "-q")
+    assert code == 0
+    assert out.count("pointer of Git LFS") == 1
+    assert "failed: 4 files (other_1, other_2, other_3 and 1 more): a pointer of Git LFS" in out
+
+
 @pytest.mark.parametrize(
     "name", ["a.th", "a.t7", "a.pkl", "a.pyth", "a.model", "a.weights", "a", "a.v2"]
 )
@@ -632,6 +659,16 @@ def test_a_folder_of_dcp_is_named_and_its_converter_works(run, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     shutil.rmtree(tmp_path / "ckpts" / "step 10")
     check_same(only(tmp_path / "ckpts"), weights())
+
+
+def test_a_folder_of_orbax_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "100" / "default"
+    (folder / "d").mkdir(parents=True)
+    (folder / "manifest.ocdbt").write_bytes(b"x")
+    (folder / "d" / "0123").write_bytes(b"\x80\x02x")
+    (found,) = scan_checkpoints(tmp_path)
+    assert found.name == "100/default"
+    assert (found.problem or "").startswith("weights of JAX (Flax, Orbax")
 
 
 def test_a_folder_of_accelerate_is_read(tmp_path: Path) -> None:

@@ -149,10 +149,11 @@ def module_under(payload: Mapping[str, Any], key: str) -> str | None:
 def _state_dicts(
     payload: Mapping[Any, Any], prefix: str = "", depth: int = 0
 ) -> dict[str, Tensors]:
-    """Tensors by the key that they lie under, of every key that holds more than single numbers; ""
-    for the payload itself."""
+    """Tensors by the key that they lie under, "" for the payload itself. Single numbers alone are
+    weights only under a key that is one of weights; elsewhere they are a loss or an accuracy."""
     own = tensors_in(payload)
-    is_state_dict = any(t.kind != "dense" or t.n_values > 1 for t in own.values())
+    called_so = prefix.removesuffix(".").lower() in (*AVERAGED_KEYS, *RAW_KEYS)
+    is_state_dict = any(called_so or t.kind != "dense" or t.n_values > 1 for t in own.values())
     found = {prefix.removesuffix("."): own} if is_state_dict else {}
     if depth < DEPTH and not (is_state_dict and prefix):
         for key, value in payload.items():
@@ -250,12 +251,16 @@ def _under(payload: Mapping[str, Any], key: str) -> Any:
 
 
 def _branch(tensors: Tensors, weights: str) -> Tensors:
-    """Of two networks of the same layout, one an average of the other, the one that is meant."""
-    averaged = averaged_parts(tensors) if weights in (*AVERAGED_CHOICES, *RAW_CHOICES) else ()
-    if not averaged:
+    """Of two networks of the same layout, one an average of the other, the one that is meant; both,
+    the average last, where nothing was said."""
+    starts = tuple(f"{part}." for part in averaged_parts(tensors))
+    if not starts:
         return tensors
-    wants = weights in AVERAGED_CHOICES
-    return {name: t for name, t in tensors.items() if name.startswith(_starts(averaged)) == wants}
+    average = {name: t for name, t in tensors.items() if name.startswith(starts)}
+    other = {name: t for name, t in tensors.items() if name not in average}
+    if weights in AVERAGED_CHOICES:
+        return average
+    return other if weights in RAW_CHOICES else {**other, **average}
 
 
 def _has_branch(tensors: Tensors, weights: str) -> bool:
@@ -277,7 +282,3 @@ def averaged_parts(tensors: Tensors) -> tuple[str, ...]:
     others = [set(tails[part].items()) for part in tails if not AVERAGED_PART.search(part)]
     with_twin = [p for p in called if any(set(tails[p].items()) <= other for other in others)]
     return tuple(called) if with_twin else ()
-
-
-def _starts(parts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{part}." for part in parts)

@@ -147,5 +147,7 @@ def _mark_copies(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     ]
 
 
-def _tells_little(checkpoint: Checkpoint) -> tuple[bool, bool]:
-    return checkpoint.epoch_from in (None, "name"), not re.search(r"\d", Path(checkpoint.name).name)
+def _tells_little(checkpoint: Checkpoint) -> tuple[bool, ...]:
+    is_recorded = checkpoint.epoch_from not in (None, "name")
+    has_digit = re.search(r"\d", Path(checkpoint.name).name) is not None
+    return not is_recorded, checkpoint.epoch_from is None, not has_digit
