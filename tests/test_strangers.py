@@ -651,7 +651,7 @@ def test_a_folder_of_dcp_is_named_and_its_converter_works(run, tmp_path: Path) -
     (row,) = json.loads(out)
     assert code == 0
     assert (row["name"], row["step"]) == ("step 10", None)
-    said, _, command = row["problem"].partition(": python -m ")
+    said, _, command = row["problem"].partition(" run python -m ")
     assert said.startswith("a folder of torch.distributed.checkpoint (DCP)")
     done = subprocess.run(
         f"{sys.executable} -m {command}", shell=True, cwd=tmp_path / "ckpts", capture_output=True

@@ -6,7 +6,7 @@ and `encoder_k`, BYOL's `online` and `target`): they are told apart by the first
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckptsel.checkpoints.modules import contents_of, is_module
@@ -69,6 +69,9 @@ INNER_WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrap
 """Parts of names that wrappers of torch put in at any depth."""
 
 WEIGHT_NAMES = re.compile(r"(weight|bias|kernel|running_mean|running_var|_[wb])$")
+
+LONGEST_KEY = 60
+"""Letters of a key that a message shows."""
 
 DEPTH = 4
 """Keys below keys in which state dicts are looked for."""
@@ -188,24 +191,28 @@ def _only_key(payload: Mapping[str, Any], there: dict[str, Tensors], weights: st
     can_be = weights in ("auto", "raw") or _has_branch(there[keys[0]], weights)
     if len(keys) == 1 and can_be:
         return keys[0]
-    shown = tuple(key for key in there if key)
+    choices = tuple(key for key in there if key)
     if weights in ("auto", "raw"):
         raise UndecidedError(
-            f"it holds {len(shown)} networks, under the keys {listed(shown)}: say which with "
-            f"--weights, as in --weights {shown[0]}.",
-            choices=shown,
+            f"it holds {len(choices)} networks, under the keys {_listed(choices)}: say which with "
+            f"--weights, as in --weights {_listed(choices[:1])}.",
+            choices=choices,
         )
-    raise _no_such(shown, weights)
+    raise _no_such(choices, weights)
 
 
-def _no_such(shown: tuple[str, ...], weights: str) -> CheckpointError:
-    has = listed(shown) or "only one plain state dict (--weights raw)"
+def _listed(keys: Sequence[str]) -> str:
+    return listed([key[:LONGEST_KEY] for key in keys])
+
+
+def _no_such(choices: tuple[str, ...], weights: str) -> CheckpointError:
+    has = _listed(choices) or "only one plain state dict (--weights raw)"
     return CheckpointError(f"it has no weights for --weights {weights}; it has {has}.")
 
 
 def _nothing_in(payload: Mapping[str, Any]) -> CheckpointError:
-    keys = [str(key)[:60] for key in payload] or ["none"]
-    return NotWeightsError(f"it holds no state dict: its keys are {listed(keys)}.")
+    keys = [str(key) for key in payload] or ["none"]
+    return NotWeightsError(f"it holds no state dict: its keys are {_listed(keys)}.")
 
 
 def _named_part(
@@ -229,8 +236,8 @@ def _checked(payload: Mapping[str, Any], key: str, tensors: Tensors) -> Tensors:
             and not str(name).endswith("_extra_state")
         ):
             raise CheckpointError(
-                f"refused: {str(name)[:100]}, among its weights, is made by {value.full_name}, which "
-                "would have to be run. Nothing was run. Where you trust the file, load it yourself and "
+                f"refused: {str(name)[:100]}, among its weights, is made by {value.full_name[:100]}, "
+                "which would have to be run. Nothing was run. Where you trust the file, load it yourself and "
                 "save its tensors alone: safetensors.torch.save_file(model.state_dict(), "
                 "'weights.safetensors')."
             )

@@ -35,8 +35,8 @@ HUGGING_FACE_FILES = (
 
 REFUSED_FOLDERS = {
     "dcp": (
-        "a folder of torch.distributed.checkpoint (DCP). Make one file of it, and give that: python -m "
-        "torch.distributed.checkpoint.format_utils dcp_to_torch {folder} {folder}.pth"
+        "a folder of torch.distributed.checkpoint (DCP). Make one file of it: in the folder that holds "
+        "it, run python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} {folder}.pth"
     ),
     "orbax": REFUSED["jax"],
 }

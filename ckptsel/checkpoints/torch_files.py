@@ -157,7 +157,7 @@ def _declared(pid: Any) -> tuple[Storage, Any]:
 
 def _unknown_to(reader: Reader) -> tuple[str, ...]:
     """Raises CheckpointError where one of them would do harm."""
-    harmful = [name for name in reader.refused if is_harmful(name)]
+    harmful = [name[:100] for name in reader.refused if is_harmful(name)]
     if harmful:
         raise CheckpointError(
             f"refused: it holds {listed(harmful)}, by which it would run commands or open files where "

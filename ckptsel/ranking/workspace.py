@@ -39,6 +39,9 @@ from ckptsel.target.images import digest_of
 from ckptsel.target.pixels import auto_workers, prepare_all
 from ckptsel.target.target import Target, load_target
 
+MAX_TRIED = 20
+"""Networks of a file that are tried on the encoder, where nothing says which is meant."""
+
 
 @dataclass
 class Workspace:
@@ -197,7 +200,7 @@ def fitting_key(found: Sequence[Checkpoint], workspace: Workspace) -> str | None
     undecided = [checkpoint for checkpoint in found if checkpoint.choices]
     if not undecided or any(checkpoint.problem is None for checkpoint in found):
         return None
-    keys = undecided[0].choices
+    keys = undecided[0].choices[:MAX_TRIED]
     fitting = [key for key in keys if _fits(undecided[0], key, workspace)]
     if len(fitting) != 1:
         return None
