@@ -249,6 +249,17 @@ def test_the_network_that_fits_the_model_is_taken(run, pairs: Path, images: Path
     assert "what is marked ? is the epoch that names of files carry" in out
 
 
+def test_an_epoch_from_a_name_is_not_exported_as_recorded(
+    run, pairs: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ranking"
+    options = ("-d", images, "--model", TINY_MODEL, "--scores", "linear_probe", "-q", "-o", out)
+    assert run("rank", pairs, *options)[0] == 0
+    assert run("pick", out, "--to", tmp_path / "picked" / "best.safetensors")[0] == 0
+    found = only(tmp_path / "picked")
+    assert (found.problem, found.epoch, found.weights_key) == (None, None, "")
+
+
 def test_two_networks_that_both_fit_are_left_to_the_user(run, images: Path, tmp_path: Path) -> None:
     payload = {n: timm.create_model(TINY_MODEL).state_dict() for n in ("netA", "netB")}
     save(tmp_path / "ckpts", "epoch_1.pth", payload)

@@ -237,9 +237,9 @@ def _checked(payload: Mapping[str, Any], key: str, tensors: Tensors) -> Tensors:
         ):
             raise CheckpointError(
                 f"refused: {str(name)[:100]}, among its weights, is made by {value.full_name[:100]}, "
-                "which would have to be run. Nothing was run. Where you trust the file, load it yourself and "
-                "save its tensors alone: safetensors.torch.save_file(model.state_dict(), "
-                "'weights.safetensors')."
+                "which would have to be run. Nothing was run. Where you trust the file, load it "
+                "yourself and save its tensors alone: safetensors.torch.save_file("
+                "model.state_dict(), 'weights.safetensors')."
             )
     return tensors
 
