@@ -107,6 +107,11 @@ def listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def subject(names: Sequence[str], most: int = 3) -> str:
+    """Who a sentence is about: a name, or '14 files (first, second, third and 11 more)'."""
+    return names[0] if len(names) == 1 else f"{len(names)} files ({listed(names, most)})"
+
+
 def listed_below(lines: Sequence[str], most: int = MAX_LISTED) -> list[str]:
     """The same with a line of the message for each: '  a', '  b', '  ... and 3 more'."""
     more = len(lines) - most

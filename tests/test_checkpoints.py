@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save_file
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
-from ckptsel.checkpoints.scan import scan_checkpoints, trajectory_notes
+from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.tensors import n_not_finite, numpy_type
+from ckptsel.checkpoints.trajectory import trajectory_notes
 from ckptsel.checkpoints.walk import find_checkpoint_files, natural_key
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.errors import InputError
@@ -251,6 +252,7 @@ def test_weights_are_chosen_openly(tmp_path: Path, layout: str, choice: str, key
     found = only(tmp_path, choice)
     assert found.weights_key == key
     expected = {name.removeprefix("module."): t for name, t in payload[key].items()}
+    expected.pop("n_averaged", None)  # a counter, no weight
     chosen = read_weights(found, choice)
     assert chosen.keys() == expected.keys()
     assert all(torch.equal(chosen[name], expected[name]) for name in expected)
@@ -262,7 +264,7 @@ def test_weights_are_chosen_openly(tmp_path: Path, layout: str, choice: str, key
         (LAYOUTS["timm"][1], "teacher", "state_dict, state_dict_ema"),
         (LAYOUTS["timm"][1], "no_such_key", "state_dict, state_dict_ema"),
         (weights(), "ema", "only one plain state dict (--weights raw)"),
-        ({"generator": weights(), "loss": torch.tensor(0.1)}, "auto", "generator"),
+        ({"generator": weights(), "loss": torch.tensor(0.1)}, "ema", "generator"),
     ],
 )
 def test_weights_that_are_not_there_say_what_is(tmp_path: Path, payload, choice, has) -> None:
@@ -328,9 +330,9 @@ def test_order_copies_and_skipped_files(tmp_path: Path) -> None:
     save(tmp_path, "tmp.pth", weights(3))
     save(tmp_path, "optimizer.pt", {})
     found = scan_checkpoints(tmp_path)
-    assert [c.name for c in found] == ["last", "model_1", "model_9", "model_10"]
-    assert found[0].copy_of == "model_10"
-    assert [c.epoch_from for c in found[1:]] == ["name"] * 3
+    assert [c.name for c in found] == ["model_1", "model_9", "last", "model_10"]
+    assert found[2].copy_of == "model_10"
+    assert [c.epoch_from for c in found] == ["name", "name", None, "name"]
 
 
 def test_epochs_of_the_files_decide_the_order(tmp_path: Path) -> None:
@@ -410,11 +412,6 @@ def test_pickles_of_every_protocol_are_read_and_none_runs(
     torch.save({"state_dict": weights(), "extra": Hostile(marker)}, path, **how)
     assert "refused: it holds posix.system" in (only(path).problem or "")
     assert not marker.exists()
-
-
-def test_a_whole_module_is_refused_by_its_class(tmp_path: Path) -> None:
-    save(tmp_path, "model_1.pth", {"model": torch.nn.Linear(2, 2)})
-    assert "it holds torch.nn.modules.linear.Linear" in (only(tmp_path).problem or "")
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -585,10 +582,10 @@ def test_files_without_weights(tmp_path: Path, payload: object, message: str) ->
 
 
 def test_formats_that_are_not_read_say_so(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a_1.npz", x=np.zeros(2))
+    np.savez(tmp_path / "a_1.npz", **{"params/conv/kernel": np.zeros(2)})
     save(tmp_path, "model_2.rank_0.pth", weights())
     problems = " ".join(c.problem or "" for c in scan_checkpoints(tmp_path))
-    assert "NumPy archives" in problems and "Gather the shards" in problems
+    assert "weights of JAX" in problems and "Gather the shards" in problems
 
 
 def test_no_folder_and_no_checkpoints(tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ RUN = "reference_runs/cifar10-mnist-small"
 REPLACED = {"resnet50": TINY_MODEL, "small": "smoke", "paper": "smoke"}
 """Models and presets of the documentation, and what the made world has in their place."""
 
-NOT_OURS = {"python train.py": "timm's training script"}
+NOT_OURS = {
+    "python train.py": "timm's training script",
+    "python -m": "torch's converter of DCP folders",
+}
 """Commands of other programs, by their first words, which are not run."""
 
 OTHERS_OPTIONS = {"--checkpoint-hist", "--output", "--saveckp_freq"}

@@ -130,6 +130,12 @@ def test_files_that_are_too_large_are_not_opened(good: Path) -> None:
         pytest.param(
             b"\x80\x02cargparse\nNamespace\nN}U\x08__init__K\x01s\x86b.", id="slots of a class"
         ),
+        pytest.param(
+            b"\x80\x02cforeign\nNet\n}U\tfull_nameU\x01xsb.", id="a class that is not known"
+        ),
+        pytest.param(
+            b"\x80\x02cforeign\nNet\nN}U\tfull_nameU\x01xs\x86b.", id="slots of such a class"
+        ),
         pytest.param(b"\x80\x02cnumpy\ndtype\n}U\x07numbersK\x01sb.", id="numpy's type"),
         pytest.param(b"\x80\x02cos\nsystem\nU\x04true\x85R.", id="a call"),
         pytest.param(b"\x80\x02ccollections\nOrderedDict.update\n}\x85R.", id="dotted"),

@@ -15,7 +15,8 @@ from PIL import Image
 
 import ckptsel
 from ckptsel.checkpoints.checkpoint import Checkpoint
-from ckptsel.checkpoints.scan import in_training_order, scan_checkpoints
+from ckptsel.checkpoints.order import in_training_order
+from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.confirmation.confirm import _agreement
 from ckptsel.confirmation.learning_rate import Choice, best_rate, choose_rate, try_rates
 from ckptsel.confirmation.protocols import FE, FT

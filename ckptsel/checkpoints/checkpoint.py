@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from ckptsel.checkpoints.records import Accuracy
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -13,11 +15,15 @@ class Checkpoint:
     root: the folder that was scanned, out of which no link may lead; None for the file itself.
     weights_key: where the weights lie in the file, "" where the file is the state dict itself.
     digest: SHA-256 of the tensors, with names, types and shapes.
-    epoch, step: as stored, or from the name (`epoch_from`).
-    source_accuracy: a fraction in [0, 1].
+    epoch, step: as stored, or from the name. epoch_from: `file`, `name`, or `epoch-regex` where the user
+    said how the name tells it.
+    source_accuracy: a fraction in [0, 1]. accuracy: the same as it is recorded.
     n_parameters: without batch-norm statistics.
     problem: why it cannot be used.
+    choices: keys of the networks in it, where nothing says which is meant.
     copy_of: name of an earlier checkpoint with the same tensors.
+    layout: digest of the names and shapes of its tensors.
+    notes: what a reader should know of how it was read.
     """
 
     name: str
@@ -32,7 +38,11 @@ class Checkpoint:
     arch: str | None = None
     n_parameters: int | None = None
     problem: str | None = None
+    choices: tuple[str, ...] = ()
     copy_of: str | None = None
+    layout: str | None = None
+    accuracy: Accuracy | None = None
+    notes: tuple[str, ...] = ()
     root: Path | None = None
 
     def failed(self, problem: str) -> "Checkpoint":

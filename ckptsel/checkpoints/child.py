@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
+from ckptsel.checkpoints.choosing import NotWeightsError, UndecidedError
 from ckptsel.checkpoints.reading import check_all, inspect_checkpoint, read_checkpoint
 from ckptsel.checkpoints.walk import size_of
 from ckptsel.errors import reason_of
@@ -50,7 +51,14 @@ def _answer(request: dict[str, Any], replies: IO[bytes], memory: int) -> None:
     except MemoryError:
         _reply(replies, {"memory": True})
     except Exception as error:  # a damaged file can lead anywhere
-        _reply(replies, {"problem": _valid(reason_of(error))})
+        _reply(replies, {"problem": _valid(reason_of(error)), **_about(error)})
+
+
+def _about(error: Exception) -> dict[str, Any]:
+    """What the asker needs of an error besides its message."""
+    if isinstance(error, UndecidedError):
+        return {"choices": _valid(error.choices)}
+    return {"is_other": True} if isinstance(error, NotWeightsError) else {}
 
 
 def _plain(found: Any) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def _valid(value: Any) -> Any:
     """Text without halves of characters, which no file of results could hold."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    return value
+    return [_valid(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _reply(replies: IO[bytes], reply: dict[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 A pickle is a program: it names functions and classes, and calls them. Here every name stands for
 something of this module that holds data and does nothing: a tensor becomes its description, a
-Namespace its attributes. A name without a stand-in is noted, and a file that has one is refused
-by it. Nothing of torch or NumPy is made from a file's words, so nothing of theirs can be broken.
+Namespace its attributes. A name without a stand-in is never looked up: it is noted, and what it makes
+is an `Unknown`, which holds what the file fills it with. Nothing of torch or NumPy is made from a
+file's words, so nothing of theirs can be broken.
 
 How torch.save writes tensors: torch/_utils.py and torch/serialization.py.
 """
@@ -24,8 +25,12 @@ from ckptsel.checkpoints.tensors import (
     StoredTensor,
 )
 
-StorageOf = Callable[[Any], Storage]
-"""The storage that a persistent id of the pickle means."""
+Persistent = Callable[[Any], Any]
+"""What a persistent id of the pickle means: a storage, or a class."""
+
+
+MAX_NUMBER = 16
+"""Bytes of one number at most."""
 
 
 class _Fixed(type):
@@ -59,6 +64,33 @@ class Inert(metaclass=_Fixed):
         pass
 
     add = append
+
+
+class Unknown(Inert):
+    """An object of a class that is not known here: what it holds, and nothing of what it would do.
+
+    full_name: module and name of its class. attributes: what the file fills it with. entries: what is
+    put into it as into a dict.
+    """
+
+    __slots__ = ("attributes", "entries")
+    full_name = ""
+    attributes: dict[Any, Any]
+    entries: dict[Any, Any]
+
+    def __new__(cls, *_arguments: object, **_named: object) -> "Unknown":
+        made = object.__new__(cls)
+        made.attributes, made.entries = {}, {}
+        return made
+
+    def __setstate__(self, state: object) -> None:
+        """state: a dict, or a pair of those with and without slots."""
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+                self.attributes = {**self.attributes, **part} if self.attributes else part
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.entries[key] = value
 
 
 class Namespace(Inert):
@@ -108,6 +140,15 @@ class NumpyType(Inert):
         if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
             self.order = state[1]
 
+    def torch_name(self) -> str | None:
+        """torch's name of the type, None where it has none of that kind and order."""
+        code = {"b1": "u1"}.get(self.code, self.code)
+        if self.order == ">" and not code.endswith("1"):
+            return None
+        is_bool = self.code == "b1"
+        known = {numpy.strip("<"): torch for torch, numpy in NUMPY_TYPES.items() if torch != "bool"}
+        return "bool" if is_bool else known.get(code)
+
     def numbers(self, data: bytes) -> list[Any] | None:
         """The numbers that bytes mean; None for text, records and dates."""
         if not re.fullmatch(r"[?bBhHiIlLqQefdu][0-9]{0,2}", self.code):
@@ -120,21 +161,46 @@ class NumpyType(Inert):
 
 
 class NumpyArray(Inert):
-    """numpy.ndarray: its only number where it holds one."""
+    """numpy.ndarray: its only number where it holds one; a tensor where its numbers are of a type that
+    torch has."""
 
-    __slots__ = ("number",)
+    __slots__ = ("number", "tensor")
     number: Any
+    tensor: StoredTensor | None
 
     def __new__(cls, *_arguments: object) -> "NumpyArray":
         made = object.__new__(cls)
-        made.number = None
+        made.number = made.tensor = None
         return made
 
     def __setstate__(self, state: object) -> None:
         match state:
-            case (_, _, NumpyType() as kind, _, bytes() as data):
-                numbers = kind.numbers(data)
-                self.number = numbers[0] if numbers is not None and len(numbers) == 1 else None
+            case (_, tuple() as shape, NumpyType() as kind, order, bytes() as data):
+                self._fill(shape, kind, bool(order), data)
+
+    def _fill(self, shape: Any, kind: NumpyType, is_fortran: bool, data: bytes) -> None:
+        if len(data) <= MAX_NUMBER:
+            numbers = kind.numbers(data)
+            self.number = numbers[0] if numbers is not None and len(numbers) == 1 else None
+        dtype = kind.torch_name()
+        if dtype is not None:
+            sizes = _whole_numbers(shape)
+            strides = _column_strides(sizes) if is_fortran else None
+            self.tensor = StoredTensor(dtype, sizes, Storage(dtype, memoryview(data)), strides)
+
+
+def _array_from_buffer(
+    data: Any = b"", kind: Any = None, shape: Any = (), order: Any = "C", *_rest: Any
+) -> NumpyArray:
+    """numpy's _frombuffer, which pickles of protocol 5 write arrays with."""
+    made = NumpyArray()
+    made.__setstate__((1, shape, kind, order == "F", bytes(data)))
+    return made
+
+
+def _column_strides(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides, in elements, of an array whose first index runs fastest."""
+    return tuple(math.prod(sizes[:i]) for i in range(len(sizes)))
 
 
 class _Function(metaclass=_Fixed):
@@ -170,24 +236,33 @@ class _Type(_Function):
 
 
 class Reader(pickle.Unpickler):
-    """Reads one pickle. refused: names that stand for nothing here, in the order of the file."""
+    """Reads one pickle. refused: names that stand for nothing here, in the order of the file.
 
-    def __init__(self, file: IO[bytes], storage_of: StorageOf) -> None:
+    persistent: what a persistent id means.
+    """
+
+    def __init__(self, file: IO[bytes], persistent: Persistent) -> None:
         # Python 2 wrote text and bytes alike; Latin-1 gives every byte back.
         super().__init__(file, encoding="latin1")
-        self.refused: list[str] = []
-        self._storage_of = storage_of
+        self._unknown: dict[str, Any] = {}
+        self._persistent = persistent
+
+    @property
+    def refused(self) -> list[str]:
+        return list(self._unknown)
 
     def find_class(self, module: str, name: str) -> Any:
         known = _stand_in(module, name)
         if known is None:
-            known = Inert
-            if f"{module}.{name}" not in self.refused:
-                self.refused.append(f"{module}.{name}")
+            full = f"{module}.{name}"
+            if full not in self._unknown:
+                body = {"__slots__": (), "full_name": full}
+                self._unknown[full] = _Fixed("Unknown", (Unknown,), body)
+            known = self._unknown[full]
         return known
 
-    def persistent_load(self, pid: Any) -> Storage:
-        return self._storage_of(pid)
+    def persistent_load(self, pid: Any) -> Any:
+        return self._persistent(pid)
 
 
 def storage_type(value: object) -> str | None:
@@ -315,6 +390,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_device_tensor_from_numpy": _unusable("of another device"),
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
     "torch._tensor._rebuild_from_type_v2": _call,
+    "torch.jit._pickle.restore_type_tag": _first,
     "torch.serialization._get_layout": Inert,
     "torch.Size": _size,
     "_codecs.encode": _encode,
@@ -325,6 +401,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "copyreg._reconstructor": _empty,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy.core.multiarray._reconstruct": NumpyArray,
+    "numpy.core.numeric._frombuffer": _array_from_buffer,
 }
 
 CLASSES: dict[str, type] = {
@@ -351,6 +428,14 @@ HARMLESS = {
     "torch.nn.parameter": {"Parameter", "Buffer"},
 }
 """Names that hold data, of which nothing is needed here: what they make is empty."""
+
+HARMFUL = {
+    *("os", "posix", "nt", "subprocess", "commands", "pty", "socket", "shutil", "ctypes", "sys"),
+    *("importlib", "runpy", "code", "webbrowser", "pip", "urllib", "requests", "http"),
+}
+HARMFUL_BUILTINS = {"eval", "exec", "execfile", "compile", "__import__", "open", "input"}
+"""Modules and functions that no checkpoint of a training names. Nothing of them is looked up either: a
+file that has one is refused for the sake of who would load it in the usual way."""
 
 STORAGES = {
     "Double": "float64",
@@ -407,3 +492,11 @@ def _stand_in(module: str, name: str) -> Any:
         if name in TYPES:
             return _Type(name)
     return None
+
+
+def is_harmful(full_name: str) -> bool:
+    """Whether a name is one by which a file would run commands or open files where it is loaded."""
+    module, _, name = full_name.rpartition(".")
+    if MOVED.get(module, module) == "builtins":
+        return name in HARMFUL_BUILTINS
+    return module.partition(".")[0] in HARMFUL

@@ -1,23 +1,23 @@
 """One checkpoint file: what it says, and its tensors. Runs in a guarded process (`guard`)."""
 
 import dataclasses
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
-from ckptsel.checkpoints.formats import (
+from ckptsel.checkpoints.choosing import (
+    averaged_parts,
     choose_weights,
-    format_of,
-    read_payload,
-    recorded_accuracy,
-    recorded_arch,
-    recorded_progress,
-    strip_wrappers,
+    module_under,
 )
+from ckptsel.checkpoints.formats import Payload, format_of, read_payload
+from ckptsel.checkpoints.modules import SCRIPT
+from ckptsel.checkpoints.records import recorded_accuracy, recorded_arch, recorded_progress
 from ckptsel.checkpoints.tensors import Digest, StoredTensor, is_parameter, n_not_finite
 from ckptsel.checkpoints.walk import short_name
-from ckptsel.errors import CheckpointError
+from ckptsel.errors import CheckpointError, listed
 
 Tensors = dict[str, StoredTensor]
 
@@ -46,28 +46,52 @@ def inspect_checkpoint(path: Path, root: Path, weights: str) -> Checkpoint:
 
 def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, Tensors]:
     """A checkpoint's description (without digest), and its tensors under names without wrappers."""
-    payload, facts = read_payload(path, root)
-    key, tensors = choose_weights(payload, weights)
+    payload = read_payload(path, root)
+    key, tensors = choose_weights(payload.value, weights)
     if not tensors:
         raise CheckpointError("it holds no tensors: it is not a checkpoint of a model.")
-    tensors = strip_wrappers(tensors)
     _check_names(tensors)
     bare = from_name(path, root)
-    epoch, step = recorded_progress(payload, facts)
+    epoch, step = recorded_progress(payload.value, payload.facts)
     is_recorded = epoch is not None or step is not None
     if epoch is None:
         epoch, step = bare.epoch, bare.step if step is None else step
     is_named = not is_recorded and (epoch is not None or step is not None)
     return dataclasses.replace(
         bare,
-        format=format_of(payload, facts, path),
+        format=format_of(payload.value, payload.facts, path),
         weights_key=key,
         epoch=epoch,
         step=step,
         epoch_from="file" if is_recorded else "name" if is_named else None,
-        source_accuracy=recorded_accuracy(payload, facts, bare.name),
-        arch=recorded_arch(payload, facts),
+        accuracy=recorded_accuracy(payload.value, payload.facts, bare.name),
+        arch=recorded_arch(payload.value, payload.facts),
+        layout=_layout_of(tensors),
+        notes=tuple(_notes(payload, key, tensors, weights)),
     ), tensors
+
+
+def _notes(payload: Payload, key: str, tensors: Tensors, weights: str) -> Iterator[str]:
+    module = payload.module if key == "" else module_under(payload.value, key)
+    if module is not None and module.startswith(SCRIPT):
+        yield "a TorchScript program: it was not run, its tensors were taken"
+    elif module is not None:
+        yield f"a whole pickled module: its class ({module[:80]}) was not run, its tensors were taken"
+    elif payload.unknown:
+        names = listed([name[:80] for name in payload.unknown], 3)
+        yield f"left out, since it would have to be run to be read: {names}"
+    averages = averaged_parts(tensors) if weights == "auto" else ()
+    if averages:
+        yield (
+            f"holds a network twice, once as an average ({listed(averages, 3)}): --weights momentum "
+            "takes that, --weights online the other"
+        )
+
+
+def _layout_of(tensors: Tensors) -> str:
+    """The same for two checkpoints whose tensors have the same names and shapes."""
+    text = "\n".join(f"{name} {tensors[name].shape}" for name in sorted(tensors))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_all(tensors: Mapping[str, StoredTensor]) -> None:
@@ -98,26 +122,33 @@ def _check_names(tensors: Mapping[str, StoredTensor]) -> None:
             ) from error
 
 
+BARE_NUMBER = re.compile(
+    r"(?:checkpoint|ckpt|model|ep|[_-])[_-]?([0-9]{1,15})$",
+    re.IGNORECASE,
+)
+"""A number at the end of a name, of which the name does not say what it counts."""
+
+COUNTED = {
+    "epoch": re.compile(r"epoch[=_-]?([0-9]{1,15})(?![0-9])", re.IGNORECASE),
+    "step": re.compile(r"(?:step|iter|training)[=_-]?([0-9]{1,15})(?![0-9])", re.IGNORECASE),
+}
+"""Numbers in names that say what they count."""
+
+
 def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
     """(epoch, step) that a name carries, as in epoch=3-step=99, checkpoint-12, training_500.
 
     The name of the file counts before those of its folders (`run_epoch300/checkpoint-12`). Hugging
     Face numbers its folders by step, others their files by epoch.
     """
-    words = {"epoch": r"epoch", "step": r"(?:step|iter|training)"}
     *folders, last = name.split("/")
     for part in (last, *reversed(folders)):
-        found = {}
-        for kind, word in words.items():
-            match = re.search(rf"{word}[=_-]?([0-9]{{1,15}})(?![0-9])", part, re.IGNORECASE)
-            if match:
-                found[kind] = int(match.group(1))
-        if not found and part is last:
-            match = re.search(
-                r"(?:checkpoint|ckpt|model|ep|[_-])[_-]?([0-9]{1,15})$", part, re.IGNORECASE
-            )
-            if match:
-                found["step" if path.is_dir() else "epoch"] = int(match.group(1))
+        found = {
+            kind: int(m.group(1)) for kind, word in COUNTED.items() if (m := word.search(part))
+        }
+        match = BARE_NUMBER.search(part) if not found and part is last else None
+        if match:
+            found["step" if path.is_dir() else "epoch"] = int(match.group(1))
         if found:
             return found.get("epoch"), found.get("step")
     return None, None

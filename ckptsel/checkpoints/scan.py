@@ -1,92 +1,124 @@
 """Checkpoints: find them, read them safely, put them in the order of training.
 
-What each training framework writes is listed in `docs/formats.md`. One rule orders a trajectory:
-by the epoch (then step) that the files record, or that their names carry where they record none;
-by natural order of the names where some checkpoint has neither.
+What each training framework writes is listed in `docs/formats.md`.
 """
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import DEFAULT, Limits, inspect_all
+from ckptsel.checkpoints.order import Order, in_training_order, with_epochs
 from ckptsel.checkpoints.reading import from_name
-from ckptsel.checkpoints.walk import as_text, find_checkpoint_files, natural_key, total_size
+from ckptsel.checkpoints.records import Accuracy, fractions_of
+from ckptsel.checkpoints.trajectory import trajectory_notes
+from ckptsel.checkpoints.walk import (
+    Below,
+    as_text,
+    is_sure,
+    look_below,
+    nothing_below,
+    others_text,
+    suffix_of,
+    total_size,
+)
 from ckptsel.common.progress import Progress
 
 MANY, LARGE = 200, 4 << 30
 """Files, or bytes of them, from which reading takes so long that its progress is worth showing."""
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What was found below a folder: checkpoints in training order, copies and problems marked.
+
+    others: how many files are no checkpoints, by suffix.
+    """
+
+    checkpoints: list[Checkpoint]
+    others: Mapping[str, int] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """What a reader should know of them."""
+        return [*trajectory_notes(self.checkpoints), *self.others_notes()]
+
+    def others_notes(self) -> list[str]:
+        """How many files beside them are none."""
+        return [f"{others_text(self.others)}, no checkpoints"] if self.others else []
+
+
 def scan_checkpoints(
-    root: Path, weights: str = "auto", limits: Limits = DEFAULT, quiet: bool = True
+    root: Path,
+    weights: str = "auto",
+    limits: Limits = DEFAULT,
+    quiet: bool = True,
+    order: Order | None = None,
 ) -> list[Checkpoint]:
-    """All checkpoints below `root` (or the one file), in training order, copies and problems marked.
+    """The checkpoints of `scan`."""
+    return scan(root, weights, limits, quiet, order).checkpoints
+
+
+def scan(
+    root: Path,
+    weights: str = "auto",
+    limits: Limits = DEFAULT,
+    quiet: bool = True,
+    order: Order | None = None,
+) -> Scan:
+    """All checkpoints below `root` (or the one file).
 
     Every file is read whole, in a guarded process: its tensors are digested and must be finite.
-    Raises InputError where there is no such folder, or nothing in it that could be a checkpoint.
+    Raises InputError where there is no such folder, or no checkpoint in it.
     """
-    paths = find_checkpoint_files(root)
-    checkpoints = []
+    order, below = order or Order(), look_below(root)
+    checkpoints = _read_all(root, below, weights, limits, quiet)
+    if not checkpoints:
+        raise nothing_below(root, below.others)
+    named = with_epochs(_unique_names(checkpoints, root), order)
+    marked = _mark_copies(_with_accuracies(named))
+    return Scan(in_training_order(marked, order.by), below.others)
+
+
+def _read_all(
+    root: Path, below: Below, weights: str, limits: Limits, quiet: bool
+) -> list[Checkpoint]:
+    """Each of the files that is a checkpoint; the others are counted."""
+    paths, checkpoints = below.paths, []
     is_long = len(paths) >= MANY or total_size(paths) >= LARGE
     with Progress("scan", len(paths), quiet=quiet or not is_long) as progress:
         for path, answer in zip(paths, inspect_all(paths, root, weights, limits), strict=True):
-            bare = from_name(path, root)
-            problem = answer.get("problem")
-            found = answer.get("found", {})
-            checkpoints.append(
-                bare.failed(problem) if problem else dataclasses.replace(bare, **found)
-            )
-            progress.advance(bare.name)
-    return _mark_copies(in_training_order(_unique_names(checkpoints, root)))
+            if answer.get("is_other") and path != root and not is_sure(path):
+                below.others[suffix_of(path)] += 1
+            else:
+                checkpoints.append(_filled(from_name(path, root), answer))
+            progress.advance(checkpoints[-1].name if checkpoints else "")
+    return checkpoints
 
 
-def in_training_order(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The checkpoints sorted by the module's one rule; those without epoch or step come last."""
-    usable = [c for c in checkpoints if c.problem is None]
-    by_epoch = all(c.epoch is not None for c in usable)
-    by_step = all(c.step is not None for c in usable)
-
-    def key(checkpoint: Checkpoint) -> tuple[Any, ...]:
-        epoch, step = checkpoint.epoch, checkpoint.step
-        name = natural_key(checkpoint.name)
-        infinity = float("inf")
-        if by_epoch:
-            return (infinity if epoch is None else epoch, step or 0, name)
-        if by_step:
-            return (infinity if step is None else step, 0, name)
-        return (0, 0, name)
-
-    return sorted(checkpoints, key=key)
+def _filled(bare: Checkpoint, answer: Mapping[str, Any]) -> Checkpoint:
+    """A checkpoint with what a guarded process says of it."""
+    if "problem" in answer:
+        choices = tuple(answer.get("choices", ()))
+        return dataclasses.replace(bare, problem=answer["problem"], choices=choices)
+    found = dict(answer["found"])
+    accuracy = found.pop("accuracy")
+    found |= {name: tuple(found[name]) for name in ("choices", "notes")}
+    return dataclasses.replace(
+        bare, **found, accuracy=None if accuracy is None else Accuracy(**accuracy)
+    )
 
 
-def trajectory_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """What a reader should know about the trajectory: a late start, gaps, mixed weights."""
-    usable = [c for c in checkpoints if c.problem is None and c.copy_of is None]
-    notes = []
-    epochs = [c.epoch for c in usable if c.epoch is not None]
-    if len(epochs) == len(usable) >= 2 and max(epochs) > 0:
-        last = max(epochs)
-        if min(epochs) > max(0.1 * last, 2):
-            notes.append(
-                f"the trajectory starts at epoch {min(epochs):g} of {last:g}: earlier checkpoints, "
-                "often the best feature extractors, were not kept (see docs/keeping-checkpoints.md)"
-            )
-        jumps = [(later - earlier, earlier, later) for earlier, later in itertools.pairwise(epochs)]
-        widest, before, after = max(jumps)
-        if widest > 0.25 * last and len(usable) > 2:
-            notes.append(f"the trajectory has a gap: no checkpoint from {before:g} to {after:g}")
-    keys = sorted({c.weights_key or "(the whole file)" for c in usable})
-    if len(keys) > 1:
-        notes.append(
-            f"weights come from different keys ({', '.join(keys)}): choose one with --weights, "
-            "or averaged and raw weights are compared with each other"
-        )
-    return notes
+def _with_accuracies(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """As fractions; whether they are recorded in percent, all of them together tell."""
+    fractions = fractions_of([c.accuracy for c in checkpoints])
+    return [
+        dataclasses.replace(checkpoint, source_accuracy=fraction)
+        for checkpoint, fraction in zip(checkpoints, fractions, strict=True)
+    ]
 
 
 def _unique_names(checkpoints: list[Checkpoint], root: Path) -> list[Checkpoint]:
@@ -101,9 +133,10 @@ def _unique_names(checkpoints: list[Checkpoint], root: Path) -> list[Checkpoint]
 
 
 def _mark_copies(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """The same tensors count once, under the name that tells most (not last or model_best)."""
+    """The same tensors count once, under the name that tells most (not last or model_best), in a file
+    that records when it was."""
     originals: dict[str, Checkpoint] = {}
-    for checkpoint in sorted(checkpoints, key=lambda c: not re.search(r"\d", Path(c.name).name)):
+    for checkpoint in sorted(checkpoints, key=_tells_little):
         if checkpoint.digest is not None:
             originals.setdefault(checkpoint.digest, checkpoint)
     return [
@@ -112,3 +145,9 @@ def _mark_copies(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
         else dataclasses.replace(c, copy_of=originals[c.digest].name)
         for c in checkpoints
     ]
+
+
+def _tells_little(checkpoint: Checkpoint) -> tuple[bool, ...]:
+    is_recorded = checkpoint.epoch_from not in (None, "name")
+    has_digit = re.search(r"\d", Path(checkpoint.name).name) is not None
+    return not is_recorded, checkpoint.epoch_from is None, not has_digit

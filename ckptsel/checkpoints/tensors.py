@@ -61,6 +61,12 @@ PART = 1 << 22
 MAX_DIMENSIONS = 64
 """As in NumPy."""
 
+NOT_DENSE = {
+    "quantised": "is quantised: give the checkpoint of float numbers that it was made from.",
+    "meta": "has no values (it was saved on the device meta): save it after it was loaded.",
+}
+"""What is said of tensors that are stored otherwise than dense, after their names."""
+
 FLOATING = ("float", "bfloat")
 
 
@@ -133,7 +139,7 @@ class StoredTensor:
         """Raises CheckpointError where the file does not hold its values, or not as a dense array; the
         message goes on after its name."""
         if self.kind != "dense":
-            raise CheckpointError("is sparse, quantised or without values: save it dense.")
+            raise CheckpointError(NOT_DENSE.get(self.kind, f"is {self.kind}: save it dense."))
         if self.storage.data is None:
             raise CheckpointError("names a storage that is not in the file.")
         if self.n_bytes > self.storage.data.nbytes:

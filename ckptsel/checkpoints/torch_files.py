@@ -1,17 +1,20 @@
-"""The two containers of torch.save: a zip archive, and before torch 1.6 pickles one after the other.
+"""The two containers of torch.save: a zip archive, and before torch 1.6 pickles one after the other;
+and a pickle alone, as `pickle.dump` writes it.
 
 Sizes are read from the container first, and nothing is made that the file does not hold. A file is
 mapped, not read: tensors are pieces of the map.
 """
 
+import dataclasses
 import mmap
 import pickle
 import struct
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ckptsel.checkpoints.pickles import Reader, storage_type
+from ckptsel.checkpoints.pickles import Reader, is_harmful, storage_type
 from ckptsel.checkpoints.tensors import Storage, item_size
 from ckptsel.errors import CheckpointError, listed
 
@@ -22,11 +25,24 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Of a zip entry: its mark, and the lengths of the name and of what follows it."""
 
 
-def read_torch_file(path: Path) -> Any:
-    """What torch.save wrote: plain Python values, and tensors as `StoredTensor`.
+@dataclass(frozen=True)
+class TorchFile:
+    """What torch.save wrote.
 
-    Raises CheckpointError where the file is empty, cut off, of another kind, or holds names that
-    would have to be run.
+    value: plain Python values, tensors as `StoredTensor`, objects of other classes as `Unknown`.
+    unknown: names of those classes, and of functions. is_plain: a pickle that torch.save did not write.
+    """
+
+    value: Any
+    unknown: tuple[str, ...] = ()
+    is_plain: bool = False
+
+
+def read_torch_file(path: Path) -> TorchFile:
+    """What torch.save, torch.jit.save or pickle.dump wrote.
+
+    Raises CheckpointError where the file is empty, cut off, of another kind, or holds names by which it
+    would do harm where it is loaded.
     """
     try:
         with path.open("rb") as file:
@@ -45,7 +61,7 @@ def read_torch_file(path: Path) -> Any:
         raise CheckpointError(f"cannot open the file: {error}") from error
 
 
-def _read_zip(file: IO[bytes], mapped: memoryview) -> Any:
+def _read_zip(file: IO[bytes], mapped: memoryview) -> TorchFile:
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         folder = next((n[: -len("data.pkl")] for n in entries if _is_pickle_of_torch(n)), None)
@@ -54,12 +70,10 @@ def _read_zip(file: IO[bytes], mapped: memoryview) -> Any:
                 "a zip archive that torch.save did not write. Where checkpoints are packed in it, "
                 "unpack it."
             )
-        if f"{folder}constants.pkl" in entries:
-            raise CheckpointError(
-                "a TorchScript program, not weights. Load it with torch.jit.load and save its "
-                "state_dict()."
-            )
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+        records = [
+            e for n, e in entries.items() if n.startswith((f"{folder}data/", f"{folder}data.pkl"))
+        ]
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in records):
             raise CheckpointError(
                 "a zip archive whose records are compressed, which torch.save never does. Load it "
                 "yourself and save it again."
@@ -68,7 +82,7 @@ def _read_zip(file: IO[bytes], mapped: memoryview) -> Any:
         if order is not None and bytes(_content(order, mapped)) == b"big":
             raise CheckpointError("its numbers are big-endian. Save it on a machine of today.")
 
-        def storage_of(pid: Any) -> Storage:
+        def meant(pid: Any) -> Storage:
             storage, key = _declared(pid)
             entry = entries.get(f"{folder}data/{key}")
             if entry is not None:
@@ -76,8 +90,9 @@ def _read_zip(file: IO[bytes], mapped: memoryview) -> Any:
             return storage
 
         with archive.open(f"{folder}data.pkl") as stream:
-            reader = Reader(stream, storage_of)
-            return _checked(reader, reader.load())
+            reader = Reader(stream, meant)
+            value = reader.load()
+            return TorchFile(value, _unknown_to(reader))
 
 
 def _is_pickle_of_torch(name: str) -> bool:
@@ -93,25 +108,28 @@ def _content(entry: zipfile.ZipInfo, mapped: memoryview) -> memoryview:
     return mapped[start : start + entry.file_size]
 
 
-def _read_legacy(file: IO[bytes], mapped: memoryview) -> Any:
+def _read_legacy(file: IO[bytes], mapped: memoryview) -> TorchFile:
     """Magic number, protocol, system; the pickle; the storages' keys; their sizes and bytes."""
     storages: dict[Any, Storage] = {}
 
-    def storage_of(pid: Any) -> Storage:
+    def meant(pid: Any) -> Any:
+        if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module":
+            return pid[1]  # a class, with its source
         storage, key = _declared(pid)
         return storages.setdefault(key, storage)
 
-    def load() -> Any:
-        reader = Reader(file, storage_of)
-        return _checked(reader, reader.load())
+    def load() -> TorchFile:
+        reader = Reader(file, meant)
+        return TorchFile(reader.load(), _unknown_to(reader))
 
-    if load() != LEGACY_MAGIC:
-        raise CheckpointError("a plain pickle, not a file of torch.save. Save it with torch.save.")
-    if load() != LEGACY_PROTOCOL:
+    first = load()
+    if first.value != LEGACY_MAGIC:
+        return dataclasses.replace(first, is_plain=True)
+    if load().value != LEGACY_PROTOCOL:
         raise CheckpointError("a file of torch.save in an unknown version.")
     load()
     payload = load()
-    for key in load():
+    for key in load().value:
         storage = storages[key]
         (n_values,) = struct.unpack("<q", file.read(8))
         size = n_values * (1 if storage.dtype is None else item_size(storage.dtype))
@@ -137,14 +155,16 @@ def _declared(pid: Any) -> tuple[Storage, Any]:
     return Storage(dtype), key
 
 
-def _checked(reader: Reader, value: Any) -> Any:
-    if reader.refused:
+def _unknown_to(reader: Reader) -> tuple[str, ...]:
+    """Raises CheckpointError where one of them would do harm."""
+    harmful = [name[:100] for name in reader.refused if is_harmful(name)]
+    if harmful:
         raise CheckpointError(
-            f"refused: it holds {listed(reader.refused)}, which would have to be run to be read. "
-            "Nothing was run. Where you trust the file, load it yourself and save its tensors alone: "
-            "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
+            f"refused: it holds {listed(harmful)}, by which it would run commands or open files where "
+            "it is loaded in the usual way. Nothing was run. Load it nowhere, unless you know who wrote "
+            "it and why."
         )
-    return value
+    return tuple(reader.refused)
 
 
 def _damaged(error: Exception) -> CheckpointError:

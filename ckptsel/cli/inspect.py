@@ -8,8 +8,10 @@ from ckptsel.cli.checks import print_notes
 from ckptsel.cli.command import command
 from ckptsel.common.streams import put
 from ckptsel.settings.kinds import (
+    EpochRegexOption,
     FormatOption,
     MaxFileSizeOption,
+    OrderOption,
     QuietOption,
     ReadMemoryOption,
     ReadTimeoutOption,
@@ -24,6 +26,8 @@ class InspectOptions(Options):
 
     checkpoints: Annotated[Path, Argument("Folder of checkpoints, or one file.")]
     weights: Annotated[Text, Option("As for rank.")] = "auto"
+    order: OrderOption = None
+    epoch_regex: EpochRegexOption = None
     read_memory: ReadMemoryOption = "4GiB"
     read_timeout: ReadTimeoutOption = 60.0
     max_file_size: MaxFileSizeOption = "256GiB"
@@ -43,11 +47,11 @@ def inspect(given: Given) -> None:
 def _run(options: InspectOptions) -> None:
     """Everything that computes and writes."""
     from ckptsel.checkpoints.guard import limits_of
-    from ckptsel.checkpoints.scan import scan_checkpoints, trajectory_notes
+    from ckptsel.checkpoints.order import Order
+    from ckptsel.checkpoints.scan import scan
     from ckptsel.report.inspection import checkpoints_text
 
-    found = scan_checkpoints(
-        options.checkpoints, options.weights, limits_of(options), options.quiet
-    )
-    put(checkpoints_text(found, options.format))
-    print_notes(trajectory_notes(found))
+    order = Order(options.order, options.epoch_regex)
+    found = scan(options.checkpoints, options.weights, limits_of(options), options.quiet, order)
+    put(checkpoints_text(found.checkpoints, options.format))
+    print_notes(found.notes())

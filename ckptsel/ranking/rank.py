@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
-from ckptsel.checkpoints.scan import scan_checkpoints, trajectory_notes
+from ckptsel.checkpoints.order import Order
+from ckptsel.checkpoints.scan import Scan, scan
+from ckptsel.checkpoints.trajectory import trajectory_notes
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.progress import Progress
 from ckptsel.features.candidate import Candidate, candidates_of
@@ -27,7 +29,7 @@ from ckptsel.ranking.doubts import (
 from ckptsel.ranking.inside import Inside, probe_inside
 from ckptsel.ranking.order import GOALS, order_rows
 from ckptsel.ranking.scoring import ScoringSpec, score_candidates
-from ckptsel.ranking.workspace import Workspace, audit, fail_copies, open_workspace
+from ckptsel.ranking.workspace import Workspace, audit, fail_copies, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.results.scores import ScoreResult
@@ -66,15 +68,25 @@ def rank_with_predictions(
     settings = settings or make_settings(options)
     start = time.monotonic()
     scores = _scores_for(settings)
-    found = scan_checkpoints(Path(checkpoints), settings.weights, limits_of(settings), quiet)
+    found = _scan(checkpoints, settings, quiet)
     scanned = time.monotonic()
-    workspace = open_workspace(settings, found, str(data), quiet)
+    workspace = open_workspace(settings, found.checkpoints, str(data), quiet)
     workspace.time_s["scan"] = scanned - start
-    audited = audit(found, workspace)
+    key = fitting_key(found.checkpoints, workspace)
+    if key is not None:
+        workspace.settings = dataclasses.replace(settings, weights=key)
+        found = _scan(checkpoints, workspace.settings, quiet)
+    workspace.notes += found.others_notes()
+    audited = audit(found.checkpoints, workspace)
     candidates = candidates_of(audited, workspace.layers)
     results, candidates = _score_all(candidates, scores, workspace)
     ranking = _make_ranking(candidates, results, scores, workspace, str(checkpoints), start)
     return ranking, _predictions(results, workspace)
+
+
+def _scan(checkpoints: str | Path, settings: RankSettings, quiet: bool) -> Scan:
+    order = Order(settings.order, settings.epoch_regex)
+    return scan(Path(checkpoints), settings.weights, limits_of(settings), quiet, order)
 
 
 def _scores_for(settings: RankSettings) -> list[Score]:

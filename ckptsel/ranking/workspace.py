@@ -21,7 +21,7 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.common.devices import default_device, default_precision
-from ckptsel.errors import InputError, ModelError, reason_of
+from ckptsel.errors import InputError, ModelError, listed, reason_of, subject
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.features.encoders import is_registered
@@ -39,6 +39,9 @@ from ckptsel.target.duplicates import (
 from ckptsel.target.images import ImageSet, digest_of
 from ckptsel.target.pixels import UnreadableImages, auto_workers, prepare_all
 from ckptsel.target.target import Target, load_target
+
+MAX_TRIED = 20
+"""Networks of a file that are tried on the encoder, where nothing says which is meant."""
 
 
 @dataclass
@@ -231,6 +234,31 @@ def open_workspace(
     )
 
 
+def fitting_key(found: Sequence[Checkpoint], workspace: Workspace) -> str | None:
+    """Where files hold several networks and nothing says which is meant: the key of the one that fits
+    the encoder; None where none or several do, or some file needs no choice."""
+    undecided = [checkpoint for checkpoint in found if checkpoint.choices]
+    if not undecided or any(checkpoint.problem is None for checkpoint in found):
+        return None
+    keys = undecided[0].choices[:MAX_TRIED]
+    fitting = [key for key in keys if _fits(undecided[0], key, workspace)]
+    if len(fitting) != 1:
+        return None
+    workspace.notes.append(
+        f"--weights {fitting[0]}: of {listed(keys)}, the one that fits {workspace.encoder.name}"
+    )
+    return fitting[0]
+
+
+def _fits(checkpoint: Checkpoint, key: str, workspace: Workspace) -> bool:
+    limits = limits_of(workspace.settings)
+    try:
+        workspace.encoder.load(read_weights(checkpoint, key, limits))
+    except Exception:  # as in `audit`; why it does not fit is not asked here
+        return False
+    return True
+
+
 def audit(found: Sequence[Checkpoint], workspace: Workspace) -> list[Checkpoint]:
     """Each checkpoint matched to the encoder; those that do not fit get a problem.
 
@@ -331,4 +359,9 @@ def _nothing_to_rank(checkpoints: Sequence[Usable]) -> InputError:
 
 
 def _problems(failed: Sequence[Usable]) -> list[str]:
-    return [f"  {c.name}: {c.problem}" for c in failed if not c.copy_of]
+    """A line for each problem, with whom it concerns."""
+    names: dict[str, list[str]] = {}
+    for each in failed:
+        if not each.copy_of:
+            names.setdefault(str(each.problem), []).append(each.name)
+    return [f"  {subject(those)}: {problem}" for problem, those in names.items()]

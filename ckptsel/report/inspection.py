@@ -1,10 +1,12 @@
 """What `inspect` found of a folder of checkpoints, as text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.trajectory import grouped
 from ckptsel.common.files import csv_text
-from ckptsel.common.outlets import json_text
+from ckptsel.common.outlets import json_text, markdown, shown
+from ckptsel.errors import subject
 from ckptsel.report.tables import markdown_rows, progress_cell
 from ckptsel.report.terminal import NARROW, console_of, listed_text, plain_table, table_text
 
@@ -25,6 +27,9 @@ def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | 
             "digest": c.digest,
             "copy_of": c.copy_of,
             "problem": c.problem,
+            "recorded_accuracy": None if c.accuracy is None else c.accuracy.value,
+            "accuracy_key": None if c.accuracy is None else c.accuracy.key,
+            "notes": list(c.notes),
             "path": str(c.path),
         }
         for c in checkpoints
@@ -34,26 +39,35 @@ def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | 
     if form == "csv":
         return csv_text(rows)
     header = ["checkpoint", "format", "epoch", "source", "weights", "parameters", "digest", "notes"]
-    cells = [_inspect_cells(c) for c in checkpoints]
+    shared = {text: names for text, names in _problems(checkpoints).items() if len(names) > 1}
+    cells = [_inspect_cells(c, shared) for c in checkpoints]
+    below = [f"{subject(names)}: {text}" for text, names in shared.items()]
     if form == "md":
-        return markdown_rows(header, cells)
+        return markdown_rows(header, cells) + "".join(f"\n{markdown(line)}\n" for line in below)
     console = console_of(width)
+    said = "".join(f"{shown(line)}\n" for line in below)
     if console.width < NARROW:
-        return listed_text(header, cells)
-    return table_text(plain_table(header, cells, ("epoch", "source", "parameters")), console)
+        return listed_text(header, cells) + said
+    return table_text(plain_table(header, cells, ("epoch", "source", "parameters")), console) + said
 
 
-def _inspect_cells(c: Checkpoint) -> list[str]:
-    notes = f"copy of {c.copy_of}" if c.copy_of else (c.problem or "")
-    if c.epoch_from == "name":
-        notes = f"epoch from the name. {notes}".strip()
+def _problems(checkpoints: Sequence[Checkpoint]) -> dict[str, list[str]]:
+    """Names by the problem that they have."""
+    return grouped(checkpoints, lambda c: () if c.problem is None else (c.problem,))
+
+
+def _inspect_cells(c: Checkpoint, shared: Mapping[str, Sequence[str]]) -> list[str]:
+    """shared: problems that are said once, below the table."""
+    problem = "see below" if c.problem in shared else (c.problem or "")
+    notes = f"copy of {c.copy_of}" if c.copy_of else problem
     parameters = "" if c.n_parameters is None else f"{c.n_parameters / 1e6:.2f} M"
     key = "" if c.weights_key is None else (c.weights_key or "whole file")
-    accuracy = "" if c.source_accuracy is None else f"{100 * c.source_accuracy:.1f} %"
+    accuracy = "" if c.accuracy is None else f"{c.accuracy.value:g}, unknown"
+    accuracy = accuracy if c.source_accuracy is None else f"{100 * c.source_accuracy:.1f} %"
     return [
         c.name,
         c.format,
-        progress_cell(c.epoch, c.step),
+        progress_cell(c.epoch, c.step, c.epoch_from),
         accuracy,
         key,
         parameters,

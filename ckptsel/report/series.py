@@ -28,15 +28,17 @@ MAX_INDICES = 200
 @dataclass(frozen=True)
 class Axis:
     """What is across: `epoch`, else `step`, else the `order` of training. is_log: the first epochs
-    lie denser than the last ones."""
+    lie denser than the last ones. is_named: some are from the names of files, which may count else."""
 
     name: str
     is_log: bool
+    is_named: bool = False
 
     @property
     def title(self) -> str:
         title = {"epoch": "pre-training epoch", "step": "pre-training step"}
-        return title.get(self.name, "order of training")
+        source = " (from the names of files)" if self.is_named else ""
+        return title.get(self.name, "order of training") + source
 
 
 def scored_rows(ranking: Ranking) -> list[Row]:
@@ -56,7 +58,8 @@ def choose_axis(ranking: Ranking) -> Axis:
             break
     else:
         name, values = "order", [row.order for row in rows]
-    return Axis(name, is_log=min(values) > 0 and max(values) >= 20 * min(values))
+    is_named = name != "order" and any(row.epoch_from == "name" for row in rows)
+    return Axis(name, min(values) > 0 and max(values) >= 20 * min(values), is_named)
 
 
 def trajectory_records(ranking: Ranking, axis: Axis) -> list[Record]:

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from ckptsel.common.files import csv_text
 from ckptsel.common.outlets import MAX_CELL, json_text, markdown, shown
-from ckptsel.errors import listed
+from ckptsel.errors import listed, subject
 from ckptsel.report.confirmation_tables import (
     agreement_cells,
     agreement_title,
@@ -62,9 +62,18 @@ def closing_lines(ranking: Ranking) -> list[str]:
     lines = [summary(ranking), *_chance_lines(ranking)]
     lines += [f"flag: {line}" for line in _flag_lines(ranking)]
     lines += [line for c in ranking.confirmation.values() for line in confirmation_lines(c)]
-    lines += [f"failed: {row.name}: {row.reason}" for row in ranking if row.status == "failed"]
+    lines += [f"failed: {line}" for line in _failures(ranking)]
     lines += [f"note: {note}" for note in ranking.notes]
     return lines
+
+
+def _failures(ranking: Ranking) -> list[str]:
+    """Each reason once, with the checkpoints that have it."""
+    failed: dict[str, list[str]] = {}
+    for row in ranking:
+        if row.status == "failed":
+            failed.setdefault(row.reason or "", []).append(row.name)
+    return [f"{subject(names)}: {reason}" for reason, names in failed.items()]
 
 
 def doubt_lines(ranking: Ranking) -> list[str]:
@@ -107,7 +116,7 @@ def table_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
     for row in ranking.at_best_layer():
         values = [_score_cell(row.scores.get(name), ranking.is_accuracy(name)) for name in scores]
         source = "" if row.source_accuracy is None else f"{100 * row.source_accuracy:.1f}"
-        progress = progress_cell(row.epoch, row.step)
+        progress = progress_cell(row.epoch, row.step, row.epoch_from)
         p_best = "" if row.p_best is None else f"{row.p_best:.2f}"
         trained = [confirmed_cell((row.confirmed or {}).get(goal)) for goal in goals]
         read = [row.layer] if layer else []
@@ -128,10 +137,12 @@ def _name_cell(row: Row) -> str:
     return f"{row.checkpoint} (copy of {row.copy_of})" if row.copy_of else row.checkpoint
 
 
-def progress_cell(epoch: float | None, step: int | None) -> str:
+def progress_cell(epoch: float | None, step: int | None, epoch_from: str | None) -> str:
+    """An epoch, or a step; marked where the file's name says it and the file does not."""
+    mark = "?" if epoch_from == "name" else ""
     if epoch is not None:
-        return f"{epoch:g}"
-    return "" if step is None else f"step {step}"
+        return f"{epoch:g}{mark}"
+    return "" if step is None else f"step {step}{mark}"
 
 
 def _score_cell(score: ScoreValue | None, is_accuracy: bool) -> str:

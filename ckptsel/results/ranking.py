@@ -59,7 +59,8 @@ class Row:
     digest: SHA-256 of its tensors, null where they cannot be read.
     order: place in the order of training, from 0.
     epoch, step: as recorded, null where unknown.
-    epoch_from: where epoch and step are recorded, `file` or `name`.
+    epoch_from: where epoch and step are recorded, `file`, `name`, or `epoch-regex` where --epoch-regex
+    found it in the name.
     source_accuracy: recorded in the file, a fraction.
     format: what wrote it.
     status: `ok` or `failed`.

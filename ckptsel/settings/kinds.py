@@ -1,10 +1,11 @@
 """Kinds of values that several options have, and options that several commands share."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ckptsel.common.quantities import AGE_PATTERN, SIZE_PATTERN
 from ckptsel.settings.option import Argument, Option
@@ -52,5 +53,42 @@ ReadMemoryOption = Annotated[
 ]
 ReadTimeoutOption = Annotated[
     Positive, Option("Seconds that reading one checkpoint may take, besides one for every 10 MiB.")
+]
+
+
+def _with_group(pattern: str) -> str:
+    """Raises ValueError where it is no regular expression with a group."""
+    try:
+        n_groups = re.compile(pattern).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from error
+    if n_groups < 1:
+        raise ValueError("it has no group")
+    return pattern
+
+
+OrderOption = Annotated[
+    Literal["name", "epoch", "step", "mtime"] | None,
+    Option(
+        "What tells the order of training: name, epoch, step, mtime (when the file was written).",
+        default="the epochs that the files record, else those in their names, else the names",
+    ),
+]
+EpochRegexOption = Annotated[
+    Annotated[
+        str,
+        AfterValidator(_with_group),
+        Field(
+            min_length=1,
+            description="it must be a regular expression whose first group is the epoch, such as "
+            "ep([0-9]+)",
+        ),
+    ]
+    | None,
+    Option(
+        "Regular expression whose first group is the epoch in a checkpoint's path below the folder; "
+        "what the files record does not count then.",
+        example="ep([0-9]+)",
+    ),
 ]
 MaxFileSizeOption = Annotated[Size, Option("A larger checkpoint is not read.")]

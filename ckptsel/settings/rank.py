@@ -12,8 +12,10 @@ from ckptsel.settings.kinds import (
     ConfigOption,
     Count,
     DeviceName,
+    EpochRegexOption,
     FormatOption,
     MaxFileSizeOption,
+    OrderOption,
     Positive,
     Precision,
     QuietOption,
@@ -65,10 +67,12 @@ class RankSettings(Options):
     weights: Annotated[
         Text,
         Option(
-            "auto (averaged or teacher weights where there are any), raw, ema, teacher, student, or "
-            "the key in the file."
+            "auto (averaged or teacher weights where there are any), raw, ema, teacher, student, "
+            "momentum, target, online, or the key in the file."
         ),
     ] = "auto"
+    order: OrderOption = None
+    epoch_regex: EpochRegexOption = None
     layers: Annotated[
         tuple[Text, ...],
         MinLen(1),

@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import pathlib
+import pickle
 import tempfile
 from pathlib import Path
 
@@ -31,18 +32,22 @@ def make() -> Target:
         "metric": np.float64(71.0),
         "optimizer": {"state": {0: {"momentum": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]},
     }
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2))
     state = {"epoch": 2.5, "global_step": 50, "log_history": [{"eval_accuracy": 0.7, "step": 50}]}
     seeds = {
         "zip_1.pth": _saved(rich),
         "zip4_1.pth": _saved(rich, pickle_protocol=4),
         "legacy_1.pth": _saved(rich, _use_new_zipfile_serialization=False),
+        "module_1.pth": _saved({"model": module, "hyper_parameters": {"loss": np.clip}}),
+        "module_1.th": _saved(module, _use_new_zipfile_serialization=False),
+        "arrays_1.pkl": pickle.dumps({"model": {"conv.weight": np.ones((2, 3))}, "iteration": 9}),
         "plain_1.safetensors": save(weights | many, {"arch": "resnet18", "epoch": "3"}),
         "trainer_state.json": json.dumps(state).encode(),
         "config.json": json.dumps({"architecture": "resnet18"}).encode(),
         INDEX: json.dumps({"weight_map": dict.fromkeys(weights, "a.safetensors")}).encode(),
     }
     names = dict.fromkeys(seeds, mutate_bytes)
-    names |= dict.fromkeys(("zip_1.pth", "zip4_1.pth"), mutate_torch_zip)
+    names |= dict.fromkeys(("zip_1.pth", "zip4_1.pth", "module_1.pth"), mutate_torch_zip)
     names |= dict.fromkeys(("trainer_state.json", "config.json", INDEX), mutate_json)
     folder = Path(tempfile.mkdtemp(prefix="fuzz-hf-"))
     shard = save(weights)
