@@ -1,8 +1,9 @@
 """What one checkpoint says about itself."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Checkpoint:
     n_parameters: without batch-norm statistics.
     problem: why it cannot be used.
     copy_of: name of an earlier checkpoint with the same tensors.
+    records: what it says about the network and its inputs (`ckptsel.checkpoints.records`).
     """
 
     name: str
@@ -34,6 +36,7 @@ class Checkpoint:
     problem: str | None = None
     copy_of: str | None = None
     root: Path | None = None
+    records: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def failed(self, problem: str) -> "Checkpoint":
         """The same, which cannot be used."""

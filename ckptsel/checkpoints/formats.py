@@ -25,6 +25,9 @@ HUGGING_FACE_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+HUGGING_FACE_FACTS = ("config", "trainer_state", "preprocessor_config")
+"""JSON files beside the weights."""
+
 AVERAGED_KEYS = (
     "state_dict_ema",
     "model_ema",
@@ -161,9 +164,9 @@ def _read_hugging_face(folder: Path, root: Path) -> tuple[dict[str, Any], dict[s
         else:
             tensors.update(_read_torch_dict(folder / file))
     facts: dict[str, Any] = {"format": "Hugging Face"}
-    for key, file in (("config", "config.json"), ("trainer_state", "trainer_state.json")):
-        if _is_file(folder / file):
-            facts[key] = _read_json(folder / file, root)
+    for key in HUGGING_FACE_FACTS:
+        if _is_file(folder / f"{key}.json"):
+            facts[key] = _read_json(folder / f"{key}.json", root)
     return tensors, facts
 
 
@@ -286,8 +289,15 @@ def recorded_arch(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> str |
         payload.get("arch"),
         _argument(payload, "model"),
         _argument(payload, "arch"),
+        *_classes_of(config),
     )
     return next((name for name in candidates if isinstance(name, str)), None)
+
+
+def _classes_of(config: Mapping[str, Any]) -> list[Any]:
+    """Names of transformers' classes, which say what a folder is; nothing is looked up by them."""
+    names = config.get("architectures")
+    return names if isinstance(names, list) else []
 
 
 def _argument(payload: Mapping[str, Any], name: str) -> Any:

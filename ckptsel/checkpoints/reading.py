@@ -15,6 +15,7 @@ from ckptsel.checkpoints.formats import (
     recorded_progress,
     strip_wrappers,
 )
+from ckptsel.checkpoints.records import recorded
 from ckptsel.checkpoints.tensors import Digest, StoredTensor, is_parameter, n_not_finite
 from ckptsel.checkpoints.walk import short_name
 from ckptsel.errors import CheckpointError
@@ -58,15 +59,17 @@ def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, T
     if epoch is None:
         epoch, step = bare.epoch, bare.step if step is None else step
     is_named = not is_recorded and (epoch is not None or step is not None)
+    form = format_of(payload, facts, path)
     return dataclasses.replace(
         bare,
-        format=format_of(payload, facts, path),
+        format=form,
         weights_key=key,
         epoch=epoch,
         step=step,
         epoch_from="file" if is_recorded else "name" if is_named else None,
         source_accuracy=recorded_accuracy(payload, facts, bare.name),
         arch=recorded_arch(payload, facts),
+        records=recorded(payload, facts, form),
     ), tensors
 
 
