@@ -152,10 +152,14 @@ def build_image_encoder(
             f"--pool chooses how a network of timm pools, and {name} is none: its features are the "
             f"{network.position}. Leave it out."
         )
+    preprocessing = preprocessing_of(request.wanted, network.own)
+    notes = network.notes
+    if preprocessing.input_size[0] == 1 and asked.channels is None:
+        notes += ("images are made grey: the first layer takes 1 channel",)
     return ImageEncoder(
         name,
         network.module,
-        preprocessing_of(request.wanted, network.own),
+        preprocessing,
         network.position,
         network.head,
         read=network.read,
@@ -163,6 +167,6 @@ def build_image_encoder(
         translate=network.translate,
         network_key=network.key,
         advice=network.advice,
-        notes=network.notes,
+        notes=notes,
         is_own_code=network.is_own_code,
     )

@@ -20,7 +20,7 @@ from ckptsel.checkpoints.records import inputs_of_processor, recorded
 from ckptsel.errors import CheckpointError, ModelError, listed
 from ckptsel.features.inputs import Inputs
 from ckptsel.features.matching import OTHER_HEADS, Tensors
-from ckptsel.features.network import Network, Request, skeleton
+from ckptsel.features.network import Network, Request, interpolation_note, skeleton
 
 IMAGE_MODELS = frozenset(
     (
@@ -54,12 +54,16 @@ def build(rest: str, request: Request) -> Network:
     own = folder_inputs.over(default)
     size = getattr(settings, "image_size", None)
     size = size[0] if isinstance(size, list | tuple) and size else size
+    size = size if isinstance(size, int) else None
     asked = request.wanted.over(own).image_size
     notes: tuple[str, ...] = ()
-    interpolates = isinstance(size, int) and asked not in (None, size) and _has_positions(module)
+    interpolates = size is not None and asked not in (None, size) and _has_positions(module)
     if interpolates:
-        notes = (
-            f"the position embedding is of {size}x{size} pixels and is interpolated to {asked}",
+        notes += (interpolation_note(size, asked),)
+    if request.wanted.over(folder_inputs).mean is None:
+        notes += (
+            "no preprocessor_config.json lies beside the checkpoints: mean, deviation and "
+            f"interpolation are {processor}; --mean, --std and --interpolation say otherwise",
         )
     kind = type(module).__name__
     return Network(
@@ -67,7 +71,7 @@ def build(rest: str, request: Request) -> Network:
         _Reader(interpolates),
         f"pooled output of {kind}",
         (),
-        own.over(Inputs(image_size=size if isinstance(size, int) else 224)),
+        own.over(Inputs(image_size=size or 224)),
         translate=lambda tensors: _translated(module, settings, options, tensors),
         key=hashlib.sha256(json.dumps([config.get("model_type"), kept]).encode()).hexdigest(),
         notes=notes,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import timm
+import torch
 
 from ckptsel.errors import ModelError
 from ckptsel.features import (
@@ -143,10 +144,12 @@ def suggestions(name: str, request: Request) -> str:
 
 
 def _could_be(name: str, request: Request) -> bool:
+    """Whether the tensors fit a network of this name; built without values, which takes no time."""
     for _, build, own in _known(name, request):
         try:
-            if _fits(build(own, request), request):
-                return True
-        except ModelError:
-            continue
+            with torch.device("meta"):
+                if _fits(build(own, request), request):
+                    return True
+        except (ModelError, NotImplementedError, RuntimeError):
+            continue  # it cannot be built so: then it is not named
     return False

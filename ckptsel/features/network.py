@@ -131,6 +131,13 @@ def last_linear(module: nn.Module, images: Tensor) -> tuple[str, Tensor]:
     return seen[-1]
 
 
+def interpolation_note(side: int | None, asked: int | None) -> str:
+    """For the ranking: that images are of another size than the positions that were learnt."""
+    return (
+        f"the position embedding is of {side}x{side} pixels and is interpolated to {asked}x{asked}"
+    )
+
+
 def skeleton(build: Callable[[], nn.Module]) -> nn.Module:
     """The module without values where it can be built so, which takes neither memory nor time."""
     try:

@@ -54,7 +54,7 @@ def _tried(name: str, module: nn.Module, read: Read, used: Inputs, wanted: Input
     told = _told_by(_first_to_run(module, _example(used)), wanted, name)
     if told != Inputs() and _problem_with(name, module, read, told.over(used)) is None:
         return told
-    if wanted.image_size is None:
+    if wanted.image_size is None and problem.__cause__ is not None:
         problem = ModelError(f"{problem} If it takes another size, say so with --image-size.")
     raise problem
 
@@ -104,9 +104,9 @@ def _told_by(first: tuple[str, nn.Module] | None, wanted: Inputs, name: str) -> 
     if isinstance(layer, nn.Linear):
         return _told_by_linear(layer.in_features, wanted)
     raise ModelError(
-        f"{name} takes no images: its first layer, {layer_name}, is a {type(layer).__name__}, which "
-        f"takes {_taken_by(layer)}; images are (images, channels, height, width). Give ckptsel a module "
-        "that makes such an input of them, or a kind of encoder of your own (docs/own-model.md)."
+        f"{name} takes no images: its first layer, {layer_name}, is of type {type(layer).__name__}, "
+        f"which takes {_taken_by(layer)}; images are (images, channels, height, width). Give "
+        "ckptsel a module that makes such an input of them (docs/own-model.md)."
     )
 
 

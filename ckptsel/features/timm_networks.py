@@ -13,7 +13,14 @@ from ckptsel.errors import ModelError
 from ckptsel.features import cifar_resnet  # noqa: F401  (registers its architectures with timm)
 from ckptsel.features.inputs import Inputs
 from ckptsel.features.matching import Tensors, fits, under_prefix
-from ckptsel.features.network import Network, Request, expected_tensors, pre_logits, skeleton
+from ckptsel.features.network import (
+    Network,
+    Request,
+    expected_tensors,
+    interpolation_note,
+    pre_logits,
+    skeleton,
+)
 
 POOL_ADVICE = " Choose a pooling with --pool (for example avg)."
 
@@ -33,11 +40,10 @@ def build(name: str, request: Request) -> Network:
     module, arguments, side = _fitting(name, request, tensors)
     asked = wanted.image_size
     notes: tuple[str, ...] = ()
-    if asked is not None and side is not None and asked != side:
-        notes = (
-            f"the position embedding is of {side}x{side} pixels and is interpolated to "
-            f"{asked}x{asked}",
-        )
+    if side is not None and asked is None:
+        notes = (f"images are of {side}x{side} pixels, as the position embedding in the files is",)
+    elif side is not None and asked != side:
+        notes = (interpolation_note(side, asked),)
     pooling = getattr(module, "global_pool", None)
     kind = getattr(pooling, "pool_type", pooling)
     return Network(
