@@ -397,6 +397,7 @@ model = "resnet18"
 weights = "ema"
 pool = "avg"
 image-size = 64
+channels = 3
 crop-pct = 1
 interpolation = "lanczos"
 mean = [0.5, 0.5, 0.5]

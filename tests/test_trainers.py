@@ -171,7 +171,7 @@ def test_a_configuration_runs_and_fetches_nothing(
         ({"model_type": "timm_wrapper"}, "no network of images"),
         ({"num_hidden_layers": 10**9}, "asks for more layers than are believed"),
         ({"hidden_size": 10**5, "intermediate_size": 10**5}, "values, and the file holds"),
-        ({"hidden_size": -3}, "transformers"),
+        ({"hidden_size": -3}, "cannot be told before it is built"),
         ({"patch_size": "x"}, "transformers"),
         ({"hidden_act": "no_such"}, "transformers cannot build this network"),
     ],

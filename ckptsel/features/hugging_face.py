@@ -9,6 +9,7 @@ only brings them under the names that its module has.
 import hashlib
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ IGNORED = frozenset(
 )
 """Keys that would load code, kernels or other networks, or say nothing about this one."""
 
+COUNTS = re.compile(r"layers|depth|block|stage|^num_(?!labels)")
 MAX_DEPTH = 1000
 """Layers beyond which a configuration is not believed: each is built, however small."""
 
@@ -157,8 +159,7 @@ def _settings(kind: str, kept: dict[str, Any]) -> Any:
             f"config.json is of {kind!r}, which is no network of images that transformers "
             f"{library.__version__} has. Name the network with --model."
         )
-    deep = [k for k, v in kept.items() if "layers" in k and isinstance(v, int) and v > MAX_DEPTH]
-    deep += [k for k, v in kept.items() if "depth" in k and _largest(v) > MAX_DEPTH]
+    deep = [k for k, v in kept.items() if COUNTS.search(k) and _largest(v) > MAX_DEPTH]
     if deep:
         raise ModelError(f"config.json asks for more layers than are believed: {listed(deep)}.")
     try:
@@ -181,7 +182,9 @@ def _module(settings: Any, tensors: Tensors) -> tuple[Any, dict[str, Any]]:
     auto = _transformers().AutoModel
     options: dict[str, Any] = {}
     try:
-        usual = skeleton(lambda: auto.from_config(settings, trust_remote_code=False))
+        usual = skeleton(
+            lambda: auto.from_config(settings, trust_remote_code=False), is_trusted=False
+        )
         n_built = sum(t.numel() for t in usual.state_dict().values())
         n_held = sum(t.numel() for t in tensors.values())
         if tensors and n_built > 4 * n_held + 10**6:

@@ -5,6 +5,7 @@ the case of others), and people's code calls networks by names of its own (DINO'
 tensors of the checkpoints decide: the first network that they fit.
 """
 
+import contextlib
 import difflib
 import re
 from collections.abc import Callable
@@ -144,12 +145,18 @@ def suggestions(name: str, request: Request) -> str:
 
 
 def _could_be(name: str, request: Request) -> bool:
-    """Whether the tensors fit a network of this name; built without values, which takes no time."""
+    """Whether the tensors fit a network of this name."""
     for _, build, own in _known(name, request):
-        try:
-            with torch.device("meta"):
-                if _fits(build(own, request), request):
-                    return True
-        except (ModelError, NotImplementedError, RuntimeError):
-            continue  # it cannot be built so: then it is not named
+        with contextlib.suppress(ModelError):
+            if _fits(_without_values(lambda: build(own, request)), request):  # noqa: B023
+                return True
     return False
+
+
+def _without_values(build: Callable[[], Network]) -> Network:
+    """As `ckptsel.features.network.skeleton`."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (NotImplementedError, RuntimeError):
+        return build()

@@ -138,12 +138,17 @@ def interpolation_note(side: int | None, asked: int | None) -> str:
     )
 
 
-def skeleton(build: Callable[[], nn.Module]) -> nn.Module:
-    """The module without values where it can be built so, which takes neither memory nor time."""
+def skeleton(build: Callable[[], nn.Module], is_trusted: bool = True) -> nn.Module:
+    """The module without values where it can be built so, which takes neither memory nor time.
+
+    is_trusted: its size is no stranger's word, so that it is else built with values. Raises ModelError.
+    """
     try:
         with torch.device("meta"):
             return build()
-    except (NotImplementedError, RuntimeError):  # it computes with values while it is built
+    except (NotImplementedError, RuntimeError) as error:  # it computes with values meanwhile
+        if not is_trusted:
+            raise ModelError(f"its size cannot be told before it is built: {error}") from error
         return build()
 
 

@@ -34,6 +34,13 @@ ARGUMENTS = frozenset(
 """Arguments that a file may give a network; their values are numbers (`ckptsel.checkpoints.records`)."""
 
 
+OF_THE_INPUT = frozenset(("patch_size", "img_size", "in_chans"))
+"""Those that the tensors' own shapes tell."""
+
+MAX_NUMBER = 4096
+"""Of such an argument: each layer of a network is built, though without values."""
+
+
 def build(name: str, request: Request) -> Network:
     """Raises ModelError where timm cannot build it."""
     wanted, tensors = request.wanted, request.tensors
@@ -85,8 +92,12 @@ def _fitting(
     name: str, request: Request, tensors: Tensors
 ) -> tuple[nn.Module, dict[str, Any], int | None]:
     """(module, arguments, the side of the images that its position embedding is of): the first form of
-    it that the tensors fit, else the first that can be built."""
-    known = {k: v for k, v in request.recorded.arguments.items() if k in ARGUMENTS}
+    it that the tensors fit, else the plainest; without tensors the first that can be built.
+
+    What a file says of the network's size counts only where its tensors have that size.
+    """
+    recorded = request.recorded.arguments if tensors else {}
+    known = {k: v for k, v in recorded.items() if k in ARGUMENTS and _is_believed(v)}
     usual = _made(name, {}, request, is_real=False)
     patch = _told_patch(usual, tensors)
     if patch is not None:
@@ -94,18 +105,20 @@ def _fitting(
     channels = _channels(usual, request, tensors)
     if channels is not None:
         known["in_chans"] = channels
-    first: tuple[dict[str, Any], int | None] | None = None
+    found: tuple[dict[str, Any], int | None] = {}, None
+    problem: Exception | None = None
     for arguments, side in _forms(usual, known, request.wanted.image_size, tensors):
         try:
             module = _made(name, arguments, request, is_real=False)
-        except TypeError:
-            continue  # an argument that this network does not know
-        first = first or (arguments, side)
+        except (TypeError, ModelError) as error:
+            problem = error  # an argument that this network does not know, or that does not fit it
+            continue
+        found, problem = (arguments, side), None
         if not tensors or fits(expected_tensors(module), classifier_of(module), tensors):
-            first = arguments, side
             break
-    assert first is not None
-    return _made(name, first[0], request, is_real=True), *first
+    if problem is not None:
+        raise ModelError(f"timm cannot build {name}: {problem}") from problem
+    return _made(name, found[0], request, is_real=True), *found
 
 
 def _forms(
@@ -132,7 +145,8 @@ def _made(name: str, arguments: Mapping[str, Any], request: Request, is_real: bo
     try:
         if is_real:
             return timm.create_model(name, **used)
-        return skeleton(lambda: timm.create_model(name, **used))
+        is_trusted = not (ARGUMENTS - OF_THE_INPUT) & set(arguments)
+        return skeleton(lambda: timm.create_model(name, **used), is_trusted)
     except TypeError:
         if arguments:
             raise
@@ -152,6 +166,11 @@ def _channels(usual: nn.Module, request: Request, tensors: Tensors) -> int | Non
     if found is not None and own is not None and found.ndim == own.ndim == 4:
         told = found.shape[1] if found.shape[1] != own.shape[1] else None
     return request.asked.channels or told or (None if tensors else request.wanted.channels)
+
+
+def _is_believed(value: Any) -> bool:
+    """Whether a network of such a size could be."""
+    return all(abs(each) <= MAX_NUMBER for each in (value if isinstance(value, list) else [value]))
 
 
 def _told_patch(usual: Any, tensors: Tensors) -> int | None:

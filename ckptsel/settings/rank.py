@@ -74,7 +74,7 @@ class RankSettings(Options):
     image_size: Annotated[
         int | None,
         Ge(8),
-        Option("Pixels a side.", default="what the files record, or the model's own"),
+        Option("Pixels a side.", default="the model's own"),
     ] = None
     channels: Annotated[
         Count | None,
