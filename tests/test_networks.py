@@ -137,6 +137,13 @@ def _tensors_of(name: str) -> dict[str, torch.Tensor]:
         return dict(torchvision.models.get_model(name, weights=None, num_classes=5).state_dict())
 
 
+def test_a_network_that_cannot_be_built_without_values() -> None:
+    """Its constructor computes with tensors."""
+    weights = torchvision.models.regnet_x_400mf(num_classes=5).state_dict()
+    encoder = build_image_encoder("regnet_x_400mf", recorded=Recorded(read=lambda: weights))
+    assert encoder.load(weights) == ""
+
+
 def test_torchvisions_vision_transformer_has_the_size_of_the_file() -> None:
     with torch.device("meta"):
         vit = torchvision.models.vit_b_32(image_size=64, num_classes=5).state_dict()
@@ -331,6 +338,7 @@ def test_inputs_are_told_from_the_first_layers_weights(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("digits", {"image_size": 32}, r"own_nets\.py:\d+: return .*2x3x32x32"),
         ("two", {"image_size": 32}, "takes 2 channels, and images are read as grey .* or colour"),
         ("flat", {"image_size": 32, "channels": 4}, r"shape 2x4x32x32, torch\.float32"),
         ("video", {}, r"its first layer, first, is of type Conv3d, which takes 5 dimensions"),

@@ -115,7 +115,8 @@ def _told_by_linear(n_values: int, wanted: Inputs) -> Inputs:
     fitting = []
     for channels in (1, COLOUR):
         side = math.isqrt(n_values // channels)
-        if channels * side**2 == n_values and wanted.channels in (None, channels):
+        is_wanted = wanted.channels in (None, channels) and wanted.image_size in (None, side)
+        if channels * side**2 == n_values and is_wanted:
             fitting.append(Inputs(image_size=side, channels=channels))
     return fitting[0] if len(fitting) == 1 else Inputs()
 

@@ -35,7 +35,7 @@ def build(name: str, request: Request) -> Network:
             f"unknown model 'torchvision:{name}': torchvision has no network of this name."
             + did_you_mean(name, names())
         )
-    usual = skeleton(lambda: _made(name))
+    usual = _made(name, is_real=False)
     arguments = _size(name, usual, request)
     module = _made(name, **arguments)
     channels = _channels(module, request)
@@ -53,11 +53,15 @@ def build(name: str, request: Request) -> Network:
     )
 
 
-def _made(name: str, **arguments: Any) -> nn.Module:
+def _made(name: str, is_real: bool = True, **arguments: Any) -> nn.Module:
     if name in ("googlenet", "inception_v3"):
         arguments["init_weights"] = False  # takes long, for values that are replaced
-    try:
+
+    def create() -> nn.Module:
         return torchvision.models.get_model(name, weights=None, **arguments)
+
+    try:
+        return create() if is_real else skeleton(create)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"torchvision cannot build {name} with {arguments}: {error}") from error
 
