@@ -35,9 +35,9 @@ def build(name: str, request: Request) -> Network:
             f"unknown model 'torchvision:{name}': torchvision has no network of this name."
             + did_you_mean(name, names())
         )
-    usual = _made(name, is_real=False)
+    usual = _made(name, {}, is_real=False)
     arguments = _size(name, usual, request)
-    module = _made(name, **arguments)
+    module = _made(name, arguments)
     channels = _channels(module, request)
     if channels is not None:
         _change_channels(module, channels)
@@ -53,9 +53,10 @@ def build(name: str, request: Request) -> Network:
     )
 
 
-def _made(name: str, is_real: bool = True, **arguments: Any) -> nn.Module:
+def _made(name: str, arguments: dict[str, Any], is_real: bool = True) -> nn.Module:
     if name in ("googlenet", "inception_v3"):
-        arguments["init_weights"] = False  # takes long, for values that are replaced
+        # They take long, for values that are replaced.
+        arguments = {**arguments, "init_weights": False}
 
     def create() -> nn.Module:
         return torchvision.models.get_model(name, weights=None, **arguments)
