@@ -6,7 +6,7 @@ BIN = .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist loadfile
 RUN = reference_runs/cifar10-mnist-small
 
-.PHONY: demo test test-all test-oldest lint types docs simulations fuzz faults benchmarks clean
+.PHONY: demo test test-all test-oldest test-trainers lint types docs simulations fuzz faults benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
@@ -17,6 +17,11 @@ test: .venv/installed-dev
 # What is slow and statistical besides; half an hour.
 test-all: .venv/installed-dev
 	$(call PYTEST,$(BIN)) -m 'slow or not slow'
+
+# What transformers and open_clip really write; no other test needs them.
+test-trainers: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[trainers]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_trainers.py
 
 # With the oldest versions that are supported, in an environment of its own.
 test-oldest: .venv-oldest/installed-dev

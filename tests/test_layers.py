@@ -18,6 +18,7 @@ from ckptsel.errors import UsageError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import ImageEncoder, build_image_encoder
 from ckptsel.features.layers import ALL, MAX_WIDTH, choose_layers, find_stages, side_by_side
+from ckptsel.features.network import input_of_last_linear
 from ckptsel.results.ranking import summary
 from tests.conftest import TINY_MODEL, save_images
 
@@ -92,7 +93,9 @@ def test_features_are_those_of_a_plain_hook(name: str) -> None:
         module = WithAView().eval()
         whole = build_image_encoder("resnet18", image_size=32)
         small = dataclasses.replace(whole.preprocessing, input_size=(3, 16, 16))
-        encoder = ImageEncoder("own", module, small, "input of fc", ("fc",))
+        encoder = ImageEncoder(
+            "own", module, small, "input of fc", ("fc",), read=input_of_last_linear
+        )
     else:
         encoder = encoder_of(name)
     size = encoder.preprocessing.input_size[1]

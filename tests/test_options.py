@@ -399,6 +399,7 @@ order = "mtime"
 epoch-regex = "ep([0-9]+)"
 pool = "avg"
 image-size = 64
+channels = 3
 crop-pct = 1
 interpolation = "lanczos"
 mean = [0.5, 0.5, 0.5]

@@ -1,8 +1,9 @@
 """What one checkpoint says about itself."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ckptsel.checkpoints.records import Accuracy
 
@@ -24,6 +25,7 @@ class Checkpoint:
     copy_of: name of an earlier checkpoint with the same tensors.
     layout: digest of the names and shapes of its tensors.
     notes: what a reader should know of how it was read.
+    records: what it says about the network and its inputs (`ckptsel.checkpoints.network_inputs`).
     """
 
     name: str
@@ -44,6 +46,7 @@ class Checkpoint:
     accuracy: Accuracy | None = None
     notes: tuple[str, ...] = ()
     root: Path | None = None
+    records: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def failed(self, problem: str) -> "Checkpoint":
         """The same, which cannot be used."""

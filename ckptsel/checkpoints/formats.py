@@ -33,6 +33,9 @@ HUGGING_FACE_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+HUGGING_FACE_FACTS = ("config", "trainer_state", "preprocessor_config")
+"""JSON files beside the weights."""
+
 REFUSED_FOLDERS = {
     "dcp": (
         "a folder of torch.distributed.checkpoint (DCP). Make one file of it: in the folder that holds "
@@ -218,9 +221,9 @@ def _read_hugging_face(folder: Path, root: Path) -> Payload:
         else:
             tensors.update(_read_torch(folder / file).value)
     facts: dict[str, Any] = {"format": "Hugging Face"}
-    for key, file in (("config", "config.json"), ("trainer_state", "trainer_state.json")):
-        if _is_file(folder / file):
-            facts[key] = _read_json(folder / file, root)
+    for key in HUGGING_FACE_FACTS:
+        if _is_file(folder / f"{key}.json"):
+            facts[key] = _read_json(folder / f"{key}.json", root)
     return Payload(tensors, facts)
 
 

@@ -14,6 +14,7 @@ from ckptsel.checkpoints.choosing import (
 )
 from ckptsel.checkpoints.formats import Payload, format_of, read_payload
 from ckptsel.checkpoints.modules import SCRIPT
+from ckptsel.checkpoints.network_inputs import recorded
 from ckptsel.checkpoints.records import recorded_accuracy, recorded_arch, recorded_progress
 from ckptsel.checkpoints.tensors import Digest, StoredTensor, is_parameter, n_not_finite
 from ckptsel.checkpoints.walk import short_name
@@ -57,9 +58,10 @@ def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, T
     if epoch is None:
         epoch, step = bare.epoch, bare.step if step is None else step
     is_named = not is_recorded and (epoch is not None or step is not None)
+    form = format_of(payload.value, payload.facts, path)
     return dataclasses.replace(
         bare,
-        format=format_of(payload.value, payload.facts, path),
+        format=form,
         weights_key=key,
         epoch=epoch,
         step=step,
@@ -68,6 +70,7 @@ def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, T
         arch=recorded_arch(payload.value, payload.facts),
         layout=_layout_of(tensors),
         notes=tuple(_notes(payload, key, tensors, weights)),
+        records=recorded(payload.value, payload.facts, form),
     ), tensors
 
 

@@ -158,8 +158,15 @@ def recorded_arch(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> str |
         payload.get("arch"),
         argument(payload, "model"),
         argument(payload, "arch"),
+        *_classes_of(config),
     )
     return next((name for name in candidates if isinstance(name, str)), None)
+
+
+def _classes_of(config: Mapping[str, Any]) -> list[Any]:
+    """Names of transformers' classes, which say what a folder is; nothing is looked up by them."""
+    names = config.get("architectures")
+    return names if isinstance(names, list) else []
 
 
 def argument(payload: Mapping[str, Any], name: str) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ckptsel.common.streams import say
+from ckptsel.settings.kinds import LIBRARIES
 from ckptsel.settings.option import Given, OptionError
 from ckptsel.settings.toml import Config, find_config, read_config
 
@@ -51,6 +52,6 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def say_own_code(model: str | None, given: Given) -> None:
     """That a module of the user's own is about to be run, and who says so; on stderr."""
-    if model is not None and ":" in model:
+    if model is not None and ":" in model and model.partition(":")[0] not in LIBRARIES:
         by = given.name("model")
         say(f"note: {model} is imported and called, as {by} says")

@@ -164,8 +164,8 @@ def confirm_ranking(
             "with --layers last, and confirm that."
         )
     rows = choose_candidates(ranking, settings.n_candidates)
-    workspace = _open_workspace(ranking, settings, quiet)
     checkpoints = _find_checkpoints(ranking, rows, settings, quiet)
+    workspace = _open_workspace(ranking, checkpoints, settings, quiet)
     goals = ("fe", "ft") if settings.goal == "both" else (settings.goal or ranking.goal,)
     outcomes = {}
     with tempfile.TemporaryDirectory(prefix="ckptsel-") as temporary:
@@ -231,7 +231,9 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
     return sorted(chosen, key=lambda row: row.order)
 
 
-def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) -> Workspace:
+def _open_workspace(
+    ranking: Ranking, checkpoints: Sequence[Checkpoint], settings: ConfirmSettings, quiet: bool
+) -> Workspace:
     """The workspace of the ranking. Raises DataError where the images are no longer the same."""
     # What an older ranking did, whose settings have no word of it.
     crop_pct = ranking.model["preprocessing"].get("crop_pct")
@@ -258,7 +260,7 @@ def _open_workspace(ranking: Ranking, settings: ConfirmSettings, quiet: bool) ->
     name = typed_or_recorded(settings.model, ranking.model["name"])
     rank_settings = dataclasses.replace(rank_settings, model=name, **changes)
     data = settings.data or _recorded_data(ranking)
-    workspace = open_workspace(rank_settings, [], data, quiet)
+    workspace = open_workspace(rank_settings, checkpoints, data, quiet)
     if workspace.target.describe()["fingerprint"] != ranking.target["fingerprint"]:
         raise DataError(
             f"the images or labels of {data} are not those of the ranking: they have changed since. "

@@ -37,7 +37,6 @@ from ckptsel.features.store import Cache
 from ckptsel.ranking.workspace import Workspace
 from ckptsel.results.confirmation import Point
 from ckptsel.target.images import digest_of
-from ckptsel.target.pixels import normalise
 from ckptsel.training.heads import gaussian_head
 from ckptsel.training.loop import (
     TensorBatches,
@@ -164,7 +163,8 @@ class Task:
         else:
             self.workspace.load(checkpoint)
             model = Network(self.encoder, self._new_layer(self._n_features, seed))
-        model = model.to(device).to(memory_format=torch.channels_last)
+            model = model.to(memory_format=self.encoder.memory_format)
+        model = model.to(device)
         optimizer = create_optimizer_v2(
             model, protocol.optimizer, lr=lr, weight_decay=protocol.weight_decay, momentum=0.9
         )
@@ -217,7 +217,7 @@ class Task:
             return self.encoder.penultimate(example).shape[1]
 
     def _prepare(self, pixels: Tensor) -> Tensor:
-        return normalise(pixels, self.encoder.preprocessing, torch.channels_last)
+        return self.encoder.normalise(pixels)
 
     def _inputs(
         self, checkpoint: Checkpoint, indices: NDArray[np.int64]

@@ -5,11 +5,14 @@ from pathlib import Path
 from safetensors.torch import save
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.guard import DEFAULT
+from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.weights import ReplacedError, read_weights
 from ckptsel.common.environment import package_version
 from ckptsel.common.files import write_bytes
 from ckptsel.errors import CheckpointError, InputError
-from ckptsel.features.encoders import backbone_weights, build_image_encoder, typed_or_recorded
+from ckptsel.features.encoders import build_image_encoder, typed_or_recorded
+from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.report.command import rank_command
 from ckptsel.results.ranking import Ranking, Row
 
@@ -43,10 +46,20 @@ def export(ranking: Ranking, row: Row, path: Path, model: str | None = None) -> 
         raise InputError(f"{source} cannot be read: {error}") from error
     name = typed_or_recorded(model, ranking.model["name"])
     pool, image_size = ranking.settings["pool"], ranking.settings["image_size"]
-    encoder = build_image_encoder(name, pool, image_size, typed=model is not None)
-    weights, _ = backbone_weights(encoder, state_dict)
+    recorded = _recorded(source, ranking)
+    encoder = build_image_encoder(
+        name, pool, image_size, typed=model is not None, recorded=recorded
+    )
+    weights, _ = encoder.match(state_dict)
     tensors = {key: tensor.contiguous().clone() for key, tensor in weights.items()}
     write_bytes(path, save(tensors, _metadata(ranking, row)))
+
+
+def _recorded(source: Path, ranking: Ranking) -> Recorded:
+    """What the checkpoint says of its network."""
+    weights = ranking.settings["weights"]
+    found = scan_checkpoints(source, weights)
+    return recorded_in(found[0], weights, DEFAULT) if found[0].problem is None else Recorded()
 
 
 def _metadata(ranking: Ranking, row: Row) -> dict[str, str]:

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 
 from ckptsel.features.encoder import Encoder
 from ckptsel.features.encoders import build_image_encoder
+from ckptsel.features.network import Recorded
 from ckptsel.settings.rank import RankSettings
 
 BuildEncoder = Callable[[str, RankSettings], Encoder]
@@ -21,11 +22,12 @@ def known_kinds() -> dict[str, BuildEncoder]:
     return {entry.name: entry.load() for entry in entry_points(group="ckptsel.encoders")}
 
 
-def build_encoder(name: str, settings: RankSettings) -> Encoder:
+def build_encoder(name: str, settings: RankSettings, recorded: Recorded | None = None) -> Encoder:
     """The encoder `name`, on the CPU, with random weights.
 
-    A kind, or `package.module:function`, is only run where the user typed the name, which is then
-    in the settings. Raises ModelError naming near names.
+    recorded: what the checkpoints say of their network. A kind, or `package.module:function`, is only
+    run where the user typed the name, which is then in the settings. Raises ModelError naming near
+    names.
     """
     typed = settings.model is not None
     kind, colon, rest = name.partition(":")
@@ -39,5 +41,7 @@ def build_encoder(name: str, settings: RankSettings) -> Encoder:
         settings.std,
         settings.crop_pct,
         settings.interpolation,
+        settings.channels,
         typed=typed,
+        recorded=recorded,
     )

@@ -53,7 +53,9 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
     workspace: one that is open for the same data and settings; None opens one.
     Raises DataError or OutputError where the images or the store fail, which are every candidate's.
     """
-    workspace = workspace or open_workspace(spec.settings, [], spec.data, quiet=True)
+    workspace = workspace or open_workspace(
+        spec.settings, [c.checkpoint for c in spec.candidates], spec.data, quiet=True
+    )
     scores = find_scores(list(spec.scores))
     for candidate in spec.candidates:
         try:

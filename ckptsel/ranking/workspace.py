@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.weights import read_weights
-from ckptsel.common.devices import default_device, default_precision
-from ckptsel.errors import InputError, ModelError, listed, reason_of, subject
+from ckptsel.common.devices import default_device, default_precision, why_missing
+from ckptsel.common.streams import say
+from ckptsel.errors import InputError, ModelError, UsageError, listed, reason_of, subject
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.encoder import LAST, Encoder
-from ckptsel.features.encoders import is_registered
+from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import extract_features, feature_key
 from ckptsel.features.layers import ALL, choose_layers, side_by_side
+from ckptsel.features.names import is_registered
+from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache, open_cache
 from ckptsel.settings.rank import RankSettings
@@ -220,8 +223,13 @@ def open_workspace(
 
     Raises InputError where the architecture or the target cannot be had.
     """
-    encoder = build_encoder(settings.model or _recorded_model(found), settings)
     device = settings.device or default_device()
+    if reason := why_missing(device):
+        raise UsageError(f"the device is {device!r}; {reason}")
+    recorded = _recorded(found, settings)
+    encoder = build_encoder(settings.model or _recorded_model(found), settings, recorded)
+    if not quiet:
+        say(*_said_of(encoder, recorded, settings))
     return Workspace(
         settings,
         _load_target(data, settings),
@@ -231,6 +239,7 @@ def open_workspace(
         device,
         settings.precision or default_precision(device),
         quiet,
+        notes=list(getattr(encoder, "notes", ())),
     )
 
 
@@ -257,6 +266,32 @@ def _fits(checkpoint: Checkpoint, key: str, workspace: Workspace) -> bool:
     except Exception:  # as in `audit`; why it does not fit is not asked here
         return False
     return True
+
+
+def _recorded(found: Sequence[Checkpoint], settings: RankSettings) -> Recorded:
+    """What the last checkpoint that can be used says of its network."""
+    usable = [c for c in found if c.problem is None]
+    if not usable:
+        return Recorded()
+    return recorded_in(usable[-1], settings.weights, limits_of(settings))
+
+
+def _said_of(encoder: Encoder, recorded: Recorded, settings: RankSettings) -> list[str]:
+    """What was not typed about the inputs, and where it comes from."""
+    if not isinstance(encoder, ImageEncoder):
+        return []
+    lines = [] if encoder.name in (settings.model, recorded.arch) else [f"network: {encoder.name}"]
+    values = {k: v for k, v in vars(recorded.inputs).items() if v is not None}
+    values = {k: v for k, v in values.items() if getattr(settings, k, None) is None}
+    if values:
+        known = ", ".join(f"{name} {_shown(value)}" for name, value in values.items())
+        lines.append(f"inputs as {recorded.name} records them ({recorded.where}): {known}")
+    return [f"note: {line}" for line in lines]
+
+
+def _shown(value: Any) -> str:
+    numbers = value if isinstance(value, tuple) else (value,)
+    return ",".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in numbers)
 
 
 def audit(found: Sequence[Checkpoint], workspace: Workspace) -> list[Checkpoint]:
@@ -315,6 +350,8 @@ def _recorded_model(found: Sequence[Checkpoint]) -> str:
     usable = [c for c in found if c.problem is None]
     if not usable:
         raise _nothing_to_rank(found)
+    if all(c.records.get("config") and not is_registered(c.arch or "") for c in usable):
+        return "hf:"
     recorded = sorted({c.arch for c in usable if c.arch})
     names = [name for name in recorded if is_registered(name)]
     if recorded and not names:

@@ -10,6 +10,9 @@ from pydantic import AfterValidator, Field
 from ckptsel.common.quantities import AGE_PATTERN, SIZE_PATTERN
 from ckptsel.settings.option import Argument, Option
 
+LIBRARIES = ("torchvision", "hf", "open_clip")
+"""What stands before the colon in the name of a network that a library builds from names of its own."""
+
 Text = Annotated[str, Field(pattern=r"\S")]
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]

@@ -59,7 +59,7 @@ class RankSettings(Options):
     model: Annotated[
         Text | None,
         Option(
-            "timm name, or package.module:function.",
+            "timm name, torchvision:NAME, hf:FOLDER, open_clip:NAME, or package.module:function.",
             ("--model", "-m"),
             default="what the files record",
         ),
@@ -87,7 +87,16 @@ class RankSettings(Options):
         Text | None, Option("Pooling of the features, timm's global_pool (avg, token).")
     ] = None
     image_size: Annotated[
-        int | None, Ge(8), Option("Pixels a side.", default="the model's own")
+        int | None,
+        Ge(8),
+        Option("Pixels a side.", default="the model's own"),
+    ] = None
+    channels: Annotated[
+        Count | None,
+        Option(
+            "Channels of images: 1 (grey) or 3 (colour).",
+            default="as the first layer's weights have",
+        ),
     ] = None
     crop_pct: Annotated[
         Annotated[

@@ -79,8 +79,8 @@ class Preprocessing:
 
     input_size: channels, height, width in pixels.
     mean, std: one number a channel, for pixels scaled to [0, 1].
-    crop_pct: the part of the resized image that the centre crop keeps. Prepared are pixels, uint8,
-    not yet normalised.
+    crop_pct: the part of the resized image that the centre crop keeps. crop_mode: timm's; `squash`
+    resizes to the square whatever the sides. Prepared are pixels, uint8, not yet normalised.
     """
 
     input_size: tuple[int, int, int]
@@ -88,6 +88,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_pct: float
+    crop_mode: str = "center"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -106,8 +107,9 @@ class Preprocessing:
 
     def key(self) -> str:
         """What decides the stored pixels: everything but mean and std."""
+        mode = "" if self.crop_mode == "center" else f" {self.crop_mode}"
         return digest_of(
-            f"{PIXELS_VERSION} {self.input_size} {self.interpolation} {self.crop_pct:.6f}"
+            f"{PIXELS_VERSION} {self.input_size} {self.interpolation} {self.crop_pct:.6f}{mode}"
         )
 
 
