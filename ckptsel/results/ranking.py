@@ -33,7 +33,7 @@ EPOCH = "epoch"
 """What decides in place of a score: the order of training, the last first."""
 
 ACCURACY = "accuracy"
-"""The unit of scores that are fractions of images; other scores are in `nats`."""
+"""The unit of scores that are fractions of images; other scores are in `nats`, or another word."""
 
 
 @dataclass(frozen=True, config=FINITE)
@@ -137,7 +137,8 @@ class Ranking:
     created: when (UTC).
     goal: `fe` or `ft`.
     score: what decided, a score or `epoch`.
-    units: unit of each score, `accuracy` or `nats`.
+    units: unit of each score: `accuracy`, `nats`, or another word.
+    lower_is_better: scores whose lowest value is the best; of all others it is the highest.
     best: name of the first.
     tie_set: names of those that cannot be told from the best at 95 %, without copies.
     checkpoints: one row each.
@@ -177,6 +178,7 @@ class Ranking:
     doubts: tuple[str, ...] = ()
     expected: Measured | None = None
     no_winner: str | None = None
+    lower_is_better: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict, compare=False)
     schema: str = SCHEMA
 
@@ -217,9 +219,19 @@ class Ranking:
         trained = self.goal in self.confirmation
         return trained or not self[self.best].is_at_chance("linear_probe")
 
+    @property
+    def is_known_how_sure(self) -> bool:
+        """Whether anything says how sure the order is: not where the order of training decided, or a
+        score without a value of each held-out image."""
+        return self[self.best].p_best is not None
+
     def is_accuracy(self, score: str) -> bool:
         """Whether a score, or `confirmed`, is a fraction of images."""
         return score == CONFIRMED or self.units.get(score) == ACCURACY
+
+    def higher_when_better(self, score: str, value: float) -> float:
+        """A value of a score, of a loss with its sign turned."""
+        return -value if score in self.lower_is_better else value
 
     def to_dict(self) -> dict[str, Any]:
         """The ranking as plain data, ready for JSON."""
@@ -320,12 +332,8 @@ def summary(ranking: Ranking) -> str:
     n_scored = sum(row.status == "ok" and row.copy_of is None for row in ranking)
     if not ranking.recommended:
         return f"no checkpoint is recommended: {ranking.doubts[0]}"
-    if ranking.score == EPOCH and not ranking.confirmation:
-        return (
-            "which checkpoint fine-tunes best is not known: no score was found to foretell it. Race "
-            f"them: ckptsel confirm --goal {ranking.goal}. Until then they stand in the order of "
-            f"training, the last first: {ranking.best}."
-        )
+    if not ranking.is_known_how_sure:
+        return _unsure(ranking)
     confirmed = ranking.confirmation.get(ranking.goal)
     first = "" if confirmed is None else f"confirmed for {ranking.goal}: "
     first += f"{ranking.best} is recommended{_expectation(ranking)}"
@@ -334,6 +342,25 @@ def summary(ranking: Ranking) -> str:
     parts = [first, *_references_in_words(ranking), _ties_in_words(ranking)]
     sure = "" if confirmed is None or confirmed.n_seeds > 1 else " (over images only: one seed)"
     return "; ".join(parts) + sure + "."
+
+
+def _unsure(ranking: Ranking) -> str:
+    """What stands first, where nothing says how sure that is."""
+    if ranking.score == EPOCH:
+        return (
+            "which checkpoint fine-tunes best is not known: no score was found to foretell it. Race "
+            f"them: ckptsel confirm --goal {ranking.goal}. Until then they stand in the order of "
+            f"training, the last first: {ranking.best}."
+        )
+    return (
+        f"{ranking.best} is the first by {ranking.score}; {unsure_note(ranking.score)}. Race them to "
+        f"know: ckptsel confirm --goal {ranking.goal}."
+    )
+
+
+def unsure_note(score: str) -> str:
+    """Why nothing says how sure an order by a score is."""
+    return f"{score} has no held-out values: how sure the order is is not known"
 
 
 def _expectation(ranking: Ranking) -> str:
@@ -360,9 +387,11 @@ def against_reference(reference: Reference, ranking: Ranking) -> str:
     behind = reference.ahead
     if behind is None:
         return "not compared: it did not race"
-    factor, unit = (100, "points") if ranking.is_accuracy(behind.by) else (1, "nats")
+    is_accuracy = ranking.is_accuracy(behind.by)
+    factor, digits = (100, 1) if is_accuracy else (1, 3)
+    unit = "points" if is_accuracy else ranking.units.get(behind.by, "nats")
     # Adding zero turns -0.0 into 0.0.
-    value, low, high = (round(factor * x, 1) + 0.0 for x in (behind.value, *behind.bounds))
+    value, low, high = (round(factor * x, digits) + 0.0 for x in (behind.value, *behind.bounds))
     text = f"{value} {unit} behind the best [{low}, {high}]"
     return text if behind.bounds[0] > 0 else f"{text}, which does not tell them apart"
 

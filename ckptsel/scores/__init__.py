@@ -5,7 +5,7 @@ entry point group `ckptsel.scores`, whose entries load to a `Score`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 
@@ -14,7 +14,7 @@ from ckptsel.results.scores import ScoreResult
 from ckptsel.scores.inputs import ScoreInputs
 from ckptsel.scores.score import Score
 
-__all__ = ["Score", "ScoreInputs", "ScoreResult", "find_scores", "known_scores"]
+__all__ = ["Score", "ScoreInputs", "ScoreResult", "find_score", "find_scores", "known_scores"]
 
 BUILT_IN = (
     "linear_probe",
@@ -48,13 +48,20 @@ def known_scores() -> dict[str, Score]:
 
 def find_scores(names: Sequence[str] | None) -> list[Score]:
     """The named scores, each once; every one where a name is `all`; for None those that are computed by
-    default. Raises UsageError naming the known ones."""
+    default. Raises UsageError as `find_score`."""
     known = known_scores()
     if names is None:
         return [score for score in known.values() if score.by_default]
-    for name in names:
-        if name not in (ALL, *known):
-            raise UsageError(
-                f"unknown score {name!r}. Known: {', '.join(known)}." + did_you_mean(name, known)
-            )
-    return list(known.values()) if ALL in names else [known[name] for name in dict.fromkeys(names)]
+    found = [find_score(name, known) for name in dict.fromkeys(names) if name != ALL]
+    return list(known.values()) if ALL in names else found
+
+
+def find_score(name: str, known: Mapping[str, Score] | None = None) -> Score:
+    """A score by its name. known: where to look; None for all that there are. Raises UsageError naming
+    the known ones."""
+    known = known or known_scores()
+    if name not in known:
+        raise UsageError(
+            f"unknown score {name!r}. Known: {', '.join(known)}." + did_you_mean(name, known)
+        )
+    return known[name]

@@ -21,5 +21,5 @@ SCORE = Score(
     about="held-out accuracy of a linear probe on the features",
     unit="accuracy",
     compute=lambda inputs: score_view(inputs, "all"),
-    source="multinomial logistic regression, docs/scores.md",
+    source="multinomial logistic regression",
 )

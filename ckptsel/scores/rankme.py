@@ -2,7 +2,9 @@
 
 Of the singular values s of the training features (N, D), not centred, all min(N, D) of them,
 
-    p_i = s_i / sum(s) + 1e-7        rankme = exp(-sum_i p_i log p_i)        at least 1, about min(N, D) at most
+    p_i = s_i / sum(s) + 1e-7        rankme = exp(-sum_i p_i log p_i)
+
+which is 1 where one direction holds everything, and min(N, D) where all hold as much.
 
 Source: Garrido et al., arXiv 2210.02885, Eq. 1. It is shown and never decides: whether more is better
 turns with the target (docs/scores.md).
@@ -17,8 +19,7 @@ from ckptsel.scores.score import Score
 EPSILON = 1e-7
 
 LABEL_FREE = (
-    "it does not look at the labels, and whether more of it is better was measured to turn with the "
-    "target"
+    "no labels are looked at, and whether more is better was measured to turn with the target"
 )
 
 
