@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ckptsel
 from ckptsel import scores
@@ -69,7 +70,7 @@ def test_a_score_without_held_out_values_orders_and_says_that_nothing_is_sure(
     assert run("pick", out)[1].strip() == str(ranking[ranking.best].path)
 
 
-@pytest.mark.parametrize("score", ["knn", "residual_component"])
+@pytest.mark.parametrize("score", ["knn", "main_component"])
 def test_a_score_with_held_out_values_has_ties_and_intervals(
     trajectory: Path, images: Path, score: str
 ) -> None:
@@ -88,6 +89,21 @@ def test_nats_are_not_held_against_points(trajectory: Path, images: Path) -> Non
     assert " nats behind the best [" in summary(ranking) or "it is the last" in summary(ranking)
     (check,) = hold_against(ranking, Policy(current=ranking.best, max_regret=1.0)).checks
     assert check.decision == CANNOT_TELL and "was not measured in points" in check.text
+
+
+def test_an_accuracy_at_chance_that_decides_recommends_nothing(
+    run, trajectory: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    for i in range(60):
+        path = tmp_path / "noise" / f"class{i % 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    rank = ("rank", trajectory, "-d", tmp_path / "noise", "--by", "knn", "--scores", "knn", "-q")
+    code, text, _ = run(*rank)
+    assert code == 0
+    assert text.startswith("doubt: these features tell nothing about these classes: knn of ")
+    assert "\nno checkpoint is recommended: these features tell nothing" in text
 
 
 def test_for_fine_tuning_a_score_decides_only_where_it_is_asked_to(

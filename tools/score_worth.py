@@ -1,17 +1,19 @@
-"""What each score costs and what it was worth on the shipped trajectory, as the rows of a table of
-docs/scores.md: `python -m tools.score_worth`.
+"""What each score costs and what it was worth on the shipped trajectory, as rows of a table of
+docs/scores.md: `python -m tools.score_worth [--data-root DATA | --times]`.
 
 Worth: Kendall's tau with its interval (`ckptsel.confirmation.agreement`) between a score of the 14
-shipped checkpoints on the shipped target and their accuracy after real training, mean of three
-training seeds (`raw/transfers.csv`). Cost (`--times`): seconds of each score by itself on made
-features, five-fold cross-validation, one thread; median of three, and of one for the larger size.
+shipped checkpoints and their accuracy after real training, mean of three training seeds
+(`raw/transfers.csv`): on the shipped target, and where DATA holds `cifar100` on the other one too.
+Cost (`--times`): seconds of each score by itself on made features, five-fold cross-validation, one
+thread (CPU time); median of three, and of one for the larger size.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -19,12 +21,14 @@ import torch
 import ckptsel
 from ckptsel.common.streams import put
 from ckptsel.confirmation.agreement import measure_agreement
+from ckptsel.reproduce.cifar10_mnist import CIFAR100_2000
 from ckptsel.reproduce.results import load_results
+from ckptsel.reproduce.run import write_target
 from ckptsel.scores import ScoreInputs, known_scores
 from ckptsel.target.splits import plan_cross_validation
 
 RUN = Path("reference_runs/cifar10-mnist-small")
-TARGET = "mnist-1000"
+SHIPPED = "mnist-1000"
 SIZES = ((2_000, 128, 10, 3), (10_000, 512, 10, 1))
 """(images, dimensions, classes, times)"""
 
@@ -32,32 +36,47 @@ SIZES = ((2_000, 128, 10, 3), (10_000, 512, 10, 1))
 def main() -> None:
     """Print the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-root", type=Path)
     parser.add_argument("--times", action="store_true")
-    rows = cost_rows() if parser.parse_args().times else worth_rows(rank_shipped())
-    put("".join(f"{row}\n" for row in rows))
+    options = parser.parse_args()
+    with TemporaryDirectory() as temporary:
+        targets = [RUN / "targets" / SHIPPED]
+        if options.data_root is not None:
+            targets.append(Path(temporary) / CIFAR100_2000.name)
+            write_target(CIFAR100_2000, targets[-1], options.data_root)
+        rows = cost_rows() if options.times else worth_rows(targets)
+        put("".join(f"{row}\n" for row in rows))
 
 
-def rank_shipped() -> ckptsel.Ranking:
-    """All scores of the shipped checkpoints."""
-    return ckptsel.rank(RUN / "seed0/checkpoints", RUN / "targets" / TARGET, scores=["all"])
+def worth_rows(targets: Sequence[Path]) -> Iterator[str]:
+    """A row a score: `| score | tau with frozen features, with fine-tuning | ... |` of each target."""
+    cells: dict[str, list[str]] = {}
+    for target in targets:
+        ranking = ckptsel.rank(RUN / "seed0/checkpoints", target, scores=["all"])
+        for name, taus in worth(ranking, target.name).items():
+            cells.setdefault(name, []).extend(taus)
+    for name, taus in cells.items():
+        yield f"| `{name}` | " + " | ".join(taus) + " |"
 
 
-def worth_rows(ranking: ckptsel.Ranking) -> Iterator[str]:
-    """`| score | tau with frozen features | tau with fine-tuning |`, a row a score."""
+def worth(ranking: ckptsel.Ranking, target: str) -> dict[str, list[str]]:
+    """Tau of each score with frozen features and with fine-tuning, in words."""
     rows = sorted(ranking, key=lambda row: row.order)
     series = {name: np.array([row.scores[name].value for row in rows]) for name in rows[0].scores}
     epochs = [int(row.epoch or 0) for row in rows]
-    agreed = {goal: measure_agreement(series, trained(goal, epochs)) for goal in ("fe", "ft")}
-    for name in series:
-        taus = [agreed[goal][name].kendall_tau for goal in ("fe", "ft")]
-        cells = [f"{t.value:.2f} [{t.low:.2f}, {t.high:.2f}]" for t in taus if t is not None]
-        yield f"| `{name}` | " + " | ".join(cells) + " |"
+    found: dict[str, list[str]] = {name: [] for name in series}
+    for goal in ("fe", "ft"):
+        for name, agreement in measure_agreement(series, trained(target, goal, epochs)).items():
+            tau = agreement.kendall_tau
+            shown = "" if tau is None else f"{tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}]"
+            found[name].append(shown)
+    return found
 
 
-def trained(goal: str, epochs: list[int]) -> np.ndarray:
+def trained(target: str, goal: str, epochs: Sequence[int]) -> np.ndarray:
     """Accuracy after real training of each epoch's checkpoint, mean over training seeds."""
     found: dict[int, list[float]] = {}
-    for row in load_results(RUN).rows("transfers", target=TARGET, seed=0, goal=goal):
+    for row in load_results(RUN).rows("transfers", target=target, seed=0, goal=goal):
         found.setdefault(row["epoch"], []).append(float(row["accuracy"]))
     return np.array([np.mean(found[epoch]) for epoch in epochs])
 
@@ -71,9 +90,9 @@ def cost_rows() -> Iterator[str]:
             taken = []
             for seed in range(times):
                 inputs = made_inputs(n, d, n_classes, seed)
-                start = time.perf_counter()
+                start = time.process_time()
                 score.compute(inputs)
-                taken.append(time.perf_counter() - start)
+                taken.append(time.process_time() - start)
             cells.append(f"{statistics.median(taken):.2g} s")
         yield f"| `{name}` | " + " | ".join(cells) + " |"
 

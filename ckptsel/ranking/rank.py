@@ -153,7 +153,7 @@ def _make_ranking(
     left_out, on_top = duplicates_sentence(target)
     notes = [*trajectory_notes(_checkpoints(candidates)), *workspace.target.notes]
     notes += _notes_on_order(score, settings, lower, is_sure=rows[0].p_best is not None)
-    doubts = reasons or find_doubts(rows, target)
+    doubts = reasons or find_doubts(rows, target, score)
     if left_out:
         (doubts if on_top else notes).append(left_out)
     workspace.time_s["total"] = time.monotonic() - start

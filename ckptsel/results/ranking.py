@@ -212,12 +212,13 @@ class Ranking:
 
     @property
     def recommended(self) -> bool:
-        """Whether the best may be recommended: not where the data cannot tell, nor where its probe is
-        at chance and nothing else was measured."""
+        """Whether the best may be recommended: not where the data cannot tell, nor where its probe, or
+        the accuracy that decided, is at chance and nothing else was measured."""
         if self.no_winner is not None:
             return False
-        trained = self.goal in self.confirmation
-        return trained or not self[self.best].is_at_chance("linear_probe")
+        best = self[self.best]
+        at_chance = best.is_at_chance("linear_probe") or best.is_at_chance(self.score)
+        return self.goal in self.confirmation or not at_chance
 
     @property
     def is_known_how_sure(self) -> bool:

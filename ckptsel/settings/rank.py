@@ -149,7 +149,7 @@ class RankSettings(Options):
         MinLen(1),
         Option(
             "Scores, separated by commas (ckptsel scores lists them), or all.",
-            default="those that it marks",
+            default="linear_probe and five more",
         ),
     ] = None
     probe: Annotated[
