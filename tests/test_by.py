@@ -111,7 +111,7 @@ def test_for_fine_tuning_a_score_decides_only_where_it_is_asked_to(
 ) -> None:
     ranking = ranked(trajectory, images, goal="ft", by="linear_probe")
     assert (ranking.goal, ranking.score) == ("ft", "linear_probe")
-    assert any("not found to foretell fine-tuning" in note for note in ranking.notes)
+    assert any("no score was found to foretell fine-tuning" in note for note in ranking.notes)
     assert ranked(trajectory, images, goal="ft").score == "epoch"
 
 

@@ -1,11 +1,13 @@
-"""What each score costs and what it was worth on the shipped trajectory, as rows of a table of
-docs/scores.md: `python -m tools.score_worth [--data-root DATA | --times]`.
+"""What the scores that are not computed by default cost, and what they were worth on the shipped
+trajectory, as rows of a table of docs/scores.md.
+
+    python -m tools.score_worth [--data-root DATA | --times]
 
 Worth: Kendall's tau with its interval (`ckptsel.confirmation.agreement`) between a score of the 14
 shipped checkpoints and their accuracy after real training, mean of three training seeds
 (`raw/transfers.csv`): on the shipped target, and where DATA holds `cifar100` on the other one too.
 Cost (`--times`): seconds of each score by itself on made features, five-fold cross-validation, one
-thread (CPU time); median of three, and of one for the larger size.
+thread (CPU time); median of three.
 """
 
 import argparse
@@ -29,8 +31,10 @@ from ckptsel.target.splits import plan_cross_validation
 
 RUN = Path("reference_runs/cifar10-mnist-small")
 SHIPPED = "mnist-1000"
-SIZES = ((2_000, 128, 10, 3), (10_000, 512, 10, 1))
-"""(images, dimensions, classes, times)"""
+SIZES = ((2_000, 128, 10), (10_000, 512, 10))
+"""(images, dimensions, classes)"""
+
+N_TIMES = 3
 
 
 def main() -> None:
@@ -45,18 +49,25 @@ def main() -> None:
             targets.append(Path(temporary) / CIFAR100_2000.name)
             write_target(CIFAR100_2000, targets[-1], options.data_root)
         rows = cost_rows() if options.times else worth_rows(targets)
-        put("".join(f"{row}\n" for row in rows))
+        for row in rows:
+            put(f"{row}\n")
 
 
 def worth_rows(targets: Sequence[Path]) -> Iterator[str]:
     """A row a score: `| score | tau with frozen features, with fine-tuning | ... |` of each target."""
     cells: dict[str, list[str]] = {}
     for target in targets:
-        ranking = ckptsel.rank(RUN / "seed0/checkpoints", target, scores=["all"])
+        # The cheapest that may decide: a probe would take most of the time.
+        ranking = ckptsel.rank(RUN / "seed0/checkpoints", target, by="lda", scores=names())
         for name, taus in worth(ranking, target.name).items():
             cells.setdefault(name, []).extend(taus)
     for name, taus in cells.items():
         yield f"| `{name}` | " + " | ".join(taus) + " |"
+
+
+def names() -> list[str]:
+    """The scores that are not computed by default."""
+    return [name for name, score in known_scores().items() if not score.by_default]
 
 
 def worth(ranking: ckptsel.Ranking, target: str) -> dict[str, list[str]]:
@@ -82,19 +93,22 @@ def trained(target: str, goal: str, epochs: Sequence[int]) -> np.ndarray:
 
 
 def cost_rows() -> Iterator[str]:
-    """`| score | seconds of the first size | of the second |`, a row a score."""
+    """`| score | seconds of the first size | of the second |`, that of linear_probe last."""
     torch.set_num_threads(1)
-    for name, score in known_scores().items():
-        cells = []
-        for n, d, n_classes, times in SIZES:
-            taken = []
-            for seed in range(times):
-                inputs = made_inputs(n, d, n_classes, seed)
-                start = time.process_time()
-                score.compute(inputs)
-                taken.append(time.process_time() - start)
-            cells.append(f"{statistics.median(taken):.2g} s")
-        yield f"| `{name}` | " + " | ".join(cells) + " |"
+    for name in (*names(), "linear_probe"):
+        taken = [
+            statistics.median(seconds_of(name, *size, seed) for seed in range(N_TIMES))
+            for size in SIZES
+        ]
+        yield f"| `{name}` | " + " | ".join(f"{seconds:.2g} s" for seconds in taken) + " |"
+
+
+def seconds_of(name: str, n: int, d: int, n_classes: int, seed: int) -> float:
+    """CPU seconds of a score by itself, its spectra included."""
+    inputs = made_inputs(n, d, n_classes, seed)
+    start = time.process_time()
+    known_scores()[name].compute(inputs)
+    return time.process_time() - start
 
 
 def made_inputs(n: int, d: int, n_classes: int, seed: int) -> ScoreInputs:

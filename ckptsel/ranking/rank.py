@@ -192,7 +192,7 @@ def _notes_on_order(
         notes.append(unsure_note(score))
     if GOALS[settings.goal] == EPOCH:
         notes.append(
-            f"{score} decides because you asked for it (by); it was not found to foretell fine-tuning"
+            f"{score} decides since --by asks for it; no score was found to foretell fine-tuning"
         )
     return notes
 
