@@ -22,7 +22,7 @@ def made(n: int, d: int, c: int) -> tuple[np.ndarray, np.ndarray]:
     labels = random.choice(c, n, p=np.arange(2, c + 2) / np.arange(2, c + 2).sum())
     labels[: 2 * c] = np.arange(2 * c) % c
     centres = 0.7 * random.standard_normal((c, d))
-    features = (random.standard_normal((n, d)) + centres[labels]) * np.linspace(0.3, 2, d) + 1
+    features = (random.standard_normal((n, d)) + centres[labels]) * np.linspace(0.3, 2, d) + 0.1
     return features.astype(np.float32), labels
 
 

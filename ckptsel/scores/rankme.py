@@ -19,7 +19,7 @@ from ckptsel.scores.score import Score
 EPSILON = 1e-7
 
 LABEL_FREE = (
-    "no labels are looked at, and whether more is better was measured to turn with the target"
+    "no labels are looked at, and where it was measured the target decided whether more is better"
 )
 
 
