@@ -151,6 +151,18 @@ def test_a_ranking_by_epoch_is_confirmed(
     assert "the best by source accuracy is not compared: it did not race" in text
 
 
+def test_how_sure_an_order_is_is_known_after_the_race(
+    run, trajectory: Path, images: Path, tmp_path: Path
+) -> None:
+    options = ("--by", "logme", "--scores", "logme", "-o", tmp_path / "ranking", "-q")
+    assert (
+        "how sure the order is is not known" in run("rank", trajectory, "-d", images, *options)[1]
+    )
+    code, text, _ = run("confirm", tmp_path / "ranking", *SMALL)
+    assert code == 0 and "confirmed for fe: checkpoint-0" in text
+    assert "is not known" not in text
+
+
 class ColourNetwork(nn.Module):
     """Two features: the mean of one colour, and noise; which is which the weights decide."""
 

@@ -37,7 +37,7 @@ from ckptsel.ranking.workspace import open_workspace
 from ckptsel.results.estimate import Measured
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores import ScoreInputs, ScoreResult, known_scores
-from ckptsel.scores.linear_probe import is_at_chance
+from ckptsel.scores.accuracy import is_at_chance
 from ckptsel.scores.strength import Strength
 from ckptsel.settings.policy import Policy
 from ckptsel.settings.rank import RankSettings

@@ -144,7 +144,50 @@ def test_a_ranking_as_pandas_and_html(ranked: Ranking) -> None:
     assert "<table>" in ranked._repr_html_()
 
 
-def test_a_score_without_images_cannot_decide() -> None:
-    results = {"a": {"logme": ScoreResult(0.5)}}
-    with pytest.raises(InputError, match="logme is no mean over held-out images"):
-        order_rows([make_row("a", 0)], results, {}, "logme", 100, 0)
+ROWS = [make_row(name, order) for order, name in enumerate("abc")]
+
+
+@pytest.mark.parametrize(("lower", "names"), [((), "bca"), (("logme",), "acb")])
+def test_a_score_without_images_decides_and_nothing_is_known_of_ties(lower, names: str) -> None:
+    results = {n: {"logme": ScoreResult(v)} for n, v in zip("abc", (-1.5, 0.5, 0.25), strict=True)}
+    ordered = order_rows(ROWS, results, {"logme": "nats"}, "logme", 100, 0, lower)
+    assert [row.name for row in ordered.rows] == list(names)
+    assert [row.in_tie_set for row in ordered.rows] == [True, False, False]
+    assert (
+        {row.p_best for row in ordered.rows} == {row.behind_best for row in ordered.rows} == {None}
+    )
+    assert ordered.expected is None and ordered.references["last"].ahead is None
+    assert ordered.rows[0].scores["logme"].value == results[names[0]]["logme"].value
+
+
+def test_of_equals_by_a_score_without_images_the_first_of_the_run_leads() -> None:
+    results = {name: {"logme": ScoreResult(0.5)} for name in "abc"}
+    ordered = order_rows(ROWS, results, {}, "logme", 100, 0)
+    assert [(row.name, row.in_tie_set) for row in ordered.rows] == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+    ]
+
+
+@pytest.mark.parametrize("unit", ["nats", "accuracy"])
+def test_the_lowest_of_a_loss_leads_and_is_judged_as_the_highest_of_its_negative(unit: str) -> None:
+    random = np.random.default_rng(0)
+    losses = {
+        n: np.abs(m + 0.1 * random.standard_normal(500))
+        for n, m in zip("abc", (0.4, 0.2, 0.9), strict=True)
+    }
+    results = {n: {"loss": ScoreResult(float(v.mean()), v)} for n, v in losses.items()}
+    units = {"loss": unit}
+    ordered = order_rows(ROWS, results, units, "loss", 500, 0, ("loss",))
+    negated = {n: {"loss": ScoreResult(float(-v.mean()), -v)} for n, v in losses.items()}
+    other = order_rows(ROWS, negated, {"loss": "nats"}, "loss", 500, 0)
+    assert [row.name for row in ordered.rows] == ["b", "a", "c"]
+    for row, same in zip(ordered.rows, other.rows, strict=True):
+        assert (row.in_tie_set, row.p_best) == (same.in_tie_set, same.p_best)
+        assert row.behind_best == same.behind_best
+        assert row.scores["loss"].value == -same.scores["loss"].value
+        assert row.scores["loss"].low < row.scores["loss"].value < row.scores["loss"].high
+    assert ordered.rows[1].behind_best.low > 0
+    assert ordered.expected.value == -other.expected.value
+    assert ordered.expected.low == -other.expected.high

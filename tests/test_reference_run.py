@@ -15,6 +15,7 @@ from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.ranking.scoring import SCORES_VERSION
 from ckptsel.reproduce.results import Results, load_results, prediction_key
 from ckptsel.reproduce.verify import verify
+from tools.score_worth import worth_rows
 
 RUNS = Path(__file__).parents[1] / "reference_runs"
 RUN = RUNS / "cifar10-mnist-small"
@@ -138,6 +139,22 @@ def test_what_each_score_was_worth_is_what_the_runs_hold() -> None:
     assert len(collapsed) == 7
     for score, cells in collapsed:
         assert cells == before[score] + after[score], score
+
+
+def test_what_the_others_were_worth_is_what_the_tool_finds(
+    reference_cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neighbours in a curve may change places with the last digit of features: 0.03 is one pair of 91,
+    and a little."""
+    monkeypatch.setenv("CKPTSEL_CACHE", reference_cache)
+    text = (RUNS.parent / "docs/scores.md").read_text(encoding="utf-8")
+    number = r"(-?\d\.\d\d) \["
+    for row in worth_rows([RUN / "targets" / "mnist-1000"]):
+        name = row.split("`")[1]
+        shown = re.search(rf"^\| `{name}` \| [\d.]+ s \| [\d.]+ s \| (.*)$", text, re.MULTILINE)
+        documented = [float(tau) for tau in re.findall(number, shown.group(1))[:2]]
+        found = [float(tau) for tau in re.findall(number, row)]
+        assert found == pytest.approx(documented, abs=0.03), name
 
 
 def test_the_shipped_checkpoints_are_small() -> None:

@@ -5,7 +5,17 @@ from typing import Any
 
 import typer
 
-from ckptsel.cli import cache, confirm, gate, inspect, pick, rank, report, reproduce  # noqa: F401
+from ckptsel.cli import (  # noqa: F401
+    cache,
+    confirm,
+    gate,
+    inspect,
+    pick,
+    rank,
+    report,
+    reproduce,
+    scores,
+)
 from ckptsel.cli.command import app
 from ckptsel.cli.process import EXIT_INTERRUPTED
 from ckptsel.common.outlets import shown
@@ -13,7 +23,7 @@ from ckptsel.common.streams import say_text
 
 __all__ = ["app", "run"]
 
-ORDER = ("rank", "gate", "pick", "confirm", "report", "inspect", "cache", "reproduce")
+ORDER = ("rank", "gate", "pick", "confirm", "report", "inspect", "scores", "cache", "reproduce")
 """In which help shows them: importing a command adds it to `app`, in whatever order."""
 
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))

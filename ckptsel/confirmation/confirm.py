@@ -7,7 +7,7 @@ ranking -> candidates -> for each goal: learning rate (sweep) -> race -> agreeme
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,14 @@ def confirm_ranking(
         for goal in goals:
             with workspace.timed(goal), EventFiles(folder, goal, settings.tensorboard) as events:
                 outcomes[goal] = confirm_goal(
-                    goal, rows, checkpoints, workspace, cache, settings, events
+                    goal,
+                    rows,
+                    checkpoints,
+                    workspace,
+                    cache,
+                    settings,
+                    events,
+                    ranking.lower_is_better,
                 )
     workspace.time_s["total"] = time.monotonic() - start
     reordered = reorder(
@@ -318,8 +325,12 @@ def confirm_goal(
     cache: Cache,
     settings: ConfirmSettings,
     events: EventFiles,
+    lower_is_better: Collection[str] = (),
 ) -> Outcome:
-    """The learning rate, then the race, with the same split and protocol for every candidate."""
+    """The learning rate, then the race, with the same split and protocol for every candidate.
+
+    lower_is_better: scores of which that is so.
+    """
     fitted, held = workspace.target.evaluation.folds[0]
     size = workspace.encoder.preparation.shape[-1]
     protocol = _protocol(goal, len(fitted), size, settings)
@@ -349,14 +360,19 @@ def confirm_goal(
     }
     runs = [_run(t, "sweep", t.task.protocol.n_steps) for t in sweep.runs]
     runs += [_run(t, "race", steps[name]) for (name, _), t in transfers.items()]
-    summary = _summary(task, rows, sweep, ended, len(seeds))
+    agreement = _agreement(rows, ended, lower_is_better)
+    summary = _summary(task, agreement, sweep, ended, len(seeds))
     return Outcome(summary, ended, tuple(runs), predictions, task.labels)
 
 
 def _summary(
-    task: Task, rows: Sequence[Row], sweep: Sweep, ended: Race, n_seeds: int
+    task: Task,
+    agreed: tuple[dict[str, Agreement], int | None],
+    sweep: Sweep,
+    ended: Race,
+    n_seeds: int,
 ) -> GoalConfirmation:
-    agreement, agreement_step = _agreement(rows, ended)
+    agreement, agreement_step = agreed
     return GoalConfirmation(
         goal=task.protocol.goal,
         winner=ended.winner,
@@ -450,9 +466,11 @@ def _run(transfer: Transfer, purpose: str, last_step: int) -> Run:
     )
 
 
-def _agreement(rows: Sequence[Row], ended: Race) -> tuple[dict[str, Agreement], int | None]:
+def _agreement(
+    rows: Sequence[Row], ended: Race, lower_is_better: Collection[str]
+) -> tuple[dict[str, Agreement], int | None]:
     """Scores and references against accuracy at the last rung that everyone reached who did not
-    diverge."""
+    diverge. A score whose lowest value is the best agrees where it falls as accuracy rises."""
     diverged = {s.name for s in ended.standings if s.state == "diverged"}
     rows = [row for row in rows if row.name not in diverged]
     steps = [step for step, c in ended.correct.items() if all(row.name in c for row in rows)]
@@ -460,7 +478,12 @@ def _agreement(rows: Sequence[Row], ended: Race) -> tuple[dict[str, Agreement], 
         return {}, None
     correct = ended.correct[steps[-1]]
     accuracy = np.array([correct[row.name].mean() for row in rows])
-    scores = {name: np.array([row.scores[name].value for row in rows]) for name in rows[0].scores}
+    scores = {
+        name: np.array([row.scores[name].value for row in rows])
+        * (-1 if name in lower_is_better else 1)
+        for name in rows[0].scores
+        if all(name in row.scores for row in rows)
+    }
     scores["epoch"] = np.array([float(row.order) for row in rows])
     if all(row.source_accuracy is not None for row in rows):
         scores["source_accuracy"] = np.array([float(row.source_accuracy or 0) for row in rows])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ckptsel.confirmation.race import Race
 from ckptsel.ranking.order import arrange, reference_rows
 from ckptsel.results.confirmation import GoalConfirmation, Standing
-from ckptsel.results.ranking import Ranking, Reference, Row
+from ckptsel.results.ranking import Ranking, Reference, Row, unsure_note
 
 ENDED = ("won", "tied", "behind")
 
@@ -45,6 +45,7 @@ def reorder(
     rows = [placed.get(row.name, row) for row in ranking]
     reordered = dataclasses.replace(
         ranking,
+        notes=tuple(note for note in ranking.notes if note != unsure_note(ranking.score)),
         goal=goal,
         best=race.winner,
         expected=race.expected,

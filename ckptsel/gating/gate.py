@@ -111,9 +111,10 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
     if not ranking.recommended:
         text = f"no checkpoint is recommended: {ranking.doubts[0]}"
         return Check("regret", CANNOT_TELL, text, limit=limit)
-    if behind is None:
+    if behind is None or not ranking.is_accuracy(behind.by):
         text = (
-            f"how far {row.name} is behind the best was not measured. {_unmeasured(ranking, row)}"
+            f"how far {row.name} is behind the best was not measured in points. "
+            f"{_unmeasured(ranking, row)}"
         )
         return Check("regret", CANNOT_TELL, text, limit=limit)
     who = f"{row.name}, which is recommended," if best in (row.name, row.copy_of) else row.name
@@ -212,6 +213,11 @@ def _unmeasured(ranking: Ranking, row: Row | None = None) -> str:
         return (
             "Which checkpoint fine-tunes best is not known: no score foretells it. Train for real with "
             f"{train}."
+        )
+    if not ranking.is_accuracy(ranking.score) or not ranking.is_known_how_sure:
+        return (
+            f"{ranking.score} decided, which is no accuracy on held-out images: rank by linear_probe, "
+            f"or train for real with {train}."
         )
     return (
         f"There is no accuracy by {ranking.score} with its interval, or an older version wrote the "

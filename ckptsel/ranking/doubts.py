@@ -41,11 +41,16 @@ def find_reasons(
     return reasons + _of_the_labels(_scored(rows)[0], target, *inside) if inside else reasons
 
 
-def find_doubts(rows: Sequence[Row], target: Mapping[str, Any] | None = None) -> list[str]:
-    """Why the scores of ranked rows, the best first, should not be believed; a sentence each."""
+def find_doubts(
+    rows: Sequence[Row], target: Mapping[str, Any] | None = None, score: str = "linear_probe"
+) -> list[str]:
+    """Why the scores of ranked rows, the best first, should not be believed; a sentence each.
+
+    score: what decided.
+    """
     scored = _scored(rows)
     best = _best_at_chance(scored)
-    doubts = [] if best is None else [_tells_nothing(best, len(scored), target)]
+    doubts = [] if best is None else [_tells_nothing(best, len(scored), target, "linear_probe")]
     for row in [row for row in scored if row.is_at_chance("linear_probe")][:MAX_LISTED]:
         other = _tells_more(row)
         if other is not None:
@@ -53,6 +58,8 @@ def find_doubts(rows: Sequence[Row], target: Mapping[str, Any] | None = None) ->
                 f"linear_probe of {row.name} is at chance ({100 * row.scores['linear_probe'].value:.1f} "
                 f"%) while {other} is not ({100 * row.scores[other].value:.1f} %): do not trust it."
             )
+    if not doubts and scored and scored[0].is_at_chance(score):
+        doubts.append(_tells_nothing(scored[0], len(scored), target, score))
     return doubts
 
 
@@ -128,14 +135,14 @@ def _of_the_labels(best: Row, target: Mapping[str, Any], train: Inside, held: In
     ]
 
 
-def _tells_nothing(best: Row, n_scored: int, target: Mapping[str, Any] | None) -> str:
-    probe = best.scores["linear_probe"]
+def _tells_nothing(best: Row, n_scored: int, target: Mapping[str, Any] | None, score: str) -> str:
+    probe = best.scores[score]
     which = "" if n_scored == 1 else ", the best of them,"
     below = ""
     if target is not None and probe.high is not None and probe.high < 1 / target["n_classes"]:
         below = f", and below chance ({_percent(1 / target['n_classes'])}): are the labels mixed up"
     return (
-        f"these features tell nothing about these classes: linear_probe of {best.name}{which} "
+        f"these features tell nothing about these classes: {score} of {best.name}{which} "
         f"is {_percent(probe.value)}, no better than always naming the largest class "
         f"({_percent(probe.details['largest_class'])}){below}. Is it the right network, input size and "
         "normalisation, and are these the labels of the images?"

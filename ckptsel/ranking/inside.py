@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from ckptsel.common.devices import few_threads
-from ckptsel.scores.linear_probe import is_at_chance
+from ckptsel.scores.accuracy import is_at_chance
 from ckptsel.scores.probe import fit_logistic
 from ckptsel.scores.strength import DEFAULT_STRENGTH, ITERATIONS, TOLERANCE
 from ckptsel.target.splits import N_FOLDS, stratified_folds, stratified_sample

@@ -1,25 +1,30 @@
 """The order of a ranking: who comes first, who is tied, how far the others are behind."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
-from ckptsel.errors import InputError
 from ckptsel.features.encoder import LAST
 from ckptsel.ranking.judgement import Readings, estimate_each, judge
 from ckptsel.results.about import Details
 from ckptsel.results.estimate import Estimate, Measured
 from ckptsel.results.ranking import ACCURACY, EPOCH, Reference, Row, ScoreValue
 from ckptsel.results.scores import ScoreResult
+from ckptsel.settings.rank import RankSettings
 
 GOALS = {"fe": "linear_probe", "ft": EPOCH}
 """What decides each goal. No score foretold fine-tuning better than the epoch: docs/scores.md."""
 
 TIE_BREAK = {"linear_probe": "linear_probe_loglik"}
 """Inside the tie set another score decides, where it is known to tell more."""
+
+
+def deciding_score(settings: RankSettings) -> str:
+    """The name of the score that decides, or EPOCH."""
+    return settings.by or GOALS[settings.goal]
 
 
 @dataclass(frozen=True)
@@ -39,25 +44,26 @@ def order_rows(
     score: str,
     n_resamples: int,
     seed: int,
+    lower_is_better: Collection[str] = (),
 ) -> Ordered:
     """Rows in their order, from the score results of each scored row (by name).
 
     Rows without results are copies, which take over what their original has, or failed.
-    units: of each score. score: what decides. The epoch says nothing about how sure it is: all are
-    then tied. Raises InputError where the deciding score has no held-out values to compare.
+    units: of each score. score: what decides, EPOCH or a score that every scored row has.
+    lower_is_better: the scores of which that is so. Neither the epoch nor a score without held-out
+    values says how sure it is: by the epoch all are then tied, by a score the first with nobody.
     """
     scored = [row for row in rows if row.name in results]
     readings = _read_scores(scored, results, units)
-    if score not in (EPOCH, *readings):
-        raise InputError(
-            f"score {score} is no mean over held-out images, so it gives no intervals or ties and "
-            "cannot decide a ranking."
-        )
     values = _score_values(scored, results, readings)
+    is_lower = score in lower_is_better
     if score == EPOCH:
-        verdict = _by_epoch(scored)
+        verdict = _unsure([-row.order for row in scored], all_tied=True)
+    elif score not in readings:
+        sign = 1 if is_lower else -1
+        verdict = _unsure([sign * results[row.name][score].value for row in scored])
     else:
-        verdict = _by_score(scored, readings[score], score, n_resamples, seed)
+        verdict = _by_score(scored, readings[score], score, n_resamples, seed, is_lower)
     ranks = {scored[i].name: place for place, i in enumerate(verdict.order, start=1)}
     ranked = {
         row.name: dataclasses.replace(
@@ -91,17 +97,25 @@ class _Verdict:
     expected: Measured | None = None
 
 
-def _by_epoch(scored: Sequence[Row]) -> _Verdict:
-    """The last first; nothing says how sure that is."""
-    n = len(scored)
-    order = sorted(range(n), key=lambda i: -scored[i].order)
-    return _Verdict(order, [True] * n, [None] * n, [None] * n)
+def _unsure(keys: Sequence[float], all_tied: bool = False) -> _Verdict:
+    """The lowest key first, of equals the first in training; nothing says how sure that is."""
+    n = len(keys)
+    order = sorted(range(n), key=lambda i: keys[i])
+    ties = [all_tied or i == order[0] for i in range(n)]
+    return _Verdict(order, ties, [None] * n, [None] * n)
 
 
 def _by_score(
-    scored: Sequence[Row], readings: Readings, score: str, n_resamples: int, seed: int
+    scored: Sequence[Row],
+    readings: Readings,
+    score: str,
+    n_resamples: int,
+    seed: int,
+    is_lower: bool,
 ) -> _Verdict:
     """The tie set first, in it by what breaks ties; then by the score."""
+    if is_lower:
+        readings = dataclasses.replace(readings, values=-readings.values, is_accuracy=False)
     judged = judge(readings, n_resamples=n_resamples, seed=seed)
     by, values, ties = readings.tie_break_means, readings.means, judged.in_tie_set
     order = sorted(
@@ -109,6 +123,8 @@ def _by_score(
         key=lambda i: (not ties[i], -(by[i] if ties[i] else values[i]), scored[i].order),
     )
     expected = judged.on_new_images
+    if expected is not None and is_lower:
+        expected = _negated(expected)
     return _Verdict(
         order,
         ties.tolist(),
@@ -116,6 +132,11 @@ def _by_score(
         [measured(behind, score) for behind in judged.behind_best],
         None if expected is None else measured(expected, score),
     )
+
+
+def _negated(estimate: Estimate) -> Estimate:
+    low, high = estimate.bounds
+    return dataclasses.replace(estimate, value=-estimate.value, low=-high, high=-low)
 
 
 def measured(estimate: Estimate, by: str, step: int | None = None) -> Measured:

@@ -19,6 +19,7 @@ from ckptsel.checkpoints.scan import Scan, scan
 from ckptsel.checkpoints.trajectory import trajectory_notes
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.progress import Progress
+from ckptsel.errors import UsageError, listed
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.ranking.doubts import (
     duplicates_sentence,
@@ -27,13 +28,13 @@ from ckptsel.ranking.doubts import (
     needs_a_look_inside,
 )
 from ckptsel.ranking.inside import Inside, probe_inside
-from ckptsel.ranking.order import GOALS, order_rows
+from ckptsel.ranking.order import GOALS, deciding_score, order_rows
 from ckptsel.ranking.scoring import ScoringSpec, score_candidates
 from ckptsel.ranking.workspace import Workspace, audit, fail_copies, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
-from ckptsel.results.ranking import EPOCH, Ranking, Row
+from ckptsel.results.ranking import EPOCH, Ranking, Row, unsure_note
 from ckptsel.results.scores import ScoreResult
-from ckptsel.scores import Score, find_scores
+from ckptsel.scores import Score, find_score, find_scores
 from ckptsel.settings.rank import RankSettings, make_settings
 
 Scored = dict[str, dict[str, ScoreResult]]
@@ -90,12 +91,20 @@ def _scan(checkpoints: str | Path, settings: RankSettings, quiet: bool) -> Scan:
 
 
 def _scores_for(settings: RankSettings) -> list[Score]:
-    """The scores asked for, and the one that decides the goal."""
-    deciding = GOALS[settings.goal]
-    asked = list(settings.scores) if settings.scores else None
-    if asked is not None and deciding not in (EPOCH, *asked):
-        asked.insert(0, deciding)
-    return find_scores(asked)
+    """The scores asked for, the one that decides among them.
+
+    Raises UsageError for a name that is not known, or for one that may not decide.
+    """
+    deciding, scores = deciding_score(settings), find_scores(settings.scores)
+    if deciding == EPOCH:
+        return scores
+    decides = find_score(deciding)
+    if decides.cannot_decide:
+        raise UsageError(
+            f"{deciding} cannot decide a ranking: {decides.cannot_decide}. It is shown with --scores "
+            f"{deciding}."
+        )
+    return scores if deciding in (score.name for score in scores) else [decides, *scores]
 
 
 def _score_all(
@@ -104,6 +113,7 @@ def _score_all(
     """Score results by candidate and score, and the candidates with new problems marked."""
     results: Scored = {}
     problems: dict[str, str] = {}
+    left_out: dict[tuple[str, str], list[str]] = {}
     spec = ScoringSpec(
         tuple(c for c in candidates if c.problem is None and c.copy_of is None),
         workspace.target.spec,
@@ -114,11 +124,16 @@ def _score_all(
         for outcome in score_candidates(spec, workspace):
             if outcome.problem is None:
                 results[outcome.name] = outcome.results
+                for score, reason in outcome.left_out.items():
+                    left_out.setdefault((score, reason), []).append(outcome.name)
                 progress.advance(outcome.name)
             else:
                 problems[outcome.name] = outcome.problem
                 progress.advance(f"{outcome.name} failed")
-            workspace.notes += outcome.notes
+    workspace.notes += [
+        f"{score} of {listed(names, 3)} is left out: {reason}"
+        for (score, reason), names in left_out.items()
+    ]
     marked = [c.failed(problems[c.name]) if c.name in problems else c for c in candidates]
     return results, fail_copies(marked, workspace.settings.strict)
 
@@ -132,8 +147,9 @@ def _make_ranking(
     start: float,
 ) -> Ranking:
     settings = workspace.settings
-    score = GOALS[settings.goal]
-    units = {score.name: score.unit for score in scores}
+    score = deciding_score(settings)
+    units = {one.name: one.unit for one in scores}
+    lower = tuple(one.name for one in scores if not one.higher_is_better)
     ordered = order_rows(
         [_row_of(candidate, order) for order, candidate in _in_order(candidates)],
         results,
@@ -141,13 +157,15 @@ def _make_ranking(
         score,
         settings.n_resamples,
         settings.seed,
+        lower,
     )
     rows = ordered.rows
     target = workspace.target.describe()
     reasons = find_reasons(rows, target, _look_inside(rows, candidates, workspace))
     left_out, on_top = duplicates_sentence(target)
     notes = [*trajectory_notes(_checkpoints(candidates)), *workspace.target.notes]
-    doubts = reasons or find_doubts(rows, target)
+    notes += _notes_on_order(score, settings, lower, is_sure=rows[0].p_best is not None)
+    doubts = reasons or find_doubts(rows, target, score)
     if left_out:
         (doubts if on_top else notes).append(left_out)
     workspace.time_s["total"] = time.monotonic() - start
@@ -161,6 +179,7 @@ def _make_ranking(
         references=ordered.references,
         expected=ordered.expected,
         units=units,
+        lower_is_better=lower,
         notes=(*notes, *workspace.notes, *workspace.cache.notes()),
         doubts=tuple(doubts),
         no_winner=reasons[0] if reasons else None,
@@ -179,6 +198,22 @@ def _model_about(workspace: Workspace) -> ModelAbout:
     if len(workspace.layers) > 1:
         about["layers"] = list(workspace.layers)
     return cast(ModelAbout, about)
+
+
+def _notes_on_order(
+    score: str, settings: RankSettings, lower: Sequence[str], is_sure: bool
+) -> list[str]:
+    """What is to be known of what decided, and of scores whose lowest value is the best."""
+    notes = [f"of {name} the lowest value is the best" for name in lower]
+    if score == EPOCH:
+        return notes
+    if not is_sure:
+        notes.append(unsure_note(score))
+    if GOALS[settings.goal] == EPOCH:
+        notes.append(
+            f"{score} decides since --by asks for it; no score was found to foretell fine-tuning"
+        )
+    return notes
 
 
 def _settings_used(workspace: Workspace, root: str) -> dict[str, Any]:

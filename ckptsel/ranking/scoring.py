@@ -4,14 +4,16 @@ An engine decides where it is called: here, in another process, on another machi
 besides lies in files that the data name: checkpoints, images, the store.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ckptsel.errors import DataError, FeatureError, OutputError, reason_of
 from ckptsel.features.candidate import Candidate
-from ckptsel.ranking.order import GOALS
+from ckptsel.ranking.order import deciding_score
 from ckptsel.ranking.workspace import Workspace, open_workspace
+from ckptsel.results.ranking import LARGEST
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import Score, ScoreInputs, find_scores
 from ckptsel.settings.rank import RankSettings
@@ -39,12 +41,13 @@ class ScoringSpec:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The scores of one candidate by name; or why it failed. notes: what a reader should know."""
+    """The scores of one candidate by name; or why it failed. left_out: scores that could not be had,
+    by name, and why; not the one that decides, without which the candidate fails."""
 
     name: str
     results: dict[str, ScoreResult] = field(default_factory=dict)
     problem: str | None = None
-    notes: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> Iterator[Outcome]:
@@ -59,57 +62,70 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
     scores = find_scores(list(spec.scores))
     for candidate in spec.candidates:
         try:
-            found = _score_one(candidate, scores, workspace)
-            finite, notes = _finite(candidate, found, spec.settings.goal)
-            yield Outcome(candidate.name, finite, notes=notes)
+            yield _score_one(candidate, scores, workspace)
         except (DataError, OutputError):
             raise
         except Exception as error:  # one candidate's surprise must not end the run
             yield Outcome(candidate.name, problem=reason_of(error))
 
 
-def _score_one(
-    candidate: Candidate, scores: Sequence[Score], workspace: Workspace
-) -> dict[str, ScoreResult]:
+def _score_one(candidate: Candidate, scores: Sequence[Score], workspace: Workspace) -> Outcome:
+    """The scores of a candidate. One that fails costs itself alone, unless it decides."""
     feature_keys = workspace.feature_keys(candidate)
     keys = {score.name: _score_key(score, feature_keys, workspace) for score in scores}
-    cached = {name: workspace.cache.get_score(key) for name, key in keys.items()}
-    results = {name: result for name, result in cached.items() if result is not None}
-    missing = [score for score in scores if score.name not in results]
-    if missing:
-        features = workspace.features(candidate)
-        with workspace.timed("scores"):
-            inputs = ScoreInputs(
-                features,
-                workspace.target.labels,
-                workspace.target.evaluation,
-                energy=workspace.settings.energy,
-                probe=workspace.settings.probe,
-                seed=workspace.settings.seed,
-                device=workspace.device,
-            )
-            for score in missing:
-                results[score.name] = score.compute(inputs)
-                workspace.cache.put_score(keys[score.name], results[score.name])
-    return {score.name: results[score.name] for score in scores}
+    kept = {name: workspace.cache.get_score(key) for name, key in keys.items()}
+    inputs = _inputs_of(candidate, workspace) if None in kept.values() else None
+    deciding = deciding_score(workspace.settings)
+    outcome = Outcome(candidate.name)
+    for score in scores:
+        try:
+            result = kept[score.name]
+            if result is None:
+                assert inputs is not None
+                with workspace.timed("scores"):
+                    result = _computed(score, inputs)
+                workspace.cache.put_score(keys[score.name], result)
+            _check(result, len(workspace.target.evaluation.evaluated))
+            outcome.results[score.name] = result
+        except (DataError, OutputError):
+            raise
+        except Exception as error:  # a plug-in's may raise anything
+            if score.name == deciding:
+                raise FeatureError(f"{score.name}, which decides: {reason_of(error)}") from error
+            outcome.left_out[score.name] = reason_of(error)
+    return outcome
 
 
-def _finite(
-    candidate: Candidate, results: dict[str, ScoreResult], goal: str
-) -> tuple[dict[str, ScoreResult], tuple[str, ...]]:
-    """Without the scores that are not finite, which no file could hold; and a note of each.
+def _inputs_of(candidate: Candidate, workspace: Workspace) -> ScoreInputs:
+    features = workspace.features(candidate)
+    with workspace.timed("scores"):
+        return ScoreInputs(
+            features,
+            workspace.target.labels,
+            workspace.target.evaluation,
+            energy=workspace.settings.energy,
+            probe=workspace.settings.probe,
+            seed=workspace.settings.seed,
+            device=workspace.device,
+        )
 
-    Raises FeatureError where it is the one that decides.
-    """
-    finite, notes = {}, []
-    for score, result in results.items():
-        if math.isfinite(result.value):
-            finite[score] = result
-        elif score == GOALS[goal]:
-            raise FeatureError(f"its {score} is {result.value}, which is no number to rank by.")
-        else:
-            notes.append(f"{score} of {candidate.name} is {result.value}, and left out")
-    return finite, tuple(notes)
+
+def _computed(score: Score, inputs: ScoreInputs) -> ScoreResult:
+    result = score.compute(inputs)
+    if not isinstance(result, ScoreResult):
+        raise FeatureError(f"it gives {type(result).__name__}, and must give a ScoreResult.")
+    return result
+
+
+def _check(result: ScoreResult, n_eval: int) -> None:
+    """Raises FeatureError for what no file could hold, or no interval could come from."""
+    if not abs(result.value) <= LARGEST:
+        raise FeatureError(f"it is {result.value:g}, which is no number to rank by.")
+    values = result.per_image
+    if values is not None and (values.shape != (n_eval,) or not np.isfinite(values).all()):
+        raise FeatureError(
+            f"its values by image must be {n_eval} finite numbers, one for each evaluated image."
+        )
 
 
 def _score_key(score: Score, feature_keys: Sequence[str], workspace: Workspace) -> str:

@@ -27,7 +27,13 @@ from ckptsel.report.series import (
 from ckptsel.results.ranking import Ranking
 
 PANELS = {
-    "frozen features: accuracy, %": ("linear_probe", "main_component", "confirmed_fe"),
+    "frozen features: accuracy, %": (
+        "linear_probe",
+        "main_component",
+        "lda",
+        "knn",
+        "confirmed_fe",
+    ),
     "fine-tuning: accuracy, %": ("confirmed_ft",),
     "residual component: accuracy, %": ("residual_component",),
     "log-likelihood, nats": ("linear_probe_loglik",),
@@ -46,6 +52,8 @@ GOAL_COLOURS = {"fe": COLOURS[0], "ft": COLOURS[1]}
 SERIES_COLOURS = {
     "linear_probe": COLOURS[0],
     "main_component": COLOURS[2],
+    "lda": COLOURS[1],
+    "knn": COLOURS[3],
     "confirmed_fe": COLOURS[4],
     "confirmed_ft": COLOURS[1],
     "residual_component": COLOURS[3],
@@ -150,7 +158,7 @@ def _trajectory(ranking: Ranking) -> list[Drawing]:
     records = trajectory_records(ranking, axis)
     there = list(dict.fromkeys(record["series"] for record in records))
     placed = {name for names in PANELS.values() for name in names}
-    panels = {**PANELS, **{name: (name,) for name in there if name not in placed}}
+    panels = {**PANELS, **{_own_title(ranking, n): (n,) for n in there if n not in placed}}
     drawings = []
     for title, names in panels.items():
         shown = [name for name in names if name in there]
@@ -158,6 +166,13 @@ def _trajectory(ranking: Ranking) -> list[Drawing]:
             rows = [record for record in records if record["series"] in shown]
             drawings.append(_panel(ranking, axis, title, shown, rows))
     return drawings
+
+
+def _own_title(ranking: Ranking, name: str) -> str:
+    """Of the panel of a score that shares it with no other."""
+    unit = "%" if ranking.is_accuracy(name) else ranking.units.get(name)
+    title = f"{name}, {unit}" if unit else name
+    return f"{title} (the lowest is the best)" if name in ranking.lower_is_better else title
 
 
 def _panel(
@@ -200,7 +215,7 @@ def _panel(
         name="trajectory-" + "-".join(series[:1]),
         section="trajectory",
         title=title,
-        about=_about_panel(axis, series, records),
+        about=_about_panel(ranking, axis, series, records),
         chart=chart.properties(width="container", height=PANEL_HEIGHT),
     )
 
@@ -235,14 +250,16 @@ def _landmarks(ranking: Ranking, axis: Axis) -> list[alt.Chart]:
     return layers
 
 
-def _about_panel(axis: Axis, series: Sequence[str], records: list[Record]) -> str:
-    """The highest and the last value of each series, in words."""
+def _about_panel(ranking: Ranking, axis: Axis, series: Sequence[str], records: list[Record]) -> str:
+    """The best and the last value of each series, in words."""
     parts = []
     for name in series:
         rows = [record for record in records if record["series"] == name]
-        top, last = max(rows, key=lambda r: r["value"]), max(rows, key=lambda r: r["x"])
+        word = "lowest" if name in ranking.lower_is_better else "highest"
+        top = max(rows, key=lambda r: ranking.higher_when_better(r["series"], r["value"]))
+        last = max(rows, key=lambda r: r["x"])
         parts.append(
-            f"{name}: highest {top['value']:.4g} at {axis.name} {top['x']:g}, "
+            f"{name}: {word} {top['value']:.4g} at {axis.name} {top['x']:g}, "
             f"{last['value']:.4g} at the last, {last['x']:g}"
         )
     return f"Against the {axis.title}. " + "; ".join(parts) + "."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ckptsel.common.outlets import markdown, shown
 from ckptsel.results.about import ModelAbout, TargetAbout
 from ckptsel.results.confirmation import GoalConfirmation
-from ckptsel.results.ranking import EPOCH, Ranking
+from ckptsel.results.ranking import EPOCH, Ranking, unsure_note
 
 STRENGTH = (
     "how the features are scaled and how strongly it is regularised is chosen inside the fitted images, "
@@ -26,6 +26,18 @@ SCORES = {
     "logme": "the log evidence, in nats an image, of Bayesian linear regression of the classes on the "
     "features of all fitted images (LogME); no image is held out, so it has no interval",
     "logme_thuml": "as logme, as its authors' code computes it",
+    "knn": "the share of held-out images whose class most of their nearest fitted images have, by the "
+    "cosine of the features; how many neighbours count is chosen inside the fitted images",
+    "lda": "the share of held-out images that linear discriminant analysis gets right, its covariance "
+    "shrunk as Ledoit and Wolf do",
+    "hscore": "how many directions of the features of the fitted images tell their classes apart "
+    "(H-score, its covariance shrunk); no image is held out, so it has no interval",
+    "disco": "how well the nearest class mean tells the fitted images in each part of the spectrum, "
+    "weighted by its singular values (DISCO); no image is held out, so it has no interval",
+    "rankme": "how many directions the features of the fitted images fill (RankMe); it does not look "
+    "at the labels, and decides nothing",
+    "alpha_req": "how fast the spectrum of the fitted images falls (alpha-ReQ); it does not look at the "
+    "labels, and decides nothing",
 }
 
 LEFT_OUT = (
@@ -118,6 +130,9 @@ def _together(ranking: Ranking) -> Iterator[tuple[str, str]]:
             "order",
             "by the epoch alone, since no score foretells fine-tuning; nothing says how sure.",
         )
+        return
+    if not ranking.is_known_how_sure:
+        yield "order", f"by {ranking.score} alone; {unsure_note(ranking.score)}."
         return
     by = "real training" if ranking.confirmation else ranking.score
     inside = ""

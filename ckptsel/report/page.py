@@ -147,7 +147,10 @@ def _facts(ranking: Ranking) -> list[tuple[str, str]]:
     if trained is not None:
         facts.append((f"confirmed {ranking.goal.upper()} accuracy, %", percent(trained)))
     if measured is not None:
-        facts.append((f"{ranking.score}, %", percent(measured)))
+        if ranking.is_accuracy(ranking.score):
+            facts.append((f"{ranking.score}, %", percent(measured)))
+        else:
+            facts.append((ranking.score, f"{measured.value:.4g}"))
     if ranking.expected is not None and ranking.is_accuracy(ranking.expected.by):
         facts.append(("expected on new images, %", percent(ranking.expected)))
     if best.p_best is not None:

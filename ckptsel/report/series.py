@@ -178,14 +178,17 @@ def _short(value: float) -> float:
 
 
 def agreement_records(ranking: Ranking) -> list[Record]:
-    """Kendall's tau-b of every pair of series over the checkpoints that have both: a, b, tau, n.
+    """Kendall's tau-b of the orders that every pair of series gives the checkpoints that have both:
+    a, b, tau, n. Of a score whose lowest value is the best, that one comes first.
 
     The epoch (the order of training) is a series of its own.
     """
     axis = choose_axis(ranking)
     by_series: dict[str, dict[str, float]] = {}
     for record in trajectory_records(ranking, axis):
-        by_series.setdefault(record["series"], {})[record["checkpoint"]] = record["value"]
+        name = record["series"]
+        value = ranking.higher_when_better(name, record["value"])
+        by_series.setdefault(name, {})[record["checkpoint"]] = value
     by_series["epoch"] = {row.name: row.order for row in scored_rows(ranking)}
     records = []
     for a, of_a in by_series.items():

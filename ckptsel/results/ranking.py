@@ -33,7 +33,7 @@ EPOCH = "epoch"
 """What decides in place of a score: the order of training, the last first."""
 
 ACCURACY = "accuracy"
-"""The unit of scores that are fractions of images; other scores are in `nats`."""
+"""The unit of scores that are fractions of images; other scores are in `nats`, or another word."""
 
 
 @dataclass(frozen=True, config=FINITE)
@@ -143,7 +143,8 @@ class Ranking:
     created: when (UTC).
     goal: `fe` or `ft`.
     score: what decided, a score or `epoch`.
-    units: unit of each score, `accuracy` or `nats`.
+    units: unit of each score: `accuracy`, `nats`, or another word.
+    lower_is_better: scores whose lowest value is the best; of all others it is the highest.
     best: name of the first.
     tie_set: names of those that cannot be told from the best at 95 %, without copies.
     checkpoints: one row each.
@@ -184,6 +185,7 @@ class Ranking:
     doubts: tuple[str, ...] = ()
     expected: Measured | None = None
     no_winner: str | None = None
+    lower_is_better: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict, compare=False)
     schema: str = SCHEMA
 
@@ -217,12 +219,19 @@ class Ranking:
 
     @property
     def recommended(self) -> bool:
-        """Whether the best may be recommended: not where the data cannot tell, nor where its probe is
-        at chance and nothing else was measured."""
+        """Whether the best may be recommended: not where the data cannot tell, nor where its probe, or
+        the accuracy that decided, is at chance and nothing else was measured."""
         if self.no_winner is not None:
             return False
-        trained = self.goal in self.confirmation
-        return trained or not self[self.best].is_at_chance("linear_probe")
+        best = self[self.best]
+        at_chance = best.is_at_chance("linear_probe") or best.is_at_chance(self.score)
+        return self.goal in self.confirmation or not at_chance
+
+    @property
+    def is_known_how_sure(self) -> bool:
+        """Whether anything says how sure the order is: not where the order of training decided, or a
+        score without a value of each held-out image."""
+        return self[self.best].p_best is not None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -241,6 +250,10 @@ class Ranking:
     def is_accuracy(self, score: str) -> bool:
         """Whether a score, or `confirmed`, is a fraction of images."""
         return score == CONFIRMED or self.units.get(score) == ACCURACY
+
+    def higher_when_better(self, score: str, value: float) -> float:
+        """A value of a score, of a loss with its sign turned."""
+        return -value if score in self.lower_is_better else value
 
     def to_dict(self) -> dict[str, Any]:
         """The ranking as plain data, ready for JSON."""
@@ -343,12 +356,8 @@ def summary(ranking: Ranking) -> str:
     n_scored = sum(row.status == "ok" and row.copy_of is None for row in ranking)
     if not ranking.recommended:
         return f"no checkpoint is recommended: {ranking.doubts[0]}"
-    if ranking.score == EPOCH and not ranking.confirmation:
-        return (
-            "which checkpoint fine-tunes best is not known: no score was found to foretell it. Race "
-            f"them: ckptsel confirm --goal {ranking.goal}. Until then they stand in the order of "
-            f"training, the last first: {ranking.best}."
-        )
+    if not ranking.is_known_how_sure:
+        return _unsure(ranking)
     confirmed = ranking.confirmation.get(ranking.goal)
     first = "" if confirmed is None else f"confirmed for {ranking.goal}: "
     first += f"{ranking.best} is recommended{_expectation(ranking)}"
@@ -357,6 +366,25 @@ def summary(ranking: Ranking) -> str:
     parts = [first, *_references_in_words(ranking), _ties_in_words(ranking)]
     sure = "" if confirmed is None or confirmed.n_seeds > 1 else " (over images only: one seed)"
     return "; ".join(parts) + sure + "."
+
+
+def _unsure(ranking: Ranking) -> str:
+    """What stands first, where nothing says how sure that is."""
+    if ranking.score == EPOCH:
+        return (
+            "which checkpoint fine-tunes best is not known: no score was found to foretell it. Race "
+            f"them: ckptsel confirm --goal {ranking.goal}. Until then they stand in the order of "
+            f"training, the last first: {ranking.best}."
+        )
+    return (
+        f"{ranking.best} is the first by {ranking.score}; {unsure_note(ranking.score)}. Race them to "
+        f"know: ckptsel confirm --goal {ranking.goal}."
+    )
+
+
+def unsure_note(score: str) -> str:
+    """Why nothing says how sure an order by a score is."""
+    return f"{score} has no held-out values: how sure the order is is not known"
 
 
 def _expectation(ranking: Ranking) -> str:
@@ -389,9 +417,11 @@ def against_reference(reference: Reference, ranking: Ranking) -> str:
     behind = reference.ahead
     if behind is None:
         return "not compared: it did not race"
-    factor, unit = (100, "points") if ranking.is_accuracy(behind.by) else (1, "nats")
+    is_accuracy = ranking.is_accuracy(behind.by)
+    factor, digits = (100, 1) if is_accuracy else (1, 3)
+    unit = "points" if is_accuracy else ranking.units.get(behind.by, "nats")
     # Adding zero turns -0.0 into 0.0.
-    value, low, high = (round(factor * x, 1) + 0.0 for x in (behind.value, *behind.bounds))
+    value, low, high = (round(factor * x, digits) + 0.0 for x in (behind.value, *behind.bounds))
     text = f"{value} {unit} behind the best [{low}, {high}]"
     return text if behind.bounds[0] > 0 else f"{text}, which does not tell them apart"
 

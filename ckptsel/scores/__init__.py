@@ -4,6 +4,8 @@ A score is a function from `ScoreInputs` to `ScoreResult`. Another package adds 
 entry point group `ckptsel.scores`, whose entries load to a `Score`.
 """
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 
@@ -12,7 +14,7 @@ from ckptsel.results.scores import ScoreResult
 from ckptsel.scores.inputs import ScoreInputs
 from ckptsel.scores.score import Score
 
-__all__ = ["Score", "ScoreInputs", "ScoreResult", "find_scores", "known_scores"]
+__all__ = ["Score", "ScoreInputs", "ScoreResult", "find_score", "find_scores", "known_scores"]
 
 BUILT_IN = (
     "linear_probe",
@@ -21,24 +23,45 @@ BUILT_IN = (
     "residual_component",
     "logme",
     "logme_thuml",
+    "knn",
+    "lda",
+    "hscore",
+    "disco",
+    "rankme",
+    "alpha_req",
 )
 """Modules of this package; each holds one `Score` called SCORE. In the order of the table."""
 
+ALL = "all"
+"""Stands for every score."""
+
 
 def known_scores() -> dict[str, Score]:
-    """All scores by name: the built-in ones, then those of installed plug-ins."""
+    """All scores by name: the built-in ones, then those of installed plug-ins, each under the name of
+    its entry point."""
     scores = {name: import_module(f"ckptsel.scores.{name}").SCORE for name in BUILT_IN}
     for entry in entry_points(group="ckptsel.scores"):
-        scores.setdefault(entry.name, entry.load())
+        if entry.name not in scores:
+            scores[entry.name] = dataclasses.replace(entry.load(), name=entry.name)
     return scores
 
 
-def find_scores(names: list[str] | None) -> list[Score]:
-    """The named scores, all built-in ones for None. Raises UsageError naming the known ones."""
+def find_scores(names: Sequence[str] | None) -> list[Score]:
+    """The named scores, each once; every one where a name is `all`; for None those that are computed by
+    default. Raises UsageError as `find_score`."""
     known = known_scores()
-    for name in names or []:
-        if name not in known:
-            raise UsageError(
-                f"unknown score {name!r}. Known: {', '.join(known)}." + did_you_mean(name, known)
-            )
-    return [known[name] for name in names or known]
+    if names is None:
+        return [score for score in known.values() if score.by_default]
+    found = [find_score(name, known) for name in dict.fromkeys(names) if name != ALL]
+    return list(known.values()) if ALL in names else found
+
+
+def find_score(name: str, known: Mapping[str, Score] | None = None) -> Score:
+    """A score by its name. known: where to look; None for all that there are. Raises UsageError naming
+    the known ones."""
+    known = known or known_scores()
+    if name not in known:
+        raise UsageError(
+            f"unknown score {name!r}. Known: {', '.join(known)}." + did_you_mean(name, known)
+        )
+    return known[name]

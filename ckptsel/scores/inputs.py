@@ -4,6 +4,7 @@ The spectrum of each fitting part is computed once, and so is each probe: `linea
 `linear_probe_loglik` read the same fits.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,21 @@ class HeldOut:
     details: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Fold:
+    """A part that is fitted on, and the images that are read with what was fitted.
+
+    number: among all. repeat: of the evaluation. fit_rows (n,), held_rows (m,): rows of the features.
+    columns: (m,), the places of the held-out images among the evaluated ones.
+    """
+
+    number: int
+    repeat: int
+    fit_rows: Tensor
+    held_rows: Tensor
+    columns: NDArray[np.int64]
+
+
 class ScoreInputs:
     """Features (N, D) and labels (N,) of the target as one sequence, and what is derived of them.
 
@@ -98,6 +114,33 @@ class ScoreInputs:
             self._spectra[-1] = compute_spectrum(self.fit_features, self.energy)
         return self._spectra[-1]
 
+    def folds(self) -> Iterator[Fold]:
+        """What is fitted and read, as the evaluation plans it; one fold where a split is held out."""
+        plan = self.evaluation
+        for i, (fitted, held) in enumerate(plan.folds):
+            yield Fold(
+                i,
+                i * plan.n_repeats // len(plan.folds),
+                torch.from_numpy(fitted),
+                torch.from_numpy(held),
+                np.searchsorted(plan.evaluated, held),
+            )
+
+    def coordinates(self, fold: Fold) -> tuple[Tensor, Tensor]:
+        """The images of a fold in the basis of its fitting part: (n, r) fitted, (m, r) held out.
+
+        r is at most min(n, D). What a method that fits nothing but directions of the fitted images sees
+        of any image is all there.
+        """
+        rows = torch.cat([fold.fit_rows, fold.held_rows]).numpy()
+        projected = self._projected((fold.number, -1), self._fold_spectrum(fold.number), rows)
+        n = len(fold.fit_rows)
+        return projected[:n], projected[n:]
+
+    def no_predictions(self) -> NDArray[np.int64]:
+        """Room for the class of every evaluated image in every repeat: (n_repeats, n_eval) zeros."""
+        return np.zeros((self.evaluation.n_repeats, len(self.evaluation.evaluated)), dtype=np.int64)
+
     def held_out(self, view: str) -> HeldOut:
         """Output of the probe on one view of the features, for every evaluated image."""
         if view not in self._held_out:
@@ -112,22 +155,20 @@ class ScoreInputs:
         return self._spectra[fold]
 
     def _probe_view(self, view: str) -> HeldOut:
-        plan = self.evaluation
-        n_repeats, n_eval = plan.n_repeats, len(plan.evaluated)
-        predictions = np.zeros((n_repeats, n_eval), dtype=np.int64)
-        log_likelihoods = np.zeros((n_repeats, n_eval))
+        predictions = self.no_predictions()
+        log_likelihoods = np.zeros(predictions.shape)
         chosen: list[tuple[str, Strength]] = []
         n_unconverged = 0
-        for i, (fitted, held) in enumerate(plan.folds):
-            repeat = i * n_repeats // len(plan.folds)
-            columns = np.searchsorted(plan.evaluated, held)
-            log_p, choice, converged = self._probe_fold(i, fitted, held, view)
-            predictions[repeat, columns] = log_p.argmax(1).cpu().numpy()
-            truth = self.labels[torch.from_numpy(held)]
-            log_likelihoods[repeat, columns] = log_p.gather(1, truth[:, None])[:, 0].cpu().numpy()
+        for fold in self.folds():
+            place = (fold.repeat, fold.columns)
+            log_p, choice, converged = self._probe_fold(fold, view)
+            predictions[place] = log_p.argmax(1).cpu().numpy()
+            truth = self.labels[fold.held_rows]
+            log_likelihoods[place] = log_p.gather(1, truth[:, None])[:, 0].cpu().numpy()
             chosen += [choice] if choice is not None else []
             n_unconverged += not converged
-        flags = _flags([strength for _, strength in chosen], n_unconverged, len(plan.folds))
+        n_folds = len(self.evaluation.folds)
+        flags = _flags([strength for _, strength in chosen], n_unconverged, n_folds)
         details: dict[str, Any] = {"n_features": self._n_features(view)}
         if self.probe == "logistic":
             details["C"] = sorted({strength.value for _, strength in chosen})
@@ -135,17 +176,18 @@ class ScoreInputs:
         return HeldOut(predictions, log_likelihoods, flags, details)
 
     def _probe_fold(
-        self, fold: int, fitted: NDArray[np.int64], held: NDArray[np.int64], view: str
+        self, fold: Fold, view: str
     ) -> tuple[Tensor, tuple[str, Strength] | None, bool]:
         """(log probabilities of the held-out images, scaling and strength, whether it converged)."""
-        fit_rows, held_rows = torch.from_numpy(fitted), torch.from_numpy(held)
-        labels = self.labels[fit_rows]
+        labels = self.labels[fold.fit_rows]
         if self.probe == "paper":
-            inputs = self._component(fold, view).float()
-            paper = fit_paper_probe(inputs[fit_rows], labels, self.n_classes, self.seed)
-            return paper.log_probabilities(inputs[held_rows].double()), None, True
-        whole = self._whole(fold, fitted, held, view)
-        scaling, strength = choose(self._inner_parts(fold, fitted, view, whole), self.n_classes)
+            inputs = self._component(fold.number, view).float()
+            paper = fit_paper_probe(inputs[fold.fit_rows], labels, self.n_classes, self.seed)
+            return paper.log_probabilities(inputs[fold.held_rows].double()), None, True
+        fitted, held = fold.fit_rows.numpy(), fold.held_rows.numpy()
+        whole = self._whole(fold.number, fitted, held, view)
+        inner = self._inner_parts(fold.number, fitted, view, whole)
+        scaling, strength = choose(inner, self.n_classes)
         n, n_all = len(fitted), len(fitted) + len(held)
         part = whole[scaling].split(np.arange(n), np.arange(n, n_all))
         probe = fit_logistic(part.fit_inputs, labels, self.n_classes, strength.value)

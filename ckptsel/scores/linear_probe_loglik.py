@@ -25,4 +25,5 @@ SCORE = Score(
     about="mean held-out log-likelihood of the linear probe",
     unit="nats",
     compute=_score,
+    source="the fits of linear_probe",
 )

@@ -88,4 +88,5 @@ SCORE = Score(
     about="exact LogME: log evidence of Bayesian linear regression",
     unit="nats",
     compute=_score,
+    source="You et al., ICML 2021",
 )

@@ -61,4 +61,5 @@ SCORE = Score(
     about="LogME as thuml/LogME computes it",
     unit="nats",
     compute=_score,
+    source="You et al., JMLR 2022; github.com/thuml/LogME",
 )

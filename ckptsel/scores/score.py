@@ -9,10 +9,15 @@ from ckptsel.scores.inputs import ScoreInputs
 
 @dataclass(frozen=True)
 class Score:
-    """A named score; higher is better for all of them.
+    """A named score.
 
-    unit: `accuracy` (a fraction in [0, 1]) or `nats`.
+    about: what it is, in a line.
+    unit: `accuracy` (a fraction of images in [0, 1], higher when better), `nats`, or another word.
     version: raised whenever the same inputs would give another number, since results are cached.
+    higher_is_better: False for a loss, whose lowest value is the best.
+    by_default: computed where no scores are named.
+    cannot_decide: why it may not order a ranking; empty where it may.
+    source: where it is defined (paper, equation).
     """
 
     name: str
@@ -20,3 +25,7 @@ class Score:
     unit: str
     compute: Callable[[ScoreInputs], ScoreResult]
     version: int = 1
+    higher_is_better: bool = True
+    by_default: bool = True
+    cannot_decide: str = ""
+    source: str = ""

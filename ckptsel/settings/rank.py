@@ -56,6 +56,13 @@ class RankSettings(Options):
     """
 
     goal: Annotated[Literal["fe", "ft"], Option("fe (frozen features) or ft (fine-tuning).")] = "fe"
+    by: Annotated[
+        Text | None,
+        Option(
+            "The score that decides the order (ckptsel scores lists them).",
+            default="linear_probe for fe, the epoch for ft",
+        ),
+    ] = None
     model: Annotated[
         Text | None,
         Option(
@@ -171,7 +178,10 @@ class RankSettings(Options):
     scores: Annotated[
         tuple[Text, ...] | None,
         MinLen(1),
-        Option("Scores, separated by commas.", default="all built in"),
+        Option(
+            "Scores, separated by commas (ckptsel scores lists them), or all.",
+            default="linear_probe and five more",
+        ),
     ] = None
     probe: Annotated[
         Literal["logistic", "paper"],
