@@ -1,6 +1,7 @@
 """Where a network is read: stages, all of them side by side, and the choice among them."""
 
 import dataclasses
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,35 @@ def test_auto_ranks_checkpoints_times_layers(telling: Path, tmp_path: Path) -> N
     assert behind is not None and behind.bounds[0] > 0.1
     assert ranking[ranking.best].layer in ("act1", "layer1", ALL)
     assert f"at the last layer the best, {alone.best}, is " in summary(ranking)
+
+
+def test_inspect_lists_layers(run, telling: Path) -> None:
+    code, out, _ = run("inspect", telling / "ckpts", "--layers", "--format", "json")
+    table = json.loads(out)
+    assert code == 0 and [row["layer"] for row in table] == [*TIMM[TINY_MODEL], LAST, ALL]
+    assert table[2] == {"layer": "layer2", "output": [32, 8, 8], "features": 512}
+    assert table[-1]["features"] == sum(row["features"] for row in table[:-2])
+
+
+def test_inspect_wants_layers_for_a_model(run, telling: Path) -> None:
+    code, out, err = run("inspect", telling / "ckpts", "--model", "resnet18")
+    assert (code, out) == (2, "") and "--model is for --layers." in err
+
+
+def test_a_layer_that_there_is_not(run, telling: Path) -> None:
+    arguments = ("rank", telling / "ckpts", "-d", telling / "images", "--layers", "layer9")
+    code, _, err = run(*arguments, "-q")
+    assert code == 2 and "no layer 'layer9'. There are: last, act1, layer1" in err
+
+
+def test_confirm_says_why_it_does_not_race_layers(run, telling: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ranking"
+    rank = ("rank", telling / "ckpts", "-d", telling / "images", "--scores", "linear_probe")
+    code, table, _ = run(*rank, "--layers", "last,layer1", "--out", out, "-q")
+    assert code == 0 and "layer" in table.splitlines()[0]
+    code, _, err = run("confirm", out, "-q")
+    assert code == 3 and "compares 2 layers" in err and "--layers last" in err
+    page = (out / "report.html").read_text()
+    assert "Where to read" in page
+    code, _, err = run("pick", out)
+    assert code == 0 and "read it at layer1, not at its last layer" in err

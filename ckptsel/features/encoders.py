@@ -12,7 +12,7 @@ from torch import Tensor
 from ckptsel.errors import FeatureError, ModelError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.inputs import Inputs, preprocessing_of
-from ckptsel.features.layers import Stage, find_stages, reading
+from ckptsel.features.layers import ALL, Stage, find_stages, reading
 from ckptsel.features.matching import backbone_weights
 from ckptsel.features.names import find_network, is_registered
 from ckptsel.features.network import Read, Recorded, Request, pre_logits
@@ -52,6 +52,20 @@ class ImageEncoder:
         device = next(self.module.parameters()).device
         example = torch.zeros(2, *self.preprocessing.input_size, device=device)
         return find_stages(self.module, lambda: self.penultimate(example))
+
+    def layer_table(self) -> list[dict[str, Any]]:
+        """Every layer: its name, the shape of its output for one image, and how many features an image
+        it gives."""
+        rows = [
+            {"layer": stage.name, "output": list(stage.shape), "features": stage.width}
+            for stage in self.stages
+        ]
+        whole = sum(stage.width for stage in self.stages)
+        every = [{"layer": ALL, "output": None, "features": whole}] if rows else []
+        example = torch.zeros(2, *self.preprocessing.input_size)
+        with torch.inference_mode():
+            last = self.penultimate(example).shape[1]
+        return [*rows, {"layer": LAST, "output": [last], "features": last}, *every]
 
     @property
     def preparation(self) -> Preprocessing:

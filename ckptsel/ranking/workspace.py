@@ -226,10 +226,7 @@ def open_workspace(
     device = settings.device or default_device()
     if reason := why_missing(device):
         raise UsageError(f"the device is {device!r}; {reason}")
-    recorded = _recorded(found, settings)
-    encoder = build_encoder(settings.model or _recorded_model(found), settings, recorded)
-    if not quiet:
-        say(*_said_of(encoder, recorded, settings))
+    encoder = open_encoder(settings, found, quiet)
     return Workspace(
         settings,
         _load_target(data, settings),
@@ -241,6 +238,18 @@ def open_workspace(
         quiet,
         notes=list(getattr(encoder, "notes", ())),
     )
+
+
+def open_encoder(settings: RankSettings, found: Sequence[Checkpoint], quiet: bool) -> Encoder:
+    """The network that is named, or that the files record, with inputs as they record them.
+
+    Raises InputError where it cannot be had.
+    """
+    recorded = _recorded(found, settings)
+    encoder = build_encoder(settings.model or _recorded_model(found), settings, recorded)
+    if not quiet:
+        say(*_said_of(encoder, recorded, settings))
+    return encoder
 
 
 def fitting_key(found: Sequence[Checkpoint], workspace: Workspace) -> str | None:

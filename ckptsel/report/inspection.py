@@ -1,6 +1,7 @@
 """What `inspect` found of a folder of checkpoints, as text."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.trajectory import grouped
@@ -49,6 +50,25 @@ def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | 
     if console.width < NARROW:
         return listed_text(header, cells) + said
     return table_text(plain_table(header, cells, ("epoch", "source", "parameters")), console) + said
+
+
+def layers_text(layers: Sequence[Mapping[str, Any]], form: str, width: int | None = None) -> str:
+    """Layers of a network, in one of TEXT_FORMATS: name, shape of its output for one image, features."""
+    if form == "json":
+        return json_text(list(layers))
+    if form == "csv":
+        return csv_text([{**row, "output": _dimensions(row["output"])} for row in layers])
+    header = ["layer", "output", "features"]
+    cells = [
+        [row["layer"], _dimensions(row["output"]), str(row["features"] or "")] for row in layers
+    ]
+    if form == "md":
+        return markdown_rows(header, cells)
+    return table_text(plain_table(header, cells, ("features",)), console_of(width))
+
+
+def _dimensions(shape: Sequence[int] | None) -> str:
+    return "" if shape is None else "x".join(map(str, shape))
 
 
 def _problems(checkpoints: Sequence[Checkpoint]) -> dict[str, list[str]]:
