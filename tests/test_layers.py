@@ -191,7 +191,7 @@ def test_auto_ranks_checkpoints_times_layers(telling: Path, tmp_path: Path) -> N
     behind = ranking.references["last_layer"].ahead
     assert behind is not None and behind.bounds[0] > 0.1
     assert ranking[ranking.best].layer in ("act1", "layer1", ALL)
-    assert f"at the last layer the best, {alone.best}, is " in summary(ranking)
+    assert f"at the last layer the first is {alone.best}, " in summary(ranking)
 
 
 def test_inspect_lists_layers(run, telling: Path) -> None:

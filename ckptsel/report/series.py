@@ -108,11 +108,10 @@ def landmark_records(ranking: Ranking, axis: Axis) -> list[Record]:
 
 def tie_records(ranking: Ranking, axis: Axis) -> list[Record]:
     """Where the tie set lies: x, checkpoint. Empty where the epoch decided, which ties all."""
-    if all(row.in_tie_set for row in scored_rows(ranking)):
+    tied = [row for row in scored_rows(ranking) if row.in_tie_set]
+    if len(tied) == len(scored_rows(ranking)):
         return []
-    return [
-        {"x": getattr(ranking[name], axis.name), "checkpoint": name} for name in ranking.tie_set
-    ]
+    return [{"x": getattr(row, axis.name), "checkpoint": row.name} for row in tied]
 
 
 def layer_records(ranking: Ranking, axis: Axis) -> list[Record]:

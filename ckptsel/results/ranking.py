@@ -400,9 +400,9 @@ def _references_in_words(ranking: Ranking) -> Iterator[str]:
     layer, run = ranking.references.get("last_layer"), ranking.references.get("last_checkpoint")
     if layer is not None and run is not None:
         if layer.name != ranking.best:
-            yield f"at the last layer the best, {layer.name}, is {against_reference(layer, ranking)}"
+            yield f"at the last layer the first is {layer.name}, {against_reference(layer, ranking)}"
         if run.name != ranking.best:
-            yield f"of the last checkpoint the best, {run.name}, is {against_reference(run, ranking)}"
+            yield f"of the last checkpoint, {run.name}, {against_reference(run, ranking)}"
     elif last.name == ranking.best:
         yield "it is the last of the run"
     else:
