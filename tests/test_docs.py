@@ -43,8 +43,8 @@ NOT_OURS = {
 }
 """Commands of other programs, by their first words, which are not run."""
 
-OTHERS_OPTIONS = {"--checkpoint-hist", "--output", "--saveckp_freq"}
-"""Options of other programs that the text speaks of."""
+OTHERS_OPTIONS = {"--checkpoint-hist", "--output", "--saveckp_freq", "--times"}
+"""Options of other programs, and of tools of the repository, that the text speaks of."""
 
 VERDICTS = (0, 4, 5)
 """Exit codes of a command that worked; a gate may say no, or that it cannot tell."""

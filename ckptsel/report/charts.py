@@ -79,7 +79,15 @@ CONFIG: dict[str, Any] = {
 }
 """Of every chart; a figure outside a page takes black for the current colour."""
 
-LEGEND = alt.Legend(orient="bottom", title=None, symbolOpacity=1)
+NARROW = 420
+"""Pixels of a chart below which numbers in cells would overlap, and legends be cut off."""
+
+LEGEND = alt.Legend(
+    orient="bottom",
+    title=None,
+    symbolOpacity=1,
+    columns=alt.ExprRef(f"width < {NARROW} ? 1 : 0"),
+)
 
 PANEL_HEIGHT = 220
 FIGURE_WIDTH = 480
@@ -112,6 +120,10 @@ def draw(ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> list[Drawing]:
     ]
 
 
+def _unless_narrow(size: int) -> alt.ExprRef:
+    return alt.ExprRef(f"width < {NARROW} ? 0 : {size}")
+
+
 def _layers(ranking: Ranking) -> list[Drawing]:
     """A heat map: epochs across, layers down, those that can be the best outlined."""
     axis = choose_axis(ranking)
@@ -136,7 +148,9 @@ def _layers(ranking: Ranking) -> list[Drawing]:
         base.transform_filter("datum.is_tied").mark_rect(
             fillOpacity=0, stroke="#d62728", strokeWidth=2.5
         ),
-        base.mark_text(fontSize=10).encode(text=alt.Text("value:Q", format=".1f"), color=ink),
+        base.mark_text(fontSize=_unless_narrow(10)).encode(
+            text=alt.Text("value:Q", format=".1f"), color=ink
+        ),
         data=alt.Data(values=records),
     )
     best = ranking[ranking.best]
@@ -331,7 +345,9 @@ def _agreement(ranking: Ranking) -> list[Drawing]:
     ink = alt.condition("abs(datum.tau) > 0.6", alt.value("white"), alt.value("black"))
     chart = alt.layer(
         base.mark_rect().encode(color=colour),
-        base.mark_text(fontSize=11).encode(text=alt.Text("tau:Q", format=".2f"), color=ink),
+        base.mark_text(fontSize=_unless_narrow(11)).encode(
+            text=alt.Text("tau:Q", format=".2f"), color=ink
+        ),
         data=alt.Data(values=records),
     )
     decided = [r for r in records if r["a"] == "epoch" and r["b"] != "epoch"]

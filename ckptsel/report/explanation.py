@@ -4,7 +4,7 @@ chosen, and what its interval leaves out."""
 from collections.abc import Iterator
 
 from ckptsel.common.outlets import markdown, shown
-from ckptsel.results.about import ModelAbout, TargetAbout
+from ckptsel.results.about import TargetAbout
 from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.ranking import EPOCH, Ranking, unsure_note
 
@@ -51,7 +51,7 @@ def explain(ranking: Ranking) -> list[tuple[str, str]]:
     """(what is explained, how it came about), in the order in which a reader meets them."""
     parts = [
         ("images", _images(ranking.target)),
-        ("features", _features(ranking.model)),
+        ("features", _features(ranking)),
         *_scores(ranking),
         *_together(ranking),
     ]
@@ -83,9 +83,12 @@ def _images(target: TargetAbout) -> str:
     )
 
 
-def _features(model: ModelAbout) -> str:
+def _features(ranking: Ranking) -> str:
+    model = ranking.model
     made = model["preprocessing"]
     layer = model.get("layer", "its last layer")
+    if len(ranking.layers) > 1:
+        layer = f"{len(ranking.layers)} layers ({', '.join(ranking.layers)}; last: {layer})"
     first = f"the output of {model['name']} at {layer}, its weights frozen"
     if "input_size" not in made:
         return f"{first}; every sample is prepared once, the same for every checkpoint."

@@ -61,7 +61,7 @@ def draw_report(folder: Path, ranking: Ranking, arrays: Mapping[str, NDArray[Any
 
 def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
     """The page as HTML."""
-    header, cells = table_cells(ranking)
+    header, cells = _sure_first(*table_cells(ranking))
     rows = ranking.at_best_layer()
     sections = [
         (name, title, [(i, d) for i, d in enumerate(drawings) if d.section == name])
@@ -164,6 +164,14 @@ def _facts(ranking: Ranking) -> list[tuple[str, str]]:
         else:
             facts.append((f"{what}: {reference.name}", against_reference(reference, ranking)))
     return facts
+
+
+def _sure_first(
+    header: Sequence[str], cells: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """The table with P(best), its last column, beside the name: there it is seen without scrolling."""
+    order = [0, 1, len(header) - 1, *range(2, len(header) - 1)]
+    return [header[i] for i in order], [[row[i] for i in order] for row in cells]
 
 
 def _notes(row: Row) -> str:
