@@ -97,9 +97,9 @@ def extended(tmp_path: Path) -> Path:
     copy.add("target/lists.py", SOURCE)
     copy.edit(
         "target/sources.py",
-        '    if path.suffix == ".csv":\n',
-        '    if path.suffix == ".lst":\n        return ListSource(path)\n'
-        '    if path.suffix == ".csv":\n',
+        "    if suffix in TABLE_SUFFIXES:\n",
+        '    if suffix == ".lst":\n        return ListSource(path)\n'
+        "    if suffix in TABLE_SUFFIXES:\n",
     )
     copy.edit(
         "target/sources.py",

@@ -129,8 +129,9 @@ def test_copies_are_scored_once(trajectory: Path, images: Path, monkeypatch) -> 
 
 
 def test_unknown_names_get_near_ones(trajectory: Path, images: Path) -> None:
-    with pytest.raises(ModelError, match=r"unknown model 'resnet5O'.*Did you mean resnet50"):
-        ckptsel.rank(trajectory, images, model="resnet5O")
+    near = r"unknown model 'cifar_resnet18_wl6'.*Did you mean cifar_resnet18_w16_s2"
+    with pytest.raises(ModelError, match=near):
+        ckptsel.rank(trajectory, images, model="cifar_resnet18_wl6")
     with pytest.raises(UsageError, match=r"unknown option 'sed'. Did you mean seed"):
         ckptsel.rank(trajectory, images, sed=1)
     with pytest.raises(UsageError, match=r"goal is 'fine'; it must be one of fe, ft"):
