@@ -756,3 +756,9 @@ def test_fractions_of_what_is_recorded() -> None:
     assert fractions_of(recorded) == [0.005, 0.5, None, None]
     assert fractions_of([Accuracy(0.5, "x", 1), Accuracy(50, "x", 100)]) == [0.5, 0.5]
     assert fractions_of([Accuracy(0, "acc")]) == [0.0]
+    run = [Accuracy(value, "acc") for value in (0.4, 0.6, 0.9)]
+    assert fractions_of(run[:2]) == [None, None], (
+        "two epochs of a thousand classes may be below 1 %"
+    )
+    assert fractions_of(run) == [0.4, 0.6, 0.9]
+    assert fractions_of([*run, Accuracy(1.2, "acc")]) == [0.004, 0.006, 0.009, 0.012]

@@ -54,6 +54,10 @@ ACCURACY_KEYS = (
 ACCURACIES_BELOW = ("metrics", "val_metrics", "best_metrics", "results", "scores", "stats", "logs")
 
 
+ENOUGH = 3
+"""Files whose accuracies, all at most 1, are fractions and no percentages."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """An accuracy as it is recorded. key: where. unit: what 100 % is, None where that is not said."""
@@ -95,14 +99,25 @@ def fractions_of(recorded: Sequence[Accuracy | None]) -> list[float | None]:
     """Each as a fraction, None where it is not known.
 
     What files do not say is told from all of them: where any value of a key is above 1, that key is in
-    percent. Where none is, it could be either, and all but 0 are None.
+    percent; where none of ENOUGH files has one, it is a fraction, for no run stays below 1 % as long as
+    that. Of fewer files it could be either, and all but 0 are None.
     """
-    percents = {a.key for a in recorded if a is not None and a.unit is None and a.value > 1}
-    return [None if a is None else _fraction(a, a.key in percents) for a in recorded]
+    values: dict[str, list[float]] = {}
+    for accuracy in recorded:
+        if accuracy is not None and accuracy.unit is None:
+            values.setdefault(accuracy.key, []).append(accuracy.value)
+    units = {key: _unit_of(known) for key, known in values.items()}
+    return [None if a is None else _fraction(a, a.unit or units.get(a.key)) for a in recorded]
 
 
-def _fraction(accuracy: Accuracy, is_percent: bool) -> float | None:
-    unit = 100 if accuracy.unit is None and is_percent else accuracy.unit
+def _unit_of(values: Sequence[float]) -> float | None:
+    """What 100 % is, where values of one key tell it."""
+    if max(values) > 1:
+        return 100
+    return 1 if len(values) >= ENOUGH else None
+
+
+def _fraction(accuracy: Accuracy, unit: float | None) -> float | None:
     if unit is None:
         return 0.0 if accuracy.value == 0 else None
     fraction = accuracy.value / unit

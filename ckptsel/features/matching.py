@@ -115,7 +115,9 @@ def _problems(expected: Tensors, weights: Tensors, head: tuple[str, ...]) -> lis
 def _stem_hint(expected: Tensors, weights: Tensors) -> str:
     """ResNets for small images differ in their first convolution, a usual mistake."""
     want, have = expected.get("conv1.weight"), weights.get("conv1.weight")
-    if want is None or have is None or want.shape[2:] == have.shape[2:]:
+    if want is None or have is None or not want.ndim == have.ndim == 4:
+        return ""
+    if want.shape[2:] == have.shape[2:]:
         return ""
     return (
         f" Its first convolution is {have.shape[2]}x{have.shape[3]} (the model's: "
