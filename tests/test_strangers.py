@@ -761,4 +761,4 @@ def test_fractions_of_what_is_recorded() -> None:
         "two epochs of a thousand classes may be below 1 %"
     )
     assert fractions_of(run) == [0.4, 0.6, 0.9]
-    assert fractions_of([*run, Accuracy(1.2, "acc")]) == [0.004, 0.006, 0.009, 0.012]
+    assert fractions_of([*run, Accuracy(1.2, "acc")]) == pytest.approx([0.004, 0.006, 0.009, 0.012])
