@@ -27,6 +27,7 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.kinds import kind_of_bytes
 from ckptsel.checkpoints.records import Accuracy, fractions_of
 from ckptsel.checkpoints.scan import scan, scan_checkpoints
+from ckptsel.checkpoints.tensors import Storage, StoredTensor
 from ckptsel.checkpoints.trajectory import trajectory_notes
 from ckptsel.checkpoints.walk import find_checkpoint_files
 from ckptsel.checkpoints.weights import read_weights
@@ -496,6 +497,11 @@ def test_torchscript_gives_its_weights(tmp_path: Path) -> None:
     found = only(tmp_path)
     check_same(found, module.state_dict())
     assert found.notes == ("a TorchScript program: it was not run, its tensors were taken",)
+
+
+def test_a_storage_that_ends_within_a_value() -> None:
+    storage = Storage(None, memoryview(np.arange(3.0).tobytes() + b"xyz"))
+    assert StoredTensor("float64", (3,), storage).values().tolist() == [0, 1, 2]
 
 
 def test_pickles_of_arrays_are_weights_by_their_names(tmp_path: Path) -> None:

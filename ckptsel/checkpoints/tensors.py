@@ -119,7 +119,9 @@ class StoredTensor:
         """
         self.check()
         assert self.storage.data is not None
-        stored = np.frombuffer(self.storage.data, numpy_type(self.dtype))
+        data = self.storage.data
+        whole = len(data) - len(data) % item_size(self.dtype)  # a storage may end within a value
+        stored = np.frombuffer(data[:whole], numpy_type(self.dtype))
         if self.strides is None or self.n_values == 0:
             found = stored[self.offset : self.offset + self.n_values].reshape(self.shape)
         else:
