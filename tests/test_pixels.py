@@ -120,6 +120,13 @@ def test_up_to_ten_unreadable_images_are_listed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_stripe_is_no_picture() -> None:
+    """Brought to 32 pixels across, it would be of 40,000 along."""
+    with pytest.raises(DataError, match=r"1 x 1250 pixels: one side is more than 1000 times"):
+        prepare_all(image_set([lambda: Image.new("RGB", (1, 1250))]), SETTINGS, None, quiet=True)
+    assert len(prepare_all(image_set([lambda: Image.new("L", (2, 2000))]), SETTINGS, None)) == 1
+
+
 def test_a_truncated_jpeg_is_unreadable(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpg")

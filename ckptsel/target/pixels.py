@@ -73,6 +73,11 @@ class Preparation(Protocol):
         """For people and the ranking."""
 
 
+LONGEST = 1000
+"""A side so many times the other is no picture: the short side is brought to the network's size, and the
+long one would become as many thousand pixels."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image becomes the input of a model (timm's evaluation transform).
@@ -103,6 +108,10 @@ class Preprocessing:
 
     def prepare(self, samples: Samples, index: int) -> NDArray[np.uint8]:
         image = to_colour_mode(samples.open(index), self.input_size[0])
+        if max(image.size) > LONGEST * min(image.size):
+            raise ValueError(
+                f"{image.width} x {image.height} pixels: one side is more than {LONGEST} times the other"
+            )
         return np.asarray(_transform(self)(image))
 
     def key(self) -> str:
