@@ -18,9 +18,8 @@ MEMORY = 10
 SUFFICIENT = 1e-4
 """Part of the decrease that the slope promises which a step must bring (Armijo)."""
 
-LEVEL = 5.0
-"""A change of the value by so many units of rounding, of values of about 1, tells nothing: a step is
-then judged by its slope."""
+LEVEL = 1e-15
+"""Change of the value that is rounding, of values of about 1: a step is then judged by its slope."""
 
 NIL = 1e-4
 """A value that gradients are no longer compared with: classes are as good as told apart."""
@@ -57,9 +56,7 @@ def minimise(
         s, y = new_x - x, new_gradient - gradient
         curvature = (s * y).sum(1)
         # No information in a step that did not move: it counts for nothing.
-        inverse = torch.where(
-            curvature > 0, 1 / curvature.clamp(min=torch.finfo(s.dtype).tiny), 0.0
-        )
+        inverse = torch.where(curvature > 0, 1 / curvature.clamp(min=1e-300), 0.0)
         steps = [*steps[-MEMORY + 1 :], (s, y, inverse[:, None])]
         x, value, gradient = new_x, new_value, new_gradient
         found[which] = x
@@ -78,9 +75,7 @@ def _direction(gradient: Tensor, steps: list[tuple[Tensor, Tensor, Tensor]]) -> 
     if steps:
         _, y, inverse = steps[-1]
         q *= torch.where(
-            inverse > 0,
-            1 / (inverse * (y * y).sum(1, keepdim=True)).clamp(min=torch.finfo(q.dtype).tiny),
-            1.0,
+            inverse > 0, 1 / (inverse * (y * y).sum(1, keepdim=True)).clamp(min=1e-300), 1.0
         )
     for (s, y, inverse), weight in zip(steps, reversed(weights), strict=True):
         q += (weight - inverse * (y * q).sum(1, keepdim=True)) * s
@@ -106,7 +101,7 @@ def _step(
         new_value, new_gradient = objective(new_x, which)
         new_slope = (new_gradient * direction).sum(1)
         lower = new_value <= value + SUFFICIENT * length * slope
-        level = new_value <= value + LEVEL * torch.finfo(value.dtype).eps
+        level = new_value <= value + LEVEL
         fine = lower | (level & (new_slope <= (2 * SUFFICIENT - 1) * slope))
         if bool(fine.all()):
             break

@@ -48,11 +48,6 @@ class Part:
     held_inputs: Tensor
     held_labels: Tensor
 
-    def to(self, precision: torch.dtype) -> "Part":
-        """With inputs of another precision."""
-        fit, held = self.fit_inputs.to(precision), self.held_inputs.to(precision)
-        return Part(fit, self.fit_labels, held, self.held_labels)
-
     def of_fitted_classes(self) -> "Part":
         """Without the held-out images of classes that are not fitted on."""
         known = torch.isin(self.held_labels, self.fit_labels)

@@ -42,9 +42,6 @@ CLEARLY = 1.0
 
 HIGHEST_TEMPERATURE = 1e4
 
-PRECISION = torch.float32
-"""Of the fits that only choose: half the time, and far finer than TOLERANCE."""
-
 ITERATIONS = 200
 TOLERANCE = 3e-3
 """For the fits that only choose: largest gradient entry beside the value (an absolute one would stop
@@ -105,7 +102,7 @@ class _Search:
 
     def __init__(self, parts: Sequence[Part], n_classes: int) -> None:
         # A class that no image is fitted on is as unlikely at any strength: it tells nothing.
-        self.parts = [part.of_fitted_classes().to(PRECISION) for part in parts]
+        self.parts = [part.of_fitted_classes() for part in parts]
         self.n_classes = n_classes
         self.held_labels = torch.cat([part.held_labels for part in self.parts])
         self.probes: dict[float, list[LinearProbe]] = {}
@@ -159,7 +156,7 @@ class _Search:
         logits = [
             probe.logits(part.held_inputs) for part, probe in zip(self.parts, probes, strict=True)
         ]
-        self.seen[exponent] = _at_best_temperature(torch.cat(logits).double(), self.held_labels)
+        self.seen[exponent] = _at_best_temperature(torch.cat(logits), self.held_labels)
 
 
 def _fit(searches: Sequence[_Search], exponent: float) -> None:
