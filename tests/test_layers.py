@@ -194,6 +194,18 @@ def test_auto_ranks_checkpoints_times_layers(telling: Path, tmp_path: Path) -> N
     assert f"at the last layer the first is {alone.best}, " in summary(ranking)
 
 
+def test_the_last_layer_alone_looks_for_no_stages(
+    telling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("ckptsel.features.encoders.find_stages", never)
+    options: dict[str, Any] = {"scores": ("logme",), "cache": False, "workers": 0}
+    ranking = ckptsel.rank(telling / "ckpts", telling / "images", **options)
+    assert ranking.layers == (LAST,) and "stages" not in ranking.model
+
+
 def test_inspect_lists_layers(run, telling: Path) -> None:
     code, out, _ = run("inspect", telling / "ckpts", "--layers", "--format", "json")
     table = json.loads(out)

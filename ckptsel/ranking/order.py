@@ -208,9 +208,10 @@ def reference_rows(scored: Sequence[Row]) -> dict[str, Row]:
 def layer_references(ranked: Sequence[Row]) -> dict[str, Row]:
     """Where several layers were read: the best at the last of them, and the best of the last
     checkpoint at any."""
+    last = max(row.order for row in ranked)
     groups = {
         "last_layer": [row for row in ranked if row.layer == LAST],
-        "last_checkpoint": [r for r in ranked if r.order == max(row.order for row in ranked)],
+        "last_checkpoint": [row for row in ranked if row.order == last],
     }
     if len({row.layer for row in ranked}) < 2 or not all(groups.values()):
         return {}

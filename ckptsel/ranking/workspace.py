@@ -142,6 +142,8 @@ class Workspace:
     @property
     def extracted_layers(self) -> tuple[str, ...]:
         """The layers that one pass reads: `all` is made of the others."""
+        if self.layers == (LAST,):
+            return self.layers  # stages are not even looked for, which would take a pass
         stages = self.encoder.layers if ALL in self.layers else ()
         wanted = {*self.layers, *stages} - {ALL}
         return tuple(layer for layer in self.encoder.layers if layer in wanted)
