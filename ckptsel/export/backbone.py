@@ -1,5 +1,6 @@
 """Exporting a checkpoint of a ranking: its backbone as safetensors, with what is known of it."""
 
+import dataclasses
 from pathlib import Path
 
 from safetensors.torch import save
@@ -46,7 +47,7 @@ def export(ranking: Ranking, row: Row, path: Path, model: str | None = None) -> 
         raise InputError(f"{source} cannot be read: {error}") from error
     name = typed_or_recorded(model, ranking.model["name"])
     pool, image_size = ranking.settings["pool"], ranking.settings["image_size"]
-    recorded = _recorded(source, ranking)
+    recorded = dataclasses.replace(_recorded(source, ranking), read=lambda: state_dict)
     encoder = build_image_encoder(
         name, pool, image_size, typed=model is not None, recorded=recorded
     )

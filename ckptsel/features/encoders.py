@@ -49,9 +49,12 @@ class ImageEncoder:
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """Where else the network can be read; found by running it on an example when first asked."""
+        return find_stages(self.module, lambda: self.penultimate(self._example()))
+
+    def _example(self) -> Tensor:
+        """Two images of the network's size, where the network is."""
         device = next(self.module.parameters()).device
-        example = torch.zeros(2, *self.preprocessing.input_size, device=device)
-        return find_stages(self.module, lambda: self.penultimate(example))
+        return torch.zeros(2, *self.preprocessing.input_size, device=device)
 
     def layer_table(self) -> list[dict[str, Any]]:
         """Every layer: its name, the shape of its output for one image, and how many features an image
@@ -62,9 +65,8 @@ class ImageEncoder:
         ]
         whole = sum(stage.width for stage in self.stages)
         every = [{"layer": ALL, "output": None, "features": whole}] if rows else []
-        example = torch.zeros(2, *self.preprocessing.input_size)
         with torch.inference_mode():
-            last = self.penultimate(example).shape[1]
+            last = self.penultimate(self._example()).shape[1]
         return [*rows, {"layer": LAST, "output": [last], "features": last}, *every]
 
     @property

@@ -93,7 +93,7 @@ def _problems(expected: Tensors, weights: Tensors, head: tuple[str, ...]) -> lis
         name for name in expected if name not in weights and not name.endswith("batches_tracked")
     ]
     misshapen = [
-        f"{name} is {_shape(weights[name])}, expected {_shape(expected[name])}"
+        f"{name} is {shape_text(weights[name])}, expected {shape_text(expected[name])}"
         for name in expected
         if name in weights and weights[name].shape != expected[name].shape
     ]
@@ -125,5 +125,6 @@ def _stem_hint(expected: Tensors, weights: Tensors) -> str:
     )
 
 
-def _shape(tensor: Tensor) -> str:
+def shape_text(tensor: Tensor) -> str:
+    """As in 64x3x7x7."""
     return "x".join(map(str, tensor.shape)) or "a scalar"

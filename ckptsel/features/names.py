@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import timm
-import torch
 
 from ckptsel.errors import ModelError
 from ckptsel.features import (
@@ -23,7 +22,7 @@ from ckptsel.features import (
     torchvision_networks,
 )
 from ckptsel.features.matching import fits
-from ckptsel.features.network import Network, Request, expected_tensors
+from ckptsel.features.network import Network, Request, expected_tensors, skeleton
 
 Build = Callable[[str, Request], Network]
 
@@ -148,15 +147,6 @@ def _could_be(name: str, request: Request) -> bool:
     """Whether the tensors fit a network of this name."""
     for _, build, own in _known(name, request):
         with contextlib.suppress(ModelError):
-            if _fits(_without_values(lambda: build(own, request)), request):  # noqa: B023
+            if _fits(skeleton(lambda: build(own, request)), request):  # noqa: B023
                 return True
     return False
-
-
-def _without_values(build: Callable[[], Network]) -> Network:
-    """As `ckptsel.features.network.skeleton`."""
-    try:
-        with torch.device("meta"):
-            return build()
-    except (NotImplementedError, RuntimeError):
-        return build()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from ckptsel.checkpoints.weights import read_weights
 from ckptsel.errors import CheckpointError, ModelError
 from ckptsel.features.inputs import UNSAID, Inputs
 from ckptsel.features.matching import Tensors
+
+Built = TypeVar("Built")
 
 Read = Callable[[Any, Tensor], Tensor]
 """(module, normalised images (N, C, H, W)) -> features (N, D)."""
@@ -138,8 +140,9 @@ def interpolation_note(side: int | None, asked: int | None) -> str:
     )
 
 
-def skeleton(build: Callable[[], nn.Module], is_trusted: bool = True) -> nn.Module:
-    """The module without values where it can be built so, which takes neither memory nor time.
+def skeleton(build: Callable[[], Built], is_trusted: bool = True) -> Built:
+    """A module, or a network, without values where it can be built so, which takes neither memory nor
+    time.
 
     is_trusted: its size is no stranger's word, so that it is else built with values. Raises ModelError.
     """

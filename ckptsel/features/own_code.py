@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ckptsel.common.devices import is_out_of_memory
 from ckptsel.errors import CkptselError, ModelError, did_you_mean
+from ckptsel.features.matching import shape_text
 
 OWN_FOLDER = str(Path(__file__).resolve().parent.parent) + os.sep
 
@@ -43,7 +44,9 @@ def own_code(name: str, step: str, fed: Tensor | None = None) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         message = " ".join(str(error).split())[:500]
-        given = "" if fed is None else f" It was given images of shape {_shape(fed)}, {fed.dtype}."
+        given = (
+            "" if fed is None else f" It was given images of shape {shape_text(fed)}, {fed.dtype}."
+        )
         raise ModelError(
             f"{name} failed while it was {step}: {type(error).__name__}: {message}"
             f"{_place(error)}.{given}"
@@ -133,7 +136,3 @@ def _place(error: BaseException) -> str:
     file, line = theirs[-1]
     code = linecache.getline(file, line or 0).strip()[:120]
     return f" ({file}:{line}: {code})"
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape))

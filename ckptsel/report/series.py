@@ -108,8 +108,9 @@ def landmark_records(ranking: Ranking, axis: Axis) -> list[Record]:
 
 def tie_records(ranking: Ranking, axis: Axis) -> list[Record]:
     """Where the tie set lies: x, checkpoint. Empty where the epoch decided, which ties all."""
-    tied = [row for row in scored_rows(ranking) if row.in_tie_set]
-    if len(tied) == len(scored_rows(ranking)):
+    rows = scored_rows(ranking)
+    tied = [row for row in rows if row.in_tie_set]
+    if len(tied) == len(rows):
         return []
     return [{"x": getattr(row, axis.name), "checkpoint": row.name} for row in tied]
 

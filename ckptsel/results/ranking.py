@@ -7,7 +7,7 @@ schemas are read (`ckptsel.results.versions`).
 
 import dataclasses
 import html
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from functools import cache
 from pathlib import Path
@@ -287,16 +287,18 @@ class Ranking:
 
     def flat_rows(self) -> list[dict[str, Any]]:
         """One dict a checkpoint, for CSV: scores as `<score>`, `<score>_low`, `<score>_high`."""
-        return [self._flat_row(row) for row in self]
+        scores = list(dict.fromkeys(name for row in self for name in row.scores))
+        several = len(self.layers) > 1
+        return [self._flat_row(row, scores, several) for row in self]
 
-    def _flat_row(self, row: Row) -> dict[str, Any]:
+    def _flat_row(self, row: Row, scores: Sequence[str], with_layer: bool) -> dict[str, Any]:
         flat: dict[str, Any] = {
             key: getattr(row, key)
             for key in ("rank", "name", "epoch", "step", "source_accuracy", "in_tie_set", "p_best")
         }
-        if len(self.layers) > 1:
+        if with_layer:
             flat["layer"] = row.layer
-        for name in dict.fromkeys(name for other in self for name in other.scores):
+        for name in scores:
             flat |= _columns(name, row.scores.get(name))
         for goal in self.confirmation:
             standing = (row.confirmed or {}).get(goal)
