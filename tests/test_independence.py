@@ -175,11 +175,11 @@ def test_the_images_that_choose_the_strength_are_drawn_by_the_seed(monkeypatch) 
     features, labels = noisy_classes()
     chosen_on = []
 
-    def choose(parts, n_classes: int) -> tuple[str, Strength]:
-        chosen_on.append(parts["plain"][0].held_inputs)
-        return "plain", Strength(1.0, bracketed=True)
+    def choose(several, n_classes: int) -> list[tuple[str, Strength]]:
+        chosen_on.append(several[0]["plain"][0].held_inputs)
+        return [("plain", Strength(1.0, bracketed=True))]
 
-    monkeypatch.setattr("ckptsel.scores.inputs.choose", choose)
+    monkeypatch.setattr("ckptsel.scores.held_out.choose", choose)
     for seed in (0, 0, 1):
         ScoreInputs(features, labels, plan_validation(60, 30), seed=seed).held_out("all")
     first, same, other = chosen_on

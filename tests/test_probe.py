@@ -55,7 +55,7 @@ def evaluate(features, labels, n_train: int = 160) -> dict[str, float]:
 def test_rotation_changes_no_score_where_columns_are_not_standardised(monkeypatch) -> None:
     features, labels = make_features()
     rotation, _ = np.linalg.qr(np.random.default_rng(3).standard_normal((20, 20)))
-    monkeypatch.setattr("ckptsel.scores.inputs.SCALINGS", (PLAIN, WHITENED))
+    monkeypatch.setattr("ckptsel.scores.scalings.SCALINGS", (PLAIN, WHITENED))
     assert evaluate(features @ rotation, labels) == pytest.approx(
         evaluate(features, labels), rel=1e-4
     )
@@ -92,7 +92,7 @@ def test_fits_side_by_side_are_those_of_each_alone(strength: float) -> None:
     for n, d, signal in ((60, 5, 3.0), (47, 12, 0.0), (33, 9, 0.5)):
         features, labels = make_features(n, d, 3, signal=signal)
         problems.append((torch.from_numpy(centred(features)), torch.from_numpy(labels)))
-    together = fit_side_by_side(problems, 3, strength, None, 1e-8, 3000)
+    together = fit_side_by_side(problems, 3, [strength] * 3, None, 1e-8, 3000)
     for problem, probe in zip(problems, together, strict=True):
         alone = fit_logistic(*problem, 3, strength, tolerance=1e-8)
         assert probe.converged and alone.converged
@@ -103,9 +103,9 @@ def test_fits_side_by_side_are_those_of_each_alone(strength: float) -> None:
 def test_problems_too_large_to_be_fitted_together_are_fitted_one_by_one(monkeypatch) -> None:
     features, labels = make_features(60, 5, 3)
     problem = torch.from_numpy(centred(features)), torch.from_numpy(labels)
-    together = fit_side_by_side([problem] * 3, 3, 1.0, None, 1e-6, 300)
+    together = fit_side_by_side([problem] * 3, 3, [1.0] * 3, None, 1e-6, 300)
     monkeypatch.setattr("ckptsel.scores.probe.TOGETHER", 1)
-    apart = fit_side_by_side([problem] * 3, 3, 1.0, together, 1e-6, 300)
+    apart = fit_side_by_side([problem] * 3, 3, [1.0] * 3, together, 1e-6, 300)
     for one, other in zip(together, apart, strict=True):
         assert torch.allclose(one.weights, other.weights, atol=1e-4)
 

@@ -17,11 +17,16 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs
+from ckptsel.scores.held_out import ENOUGH_HELD, MOST_CHOOSING, N_INNER_FOLDS, choosing_folds
 from ckptsel.scores.probe import Part, _Problems, fit_logistic
-from ckptsel.scores.scalings import principal, rounding_of, standardise, whiten
+from ckptsel.scores.scalings import STANDARDISED, WHITENED, find_scalings
+from ckptsel.scores.spectrum import compute_spectrum
 from ckptsel.scores.strength import (
     Strength,
     _at_best_temperature,
+    _choice,
+    _fit,
+    _HeldOut,
     _Search,
     choose,
     choose_strength,
@@ -140,37 +145,36 @@ def test_the_temperature_is_the_best_of_a_fine_grid(case, log_sharpness: float) 
     assert found.per_image.mean() >= best - 1e-3 * max(1, -best)
 
 
-def in_whitened(features: torch.Tensor, rounding: torch.Tensor) -> torch.Tensor:
-    """Features (n, D) centred and whitened."""
-    directions = principal(features)
-    rows = directions.project(features - features.mean(0))
-    return whiten(rows, directions, torch.eye(features.shape[1], dtype=torch.float64), rounding)
+def scaled(features: torch.Tensor, scaling: str, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Rows (features, where none are given) in a scaling that is made with features (n, D)."""
+    found = find_scalings(features, compute_spectrum(features), "all")
+    return found[scaling](features if rows is None else rows)
 
 
 @many
 @given(some_features())
 def test_whitened_features_know_no_linear_map_and_standardised_ones_no_scales(case) -> None:
-    """What a penalised fit sees of rows are their inner products, and those stay."""
+    """What a penalised fit sees of rows are their inner products, and those stay. (The rounding of
+    float32 is that of the features, so columns are kept whose spread lies well above it.)"""
     features, _ = case
     n, d = features.shape
     random = np.random.default_rng(n)
     rotation, _ = np.linalg.qr(random.standard_normal((d, d)))
     mapped = (features - features.mean(0)) @ (rotation * random.uniform(0.1, 10, (d, 1)))
-    scaled = features * 10 ** random.uniform(-3, 3, d) + random.standard_normal(d)
+    rescaled = features * 10 ** random.uniform(-3, 3, d) + random.standard_normal(d)
 
     def products(rows: torch.Tensor) -> torch.Tensor:
         return rows @ rows.T
 
-    none = torch.zeros(d, dtype=torch.float64)
     one, other = (torch.from_numpy(f) for f in (features, mapped))
     if n > 2 * d:
-        whitened = [products(in_whitened(f, none)) for f in (one, other)]
+        whitened = [products(scaled(f, WHITENED)) for f in (one, other)]
         assert torch.allclose(*whitened, atol=1e-4)
         inverse = np.linalg.pinv(np.cov(features.T, bias=True))
         beside = features - features.mean(0)
         assert np.allclose(whitened[0], beside @ inverse @ beside.T, atol=1e-4)
-    one, other = (torch.from_numpy(f) for f in (features, scaled))
-    standardised = [products(standardise(f, f, none)) for f in (one, other)]
+    one, other = (torch.from_numpy(f) for f in (features, rescaled))
+    standardised = [products(scaled(f, STANDARDISED)) for f in (one, other)]
     assert torch.allclose(*standardised, atol=1e-6)
     expected = StandardScaler().fit_transform(features)
     assert np.allclose(standardised[0], expected @ expected.T, atol=1e-6)
@@ -184,10 +188,9 @@ def test_columns_and_directions_of_rounding_alone_are_left_out() -> None:
     asleep = np.full((50, 1), 7.7, np.float32)
     asleep[::7] = np.nextafter(asleep[::7], np.float32(8))
     features = torch.from_numpy(np.hstack([columns, copied, asleep])).double()
-    rounding = rounding_of(features)
-    assert in_whitened(features, rounding).shape[1] == 3
+    assert scaled(features, WHITENED).shape[1] == 3
     awake = torch.cat([features[:1, :4], torch.full((1, 1), 1e6, dtype=torch.float64)], dim=1)
-    assert standardise(features, awake, rounding).abs().max() < 20
+    assert scaled(features, STANDARDISED, awake).abs().max() < 20
 
 
 def two_scalings(narrow: float, seed: int = 0) -> tuple[dict[str, list[Part]], np.ndarray]:
@@ -205,8 +208,8 @@ def two_scalings(narrow: float, seed: int = 0) -> tuple[dict[str, list[Part]], n
 
 
 def test_another_scaling_is_taken_where_it_is_clearly_better_alone() -> None:
-    assert choose(two_scalings(1e-3)[0], 2)[0] == "standardised"
-    assert choose(two_scalings(1.0)[0], 2)[0] == "plain"
+    assert choose([two_scalings(1e-3)[0]], 2)[0][0] == "standardised"
+    assert choose([two_scalings(1.0)[0]], 2)[0][0] == "plain"
 
 
 def test_a_scaling_that_is_better_by_chance_alone_is_not_taken() -> None:
@@ -230,11 +233,11 @@ def test_a_classifier_that_is_right_but_too_sure_does_not_lose_to_one_that_says_
 def test_each_view_is_standardised_by_its_own_columns(view: str) -> None:
     features, labels = make(Case("test", "columns", 60, 8, 3, n_held=20))
     inputs = ScoreInputs(features, labels, plan_validation(60, 20))
-    whole = inputs._whole(0, np.arange(60), np.arange(60, 80), view)["standardised"]
-    part = whole.split(np.arange(60), np.arange(60, 80))
+    probing, fold = inputs._probing, next(inputs.folds())
+    scaling = find_scalings(probing.features[:60], inputs.spectrum(), view)[STANDARDISED]
+    part = probing._part(scaling, fold.fit_rows, fold.held_rows)
     spectrum, matrix = inputs.spectrum(), torch.from_numpy(features).double()
-    if view != "all":
-        matrix = getattr(spectrum, f"{view}_component")(matrix)
+    matrix = spectrum.component(matrix, view)
     scaler = StandardScaler().fit(matrix[:60])
     rows = scaler.transform(matrix) * np.sqrt(len(part.fit_inputs[0]) / 8)
     assert np.allclose(part.fit_inputs @ part.fit_inputs.T, rows[:60] @ rows[:60].T, atol=1e-6)
@@ -246,7 +249,7 @@ def test_the_chosen_temperature_is_that_of_the_probabilities(monkeypatch) -> Non
 
     def held_out(temperature: float):
         chosen = "plain", Strength(1e3, bracketed=True, temperature=temperature)
-        monkeypatch.setattr("ckptsel.scores.inputs.choose", lambda *_: chosen)
+        monkeypatch.setattr("ckptsel.scores.held_out.choose", lambda *_: [chosen])
         return ScoreInputs(features, labels, plan_validation(60, 200)).held_out("all")
 
     sure, less = held_out(1.0), held_out(10.0)
@@ -255,12 +258,16 @@ def test_the_chosen_temperature_is_that_of_the_probabilities(monkeypatch) -> Non
     assert np.allclose(logits[0], 10 * logits[1], atol=1e-6)
 
 
+def searched(parts: list[Part], exponent: float, n_classes: int) -> _HeldOut:
+    search = _Search(parts)
+    _fit([(search, exponent)], n_classes)
+    return search.seen[exponent]
+
+
 def test_what_foretells_too_surely_gets_a_temperature() -> None:
     features, labels = make(Case("test", "mixed", 60, 40, 6, signal=0.3, n_held=1))
     strength = choose_strength(fold_parts(centred(features[:60]), labels[:60]), 6)
-    best = _Search(fold_parts(centred(features[:60]), labels[:60]), 6)._held_out(
-        np.log10(strength.value)
-    )
+    best = searched(fold_parts(centred(features[:60]), labels[:60]), np.log10(strength.value), 6)
     assert strength.temperature > 1.5
     assert strength.temperature == pytest.approx(best.temperature, rel=0.05)
 
@@ -276,7 +283,7 @@ def separable_parts() -> list[Part]:
 def test_what_is_chosen_by_has_converged_where_the_loss_is_near_nil() -> None:
     """A gradient that is small beside 1 is not small beside a loss of 1e-4."""
     parts = separable_parts()
-    loose = _Search(parts, 4)._held_out(6.0).per_image
+    loose = searched(parts, 6.0, 4).per_image
     tight = [
         fit_logistic(p.fit_inputs, p.fit_labels, 4, 1e6, None, 1e-8, 20_000).logits(p.held_inputs)
         for p in parts
@@ -291,12 +298,71 @@ def test_a_fit_whose_loss_goes_to_nil_ends(monkeypatch) -> None:
     calls = []
     real = _Problems.objective
     monkeypatch.setattr(_Problems, "objective", lambda *some: calls.append(1) or real(*some))
-    search = _Search(separable_parts(), 4)
+    search = _Search(separable_parts())
     for exponent in (4.0, 6.0, 8.0):
-        search._held_out(exponent)
+        _fit([(search, exponent)], 4)
     calls.clear()
-    search._held_out(12.0)
+    _fit([(search, 12.0)], 4)
     assert len(calls) < 100
+
+
+def followed(parts: dict[str, list[Part]], n_classes: int):
+    """A choice, and the exponents that each scaling was tried at."""
+    choice, tried = _choice(parts, n_classes), {}
+    while True:
+        try:
+            wanted = next(choice)
+        except StopIteration as end:
+            return end.value, list(tried.values())
+        for search, exponent in wanted:
+            tried.setdefault(id(search), []).append(exponent)
+        _fit(wanted, n_classes)
+
+
+def test_a_scaling_that_is_clearly_behind_is_not_searched_further() -> None:
+    (name, _), (behind, chosen) = followed(two_scalings(1e-6)[0], 2)
+    assert name == "standardised"
+    assert max(behind) <= 4 and len(chosen) > len(behind)
+
+
+def test_choices_side_by_side_are_those_of_each_alone() -> None:
+    """Of other sizes, other dimensions, and with one scaling or two."""
+    features, labels = make(Case("test", "mixed", 50, 9, 4, signal=0.4, n_held=1))
+    rows = centred(features[:50].astype(np.float64))
+    one, other = two_scalings(1e-3)[0], {"plain": fold_parts(rows, labels[:50])}
+    together = choose([one, other, one], 4)
+    for (name, strength), each in zip(together, (one, other, one), strict=True):
+        ((alone, expected),) = choose([each], 4)
+        assert (name, strength.value) == (alone, expected.value)
+        assert strength.temperature == pytest.approx(expected.temperature, rel=1e-2)
+
+
+def test_many_images_choose_by_a_part_of_them() -> None:
+    few, enough, many = (
+        np.random.default_rng(0).permutation(np.arange(n) % 7) for n in (999, 8000, 39_000)
+    )
+    assert len(choosing_folds(few, (0,))) == N_INNER_FOLDS
+    assert len(choosing_folds(enough, (0,))) == 2
+    folds = choosing_folds(many, (0,))
+    for fitted, held in folds:
+        assert not set(fitted) & set(held)
+        assert 9000 <= len(fitted) + len(held) <= MOST_CHOOSING
+        counts = np.bincount(many[held])
+        assert counts.max() - counts.min() <= 1
+    assert sum(len(held) for _, held in folds) >= ENOUGH_HELD
+
+
+def test_a_large_problem_is_read_in_chunks(monkeypatch) -> None:
+    features, labels = make(Case("test", "mixed", 70, 9, 3, n_held=1))
+    problem = torch.from_numpy(features[:70]).double(), torch.from_numpy(labels[:70])
+    start, which = (
+        torch.ones(1, 30, dtype=torch.float64).cumsum(1) / 30,
+        torch.zeros(1, dtype=torch.int64),
+    )
+    whole = _Problems([problem], 3, [10.0]).objective(start, which)
+    monkeypatch.setattr("ckptsel.scores.probe.CHUNK", 10 * 33)
+    parts = _Problems([problem], 3, [10.0]).objective(start, which)
+    assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(whole, parts, strict=True))
 
 
 def test_the_peer_is_scikit_learns_own_search() -> None:

@@ -10,7 +10,7 @@ import torch
 from ckptsel.errors import UsageError
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import ScoreInputs, find_scores, known_scores
-from ckptsel.scores.inputs import N_INNER_FOLDS
+from ckptsel.scores.held_out import N_INNER_FOLDS
 from ckptsel.scores.scalings import SCALINGS
 from ckptsel.scores.strength import Strength
 from ckptsel.target.splits import plan_cross_validation, plan_validation, stratified_folds
@@ -137,7 +137,7 @@ def test_loglik_and_accuracy_come_from_the_same_fits(separable) -> None:
     ],
 )
 def test_a_strength_that_was_not_bracketed_is_flagged(separable, monkeypatch, strength, flags):
-    monkeypatch.setattr("ckptsel.scores.inputs.choose", lambda *_: ("plain", strength))
+    monkeypatch.setattr("ckptsel.scores.held_out.choose", lambda *_: [("plain", strength)])
     inputs = ScoreInputs(*separable, plan_validation(60, 30))
     assert known_scores()["linear_probe"].compute(inputs).flags == flags
 
@@ -173,7 +173,7 @@ def test_shift_and_scale_of_the_features_change_no_probe(separable) -> None:
 
 
 def test_an_unconverged_fit_is_flagged(separable, monkeypatch) -> None:
-    monkeypatch.setattr("ckptsel.scores.probe.MAX_ITERATIONS", 2)
+    monkeypatch.setattr("ckptsel.scores.held_out.MAX_ITERATIONS", 2)
     inputs = ScoreInputs(*separable, plan_validation(60, 30))
     flags = known_scores()["linear_probe"].compute(inputs).flags
     assert "not converged (1 of 1 fits)" in flags
@@ -205,7 +205,6 @@ def test_a_components_strength_is_chosen_in_bases_that_never_saw_what_they_hold_
     labels = np.arange(120) % 3
     features = random.standard_normal((120, 10)).astype(np.float32)
     plan = plan_validation(100, 20)
-    fitted = plan.folds[0][0]
     honest = ScoreInputs(features, labels, plan)
     inner, held = stratified_folds(labels[:100], N_INNER_FOLDS, (0, 0, 1))[0]
     spoilt = features.copy()
@@ -213,7 +212,7 @@ def test_a_components_strength_is_chosen_in_bases_that_never_saw_what_they_hold_
     spoilt = ScoreInputs(spoilt, labels, plan)
     for view in ("main", "residual"):
         before, after = (
-            inputs._inner_parts(0, fitted, view, inputs._whole(0, fitted, plan.folds[0][1], view))
+            inputs._probing.inner_parts(next(inputs.folds()), {}, view)
             for inputs in (honest, spoilt)
         )
         assert set(before) == set(after) == set(SCALINGS)

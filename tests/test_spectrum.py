@@ -47,8 +47,8 @@ def test_right_vectors_are_orthonormal_and_rebuild_the_features(n: int, d: int, 
 def test_main_and_residual_add_up_and_equal_the_truncated_svd(n: int, d: int) -> None:
     features = make_features(n, d, "plain")
     spectrum = compute_spectrum(torch.from_numpy(features))
-    main = spectrum.main_component(torch.from_numpy(features)).numpy()
-    residual = spectrum.residual_component(torch.from_numpy(features)).numpy()
+    main = spectrum.component(torch.from_numpy(features), "main").numpy()
+    residual = spectrum.component(torch.from_numpy(features), "residual").numpy()
     assert_allclose(main + residual, features, atol=1e-12)
     u, s, vh = np.linalg.svd(features, full_matrices=False)
     k = spectrum.n_main

@@ -8,6 +8,7 @@ peace. It goes on where it was stopped.
 """
 
 import argparse
+import csv
 import json
 import os
 import random
@@ -125,7 +126,8 @@ def numbers(folder: Path) -> dict[str, Any]:
         elif path.suffix == ".safetensors":
             found[name] = {k: v.tobytes() for k, v in load_file(path).items()}
         elif path.suffix == ".csv":
-            found[name] = path.read_text().replace(str(folder), "")
+            rows = csv.DictReader(path.read_text().replace(str(folder), "").splitlines())
+            found[name] = [{k: v for k, v in row.items() if k not in PASSING} for row in rows]
     return found
 
 

@@ -89,11 +89,8 @@ def _path(features: Matrix, labels: Labels, view: str) -> Iterator[Any]:
 
 def _component(features: Matrix, view: str) -> Any:
     """The function that gives the view, with the basis of these features."""
-    if view == "all":
-        return lambda matrix: matrix
     spectrum = compute_spectrum(torch.from_numpy(features))
-    part = spectrum.main_component if view == "main" else spectrum.residual_component
-    return lambda matrix: part(torch.from_numpy(matrix)).numpy()
+    return lambda matrix: spectrum.component(torch.from_numpy(matrix), view).numpy()
 
 
 def _read(model: Any, features: Matrix, labels: Labels) -> tuple[Matrix, NDArray[np.bool_]]:

@@ -86,7 +86,7 @@ def main_component(
     counts = []
     for basis_rows, rows in parts:
         spectrum = compute_spectrum(features[torch.from_numpy(basis_rows)], energy)
-        main[torch.from_numpy(rows)] = spectrum.main_component(features[torch.from_numpy(rows)])
+        main[torch.from_numpy(rows)] = spectrum.component(features[torch.from_numpy(rows)], "main")
         counts.append(spectrum.n_main)
     return main, float(np.mean(counts))
 

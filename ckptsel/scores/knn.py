@@ -18,7 +18,8 @@ from torch import Tensor
 from ckptsel.common.devices import few_threads
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores.accuracy import held_out_accuracy
-from ckptsel.scores.inputs import Fold, ScoreInputs
+from ckptsel.scores.held_out import Fold
+from ckptsel.scores.inputs import ScoreInputs
 from ckptsel.scores.score import Score
 
 NEIGHBOURS = (1, 2, 5, 10, 20, 50, 100, 200)

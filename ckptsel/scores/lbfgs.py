@@ -1,7 +1,9 @@
-"""L-BFGS for several smooth convex problems at once (Nocedal and Wright, Numerical Optimization, 7.2).
+"""L-BFGS for several smooth convex problems at once.
 
 A small problem costs little more than the calls that it is made of; side by side, several of them
-share each call. They do not touch each other: each has its own steps, and leaves when it is done.
+share each call. They do not touch each other: each has its own steps, and leaves when it is done. The
+inverse Hessian is in its compact form, which takes few calls (Byrd, Nocedal and Schnabel 1994,
+"Representations of quasi-Newton matrices", Theorem 2.2).
 """
 
 from collections.abc import Callable
@@ -21,8 +23,9 @@ SUFFICIENT = 1e-4
 LEVEL = 1e-15
 """Change of the value that is rounding, of values of about 1: a step is then judged by its slope."""
 
-NIL = 1e-4
-"""A value that gradients are no longer compared with: classes are as good as told apart."""
+LEAST = 1e-7
+"""Gradient entries below which every problem ends: where classes can be told apart the value goes to
+nil, and steps would go on for ever."""
 
 MAX_HALVINGS = 20
 
@@ -32,8 +35,8 @@ def minimise(
 ) -> tuple[Tensor, Tensor]:
     """Minimisers (K, P) from start (K, P), and each one's largest gradient entry (K,).
 
-    A problem ends once that is below `tolerance` times its value (from NIL to 1), or where no step leads
-    further down.
+    A problem ends once that is below `tolerance` times its value (at most 1), or LEAST, or where no step
+    leads further down.
     """
     found = start.clone()
     which = torch.arange(len(start), device=start.device)
@@ -41,23 +44,23 @@ def minimise(
     value, gradient = objective(x, which)
     largest = gradient.abs().amax(1)
     left = largest.clone()
-    steps: list[tuple[Tensor, Tensor, Tensor]] = []
+    steps = changes = start.new_zeros(len(start), 0, start.shape[1])
     for _ in range(max_iterations):
-        going = left > tolerance * value.clamp(NIL, 1)
+        going = left > (tolerance * value.clamp(max=1)).clamp(min=LEAST)
         if not bool(going.all()):
             which, x, value, gradient = (t[going] for t in (which, x, value, gradient))
-            steps = [(s[going], y[going], r[going]) for s, y, r in steps]
+            steps, changes = steps[going], changes[going]
         if not len(which):
             break
-        direction = _direction(gradient, steps)
+        direction = _direction(gradient, steps, changes)
         new_x, new_value, new_gradient, moved = _step(
             objective, which, x, value, gradient, direction
         )
-        s, y = new_x - x, new_gradient - gradient
-        curvature = (s * y).sum(1)
+        step, change = new_x - x, new_gradient - gradient
         # No information in a step that did not move: it counts for nothing.
-        inverse = torch.where(curvature > 0, 1 / curvature.clamp(min=1e-300), 0.0)
-        steps = [*steps[-MEMORY + 1 :], (s, y, inverse[:, None])]
+        informs = ((step * change).sum(1) > 0)[:, None]
+        steps = torch.cat([steps[:, -MEMORY + 1 :], (step * informs)[:, None]], 1)
+        changes = torch.cat([changes[:, -MEMORY + 1 :], (change * informs)[:, None]], 1)
         x, value, gradient = new_x, new_value, new_gradient
         found[which] = x
         largest[which] = gradient.abs().amax(1)
@@ -65,21 +68,26 @@ def minimise(
     return found, largest
 
 
-def _direction(gradient: Tensor, steps: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """-H g of each problem: the two-loop recursion."""
-    q, weights = gradient.clone(), []
-    for s, y, inverse in reversed(steps):
-        weight = inverse * (s * q).sum(1, keepdim=True)
-        q -= weight * y
-        weights.append(weight)
-    if steps:
-        _, y, inverse = steps[-1]
-        q *= torch.where(
-            inverse > 0, 1 / (inverse * (y * y).sum(1, keepdim=True)).clamp(min=1e-300), 1.0
-        )
-    for (s, y, inverse), weight in zip(steps, reversed(weights), strict=True):
-        q += (weight - inverse * (y * q).sum(1, keepdim=True)) * s
-    return -q
+def _direction(gradient: Tensor, steps: Tensor, changes: Tensor) -> Tensor:
+    """-H g of each problem (k, P), of its last steps s and changes y of the gradient (k, m, P).
+
+    With R the upper triangle of s^T y and D its diagonal, H = c I + [s, c y] M [s, c y]^T, where M has
+    the blocks R^-T (D + c y^T y) R^-1, -R^-T, and their transposes. Steps of nil take no part.
+    """
+    if not steps.shape[1]:
+        return -gradient
+    upper = (steps @ changes.mT).triu()
+    along = upper.diagonal(dim1=1, dim2=2)
+    between = changes @ changes.mT
+    last = between[:, -1:, -1:]
+    c = torch.where(last > 0, along[:, -1:, None] / last.clamp(min=1e-300), 1.0)
+    upper = upper + torch.diag_embed((along == 0).to(upper))
+    of_steps = steps @ gradient[:, :, None]
+    of_changes = changes @ gradient[:, :, None]
+    p = torch.linalg.solve_triangular(upper, of_steps, upper=True)
+    right = along[:, :, None] * p + c * (between @ p - of_changes)
+    q = torch.linalg.solve_triangular(upper.mT, right, upper=False)
+    return -(c[:, :, 0] * gradient + (q.mT @ steps - c * (p.mT @ changes))[:, 0])
 
 
 def _step(

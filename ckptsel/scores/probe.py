@@ -15,10 +15,7 @@ Adam, learning rate 0.01, batches of 128, 50 epochs. It is not run to convergenc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from ckptsel.scores.lbfgs import minimise
@@ -26,11 +23,14 @@ from ckptsel.training.heads import gaussian_head
 from ckptsel.training.loop import TensorBatches, Training, epoch_generator
 
 MAX_ITERATIONS = 1000
-TOLERANCE = 1e-7
-"""Largest gradient entry, in the scaled variables, at which a fit has converged."""
+TOLERANCE = 1e-5
+"""Largest gradient entry, in the scaled variables, beside the value at which a fit has converged."""
 
 TOGETHER = 2**20
 """Values of inputs and logits of the problems that are fitted side by side."""
+
+CHUNK = 2**19
+"""Values of inputs that are read at a time: both products with them find them in the cache."""
 
 PAPER_EPOCHS = 50
 PAPER_BATCH = 128
@@ -91,38 +91,21 @@ def fit_logistic(
 
     start: a fit at another strength to begin from; the minimum is the same from anywhere.
     """
-    max_iterations = max_iterations or MAX_ITERATIONS
-    problem = _Problems([(inputs, labels)], n_classes, strength)
-    alone = torch.zeros(1, dtype=torch.int64)
-
-    def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        x = torch.from_numpy(vector)[None].to(inputs.device)
-        value, gradient = problem.objective(x, alone)
-        return float(value), gradient[0].cpu().numpy()
-
-    result = minimize(
-        objective,
-        problem.pack(None if start is None else [start])[0].cpu().numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        options={
-            "maxiter": max_iterations,
-            "maxfun": 2 * max_iterations,
-            "maxcor": 20,
-            "gtol": tolerance,
-            "ftol": 0.0,
-        },
-    )
-    largest = torch.tensor([np.abs(result.jac).max()])
-    found = torch.from_numpy(result.x)[None].to(inputs.device)
-    return problem.unpack(found, largest <= 10 * tolerance)[0]
+    return fit_side_by_side(
+        [(inputs, labels)],
+        n_classes,
+        [strength],
+        None if start is None else [start],
+        tolerance,
+        max_iterations or MAX_ITERATIONS,
+    )[0]
 
 
 def fit_side_by_side(
     problems: Sequence[tuple[Tensor, Tensor]],
     n_classes: int,
-    strength: float,
-    starts: Sequence[LinearProbe] | None,
+    strengths: Sequence[float],
+    starts: Sequence[LinearProbe | None] | None,
     tolerance: float,
     max_iterations: int,
 ) -> list[LinearProbe]:
@@ -132,7 +115,7 @@ def fit_side_by_side(
     probes: list[LinearProbe] = []
     for first in range(0, len(problems), n_together):
         some = slice(first, first + n_together)
-        batch = _Problems(problems[some], n_classes, strength)
+        batch = _Problems(problems[some], n_classes, strengths[some])
         start = batch.pack(None if starts is None else starts[some])
         found, gradient = minimise(batch.objective, start, tolerance, max_iterations)
         probes += batch.unpack(found, gradient <= 10 * tolerance)
@@ -144,10 +127,13 @@ class _Problems:
     padding. Variables are W and b divided by `scale` (k, 1, r + 1), as rows (k, C (r + 1))."""
 
     def __init__(
-        self, problems: Sequence[tuple[Tensor, Tensor]], n_classes: int, strength: float
+        self,
+        problems: Sequence[tuple[Tensor, Tensor]],
+        n_classes: int,
+        strengths: Sequence[float],
     ) -> None:
         self.sizes = [tuple(inputs.shape) for inputs, _ in problems]
-        self.n_classes, self.strength = n_classes, strength
+        self.n_classes, self.strengths = n_classes, strengths
         k, n, r = len(problems), max(s[0] for s in self.sizes), max(s[1] for s in self.sizes)
         like = problems[0][0]
         # The last column is one everywhere: its weights are the intercept.
@@ -156,7 +142,7 @@ class _Problems:
         self.labels = torch.zeros(k, 1, n, dtype=torch.int64, device=like.device)
         self.penalty = like.new_zeros(k, 1, r + 1)
         self.scale = like.new_ones(k, 1, r + 1)
-        for i, (inputs, labels) in enumerate(problems):
+        for i, ((inputs, labels), strength) in enumerate(zip(problems, strengths, strict=True)):
             m, columns = inputs.shape
             self.inputs[i, :m, :columns] = inputs
             self.inputs[i, :m, r] = 1
@@ -166,8 +152,9 @@ class _Problems:
             if columns:
                 # The Hessian of the loss is at most variance / n_classes at equal probabilities:
                 # in these variables it is near the identity, whatever the spectrum.
-                variance = inputs.var(dim=0, correction=0) / n_classes
-                self.scale[i, 0, :columns] = (variance + 1 / (strength * m)).rsqrt()
+                variance = (inputs * inputs).mean(0) - inputs.mean(0).square()
+                curvature = variance.clamp(min=0) / n_classes + 1 / (strength * m)
+                self.scale[i, 0, :columns] = curvature.rsqrt()
         self.scale[:, 0, r] = float(n_classes) ** 0.5
         self._which: tuple[int, ...] = tuple(range(k))
         self._kept: tuple[Tensor, ...] = (
@@ -182,17 +169,23 @@ class _Problems:
         """Value of the formula divided by C n (k,), and its gradient (k, P)."""
         inputs, weights, labels, penalty, scale = self._of(which)
         parameters = x.view(len(x), self.n_classes, -1) * scale
-        # (k, C, n): images last, and exponentials taken once, or with few classes they take most of it.
-        logits = parameters @ inputs.mT
-        logits -= logits.amax(1, keepdim=True)
-        right = logits.gather(1, labels)
-        odds = logits.exp_()
-        total = odds.sum(1, keepdim=True)
-        value = (weights * (total.log() - right)).sum((1, 2))
-        value = value + (penalty * parameters.square()).sum((1, 2)) / 2
-        residual = odds.mul_(weights / total).scatter_add_(1, labels, -weights)
-        gradient = (residual @ inputs + penalty * parameters) * scale
-        return value, gradient.flatten(1)
+        value = (penalty * parameters.square()).sum((1, 2)) / 2
+        gradient = penalty * parameters
+        rows = max(1, CHUNK // (len(x) * inputs.shape[2]))
+        for first in range(0, inputs.shape[1], rows):
+            some = slice(first, first + rows)
+            part, weight, right = inputs[:, some], weights[:, :, some], labels[:, :, some]
+            # (k, C, rows): images last, and exponentials taken once, or with few classes they take
+            # most of it.
+            logits = parameters @ part.mT
+            logits -= logits.amax(1, keepdim=True)
+            truth = logits.gather(1, right)
+            odds = logits.exp_()
+            total = odds.sum(1, keepdim=True)
+            value += (weight * (total.log() - truth)).sum((1, 2))
+            residual = odds.mul_(weight / total).scatter_add_(1, right, -weight)
+            gradient += residual @ part
+        return value, (gradient * scale).flatten(1)
 
     def _of(self, which: Tensor) -> tuple[Tensor, ...]:
         """The tensors of some problems, kept until others are asked for."""
@@ -202,13 +195,14 @@ class _Problems:
             self._which, self._kept = wanted, tuple(tensor[which] for tensor in tensors)
         return self._kept
 
-    def pack(self, starts: Sequence[LinearProbe] | None) -> Tensor:
+    def pack(self, starts: Sequence[LinearProbe | None] | None) -> Tensor:
         """Probes as points (k, P); None is all zero."""
         k, _, columns = self.scale.shape
         parameters = self.scale.new_zeros(k, self.n_classes, columns)
         for i, start in enumerate(starts or []):
-            parameters[i, :, : len(start.weights)] = start.weights.T
-            parameters[i, :, -1] = start.bias
+            if start is not None:
+                parameters[i, :, : len(start.weights)] = start.weights.T
+                parameters[i, :, -1] = start.bias
         return (parameters / self.scale).flatten(1)
 
     def unpack(self, x: Tensor, converged: Tensor) -> list[LinearProbe]:
@@ -219,8 +213,8 @@ class _Problems:
             LinearProbe(
                 parameters[i, :, :r].T.contiguous(),
                 parameters[i, :, -1] - parameters[i, :, -1].mean(),
-                self.strength,
-                objective=float(values[i]) * self.strength * n,
+                self.strengths[i],
+                objective=float(values[i]) * self.strengths[i] * n,
                 converged=bool(converged[i]),
             )
             for i, (n, r) in enumerate(self.sizes)

@@ -6,11 +6,15 @@
 | `whitened` | each principal direction by its own spread | any invertible linear map, shift |
 | `standardised` | each column by its own spread | shift and scale of each column |
 
-Features come as coordinates along directions in which they are nearly uncorrelated, so that fits
-converge fast, and as fast wherever their mean lies. Directions and columns whose spread is no more
-than the rounding of float32 are left out where they would be divided by it.
+Features come as coordinates along directions in which they are uncorrelated, so that fits converge
+fast, and as fast wherever their mean lies. Directions and columns whose spread is no more than the
+rounding of float32 are left out where they would be divided by it.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from ckptsel.scores.spectrum import Spectrum, compute_spectrum
@@ -21,33 +25,69 @@ SCALINGS = (PLAIN, WHITENED, STANDARDISED)
 ROUNDING = 4 * 2.0**-24
 """Of a float32, relative, several times over: a spread below that is none."""
 
-
-def rounding_of(features: Tensor) -> Tensor:
-    """What columns (n, D) of float32 may differ by for rounding alone, (D,)."""
-    return ROUNDING * features.abs().amax(0)
+NUMERICAL = 1e-14
+"""Part of the largest eigenvalue below which one is rounding of float64."""
 
 
-def standardise(fitted: Tensor, rows: Tensor, rounding: Tensor) -> Tensor:
-    """Rows (n', D) with each column less its mean over `fitted` (n, D) and divided by its standard
-    deviation there, as coordinates (n', r) in the basis of `fitted`."""
-    spread = fitted.std(0, correction=0)
-    live = spread > rounding
-    mean, spread = fitted[:, live].mean(0), spread[live]
-    basis = compute_spectrum((fitted[:, live] - mean) / spread).right_vectors
-    return ((rows[:, live] - mean) / spread) @ basis
+@dataclass(frozen=True)
+class Scaling:
+    """A linear map: features (n, D) less mean (D,), times matrix (D, r), give coordinates (n, r).
 
-
-def principal(fitted: Tensor) -> Spectrum:
-    """The principal directions of `fitted` (n, r): the spectrum of what is left of its mean."""
-    return compute_spectrum(fitted - fitted.mean(0))
-
-
-def whiten(rows: Tensor, directions: Spectrum, basis: Tensor, rounding: Tensor) -> Tensor:
-    """Rows (n', r') along principal directions, each divided by its standard deviation: (n', r'').
-
-    basis: (D, r), whose coordinates the directions are of; rounding: of the D columns.
+    n_columns: of the matrix that the coordinates stand for, whose root mean square is made 1.
     """
-    spread = directions.singular_values / directions.shape[0] ** 0.5
-    noise = ((basis @ directions.right_vectors).square().T @ rounding.square()).sqrt()
+
+    mean: Tensor
+    matrix: Tensor
+    n_columns: int
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Coordinates (n, r), float64, of features (n, D)."""
+        return (features.to(self.matrix) - self.mean) @ self.matrix
+
+
+def find_scalings(fitted: Tensor, spectrum: Spectrum, view: str) -> Mapping[str, Scaling]:
+    """The scalings of a view of features, made with the images `fitted` (n, D), float64.
+
+    spectrum: theirs. Of a view of one direction, all scalings are the same.
+    """
+    mean = fitted.mean(0)
+    centred = fitted - mean
+    basis = spectrum.of_view(view)
+    # Uncorrelated directions of the view, and the images along them.
+    is_all = basis.shape[1] == len(mean)
+    principal = compute_spectrum(centred if is_all else centred @ basis)
+    directions = principal.right_vectors if is_all else basis @ principal.right_vectors
+    spread = principal.singular_values / len(fitted) ** 0.5
+    found = {PLAIN: Scaling(mean, directions, len(mean))}
+    if basis.shape[1] < 2:
+        return found
+    rounding = ROUNDING * torch.maximum(fitted.amax(0), -fitted.amin(0))
+    noise = (directions.square().T @ rounding.square()).sqrt()
     live = spread > noise
-    return rows[:, live] / spread[live]
+    whitened = directions[:, live] / spread[live]
+    standardised = _standardised(centred, directions, spread, rounding)
+    if view != "all":
+        standardised = spectrum.into_view(standardised, view)
+    for name, matrix in ((WHITENED, whitened), (STANDARDISED, standardised)):
+        if matrix.shape[1] and name in SCALINGS:
+            found[name] = Scaling(mean, matrix, matrix.shape[1])
+    return found
+
+
+def _standardised(centred: Tensor, directions: Tensor, spread: Tensor, rounding: Tensor) -> Tensor:
+    """(D, r): a view of features times this has the inner products of the view's columns, each divided
+    by its standard deviation, along directions in which they are uncorrelated.
+
+    The view of the images `centred` (n, D) has `spread` (k,) along `directions` W (D, k), so that its
+    columns have the covariance W diag(spread^2) W^T. With columns divided by their deviations S that
+    is B B^T, B = S^-1 W diag(spread); its eigenvectors are B Q / sqrt(g), where Q and g are those of
+    B^T B, and features go onto them as S^-1 B Q / sqrt(g).
+    """
+    columns = (directions.square() @ spread.square()).sqrt()
+    moves = (centred.amax(0) - centred.amin(0)) > 0
+    live = moves & (columns > rounding)
+    scaled = directions * spread / torch.where(live, columns, torch.inf)[:, None]
+    values, vectors = torch.linalg.eigh(scaled.T @ scaled)
+    kept = values > NUMERICAL * values.amax().clamp(min=1e-300)
+    onto = scaled @ (vectors[:, kept] / values[kept].sqrt()).flip(1)
+    return onto / torch.where(live, columns, torch.inf)[:, None]

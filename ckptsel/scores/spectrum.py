@@ -12,6 +12,7 @@ loses the small singular values, which the residual is made of: what lies below 
 is decomposed again, directly, in the small subspace that holds it.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -40,14 +41,44 @@ class Spectrum:
         those of F_m, the others those of F_r."""
         return features.to(self.right_vectors) @ self.right_vectors
 
-    def main_component(self, features: Tensor) -> Tensor:
-        """F_m of features (N', D) (Eq. 2), (N', D) float64."""
-        basis = self.right_vectors[:, : self.n_main]
-        return features.to(basis) @ basis @ basis.T
+    def of_view(self, view: str) -> Tensor:
+        """The right singular vectors of a view: `all`, `main` or `residual`, (D, r)."""
+        first, last = self.columns(view)
+        return self.right_vectors[:, first:last]
 
-    def residual_component(self, features: Tensor) -> Tensor:
-        """F_r = F - F_m of features (N', D) (Eq. 3), (N', D) float64."""
-        return features.to(self.right_vectors) - self.main_component(features)
+    def columns(self, view: str) -> tuple[int, int]:
+        """The places of a view's singular values: first, and one past the last."""
+        rank = len(self.singular_values)
+        return {"all": (0, rank), "main": (0, self.n_main), "residual": (self.n_main, rank)}[view]
+
+    def into_view(self, matrix: Tensor, view: str) -> Tensor:
+        """(D, r) that does to features what `matrix` (D, r) does to a component of them."""
+        main = self.of_view("main")
+        within = main @ (main.T @ matrix)
+        return within if view == "main" else matrix - within
+
+    def component(self, features: Tensor, view: str) -> Tensor:
+        """Features (N', D) themselves, F_m (Eq. 2) or F_r = F - F_m (Eq. 3) of them, float64."""
+        features = features.to(self.right_vectors)
+        if view == "all":
+            return features
+        main = self.of_view("main")
+        within = features @ main @ main.T
+        return within if view == "main" else features - within
+
+
+class Spectra:
+    """Spectra of parts of features (N, D), each computed once."""
+
+    def __init__(self, features: Tensor, energy: float) -> None:
+        self._features, self._energy = features, energy
+        self._kept: dict[Hashable, Spectrum] = {}
+
+    def of(self, part: Hashable, rows: Tensor) -> Spectrum:
+        """The spectrum of `rows` (n,), which are known as `part`."""
+        if part not in self._kept:
+            self._kept[part] = compute_spectrum(self._features[rows], self._energy)
+        return self._kept[part]
 
 
 def compute_spectrum(features: Tensor, energy: float = 0.8) -> Spectrum:
@@ -58,30 +89,31 @@ def compute_spectrum(features: Tensor, energy: float = 0.8) -> Spectrum:
     n, d = features.shape
     features = features.double()
     if n >= d:
-        singular_values, right_vectors, _ = _decompose(features)
+        values, right_vectors, _ = _decompose(features)
     else:
-        singular_values, _, right_vectors = _decompose(features.T)
+        values, _, long = _decompose(features.T)
+        right_vectors = long / values
     return Spectrum(
-        singular_values,
+        values,
         right_vectors,
-        n_main=count_main(singular_values.cpu().numpy(), energy),
+        n_main=count_main(values.cpu().numpy(), energy),
         shape=(n, d),
     )
 
 
 def _decompose(tall: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular values, short-side and long-side vectors of a matrix with rows >= columns."""
+    """Singular values (r,) of a matrix A with rows >= columns, its vectors V of the short side, and
+    those of the long side times the values, A V."""
     short = torch.linalg.eigh(tall.T @ tall).eigenvectors.flip(1)
     long = tall @ short
-    values = torch.linalg.vector_norm(long, dim=0)
+    values = (long * long).sum(0).sqrt()
     n_exact = int((values >= SMALL * values[0]).cumprod(0).sum())
-    long[:, :n_exact] /= values[:n_exact]
     if n_exact < len(values):
-        head = long[:, :n_exact]
+        head = long[:, :n_exact] / values[:n_exact]
         tail = long[:, n_exact:] - head @ (head.T @ long[:, n_exact:])
         left, tail_values, right = torch.linalg.svd(tail, full_matrices=False)
         values = torch.cat([values[:n_exact], tail_values])
         short = torch.cat([short[:, :n_exact], short[:, n_exact:] @ right.T], dim=1)
-        long = torch.cat([head, left], dim=1)
+        long = torch.cat([long[:, :n_exact], left * tail_values], dim=1)
     rank = int((values > values[0] * max(tall.shape) * torch.finfo(values.dtype).eps).sum())
     return values[:rank], short[:, :rank], long[:, :rank]

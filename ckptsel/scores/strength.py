@@ -10,7 +10,7 @@ The measure is the log-likelihood of held-out images at the best temperature (Gu
 classifier that is right but too sure loses to one that says nothing, as happens with few images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,9 @@ SAME = 1e-3
 CLEARLY = 1.0
 """Standard errors that a scaling must be better than those before it."""
 
+FAR = 2.0
+"""Standard errors behind the best on the coarse grid at which a scaling is searched no further."""
+
 HIGHEST_TEMPERATURE = 1e4
 
 ITERATIONS = 200
@@ -58,35 +61,64 @@ class Strength:
     temperature: float = 1.0
 
 
-def choose(parts: Mapping[str, Sequence[Part]], n_classes: int) -> tuple[str, Strength]:
+def choose(
+    several: Sequence[Mapping[str, Sequence[Part]]], n_classes: int
+) -> list[tuple[str, Strength]]:
     """The scaling and the strength that predict best, of the parts in each scaling.
 
-    The first scaling counts unless another is clearly better: by more than one standard error of
-    the difference on the same images.
+    Several such choices are made side by side; none knows of the others. The first scaling counts
+    unless another is clearly better: by more than one standard error of the difference on the same
+    images.
     """
-    searches = {name: _Search(some, n_classes) for name, some in parts.items()}
-    name, *others = searches
-    if len(searches[name].held_labels) == 0:
-        return name, Strength(DEFAULT_STRENGTH, bracketed=False)
+    chosen: dict[int, tuple[str, Strength]] = {}
+    choices = {i: _choice(parts, n_classes) for i, parts in enumerate(several)}
+    while choices:
+        wanted: list[_Wanted] = []
+        for i, choice in list(choices.items()):
+            try:
+                wanted += next(choice)
+            except StopIteration as end:
+                chosen[i] = end.value
+                del choices[i]
+        if wanted:
+            _fit(wanted, n_classes)
+    return [chosen[i] for i in range(len(several))]
+
+
+def _choice(
+    parts: Mapping[str, Sequence[Part]], n_classes: int
+) -> Generator[list["_Wanted"], None, tuple[str, Strength]]:
+    """One choice. It yields the fits that it wants next, and goes on once they are made."""
+    searches = {name: _Search(some) for name, some in parts.items()}
+    first = next(iter(searches))
+    if len(searches[first].held_labels) == 0:
+        return first, Strength(DEFAULT_STRENGTH, bracketed=False)
     for exponent in COARSE:
-        _fit(list(searches.values()), float(exponent))
+        yield [(search, float(exponent)) for search in searches.values()]
     for search in searches.values():
-        search.look_around()
+        search.go_to_best_seen()
+    best = max(searches.values(), key=lambda search: search.best.per_image.mean())
+    for other in [n for n, s in searches.items() if is_clearly_better(best.ahead_of(s), FAR)]:
+        del searches[other]
+    for search in searches.values():
+        yield from search.widen()
+    name, *others = searches
     for other in others:
-        ahead = searches[other].best.per_image - searches[name].best.per_image
-        if is_clearly_better(ahead):
+        if is_clearly_better(searches[other].ahead_of(searches[name])):
             name = other
-    return name, searches[name].refine()
+    return name, (yield from searches[name].refine())
 
 
-def is_clearly_better(ahead: NDArray[np.float64]) -> bool:
-    """Whether a mean (n,) is more than one standard error above nil."""
-    return bool(ahead.mean() > CLEARLY * ahead.std() / np.sqrt(len(ahead)))
+def is_clearly_better(ahead: NDArray[np.float64], n_errors: float = CLEARLY) -> bool:
+    """Whether a mean (n,) of log-likelihoods is more than so many standard errors above nil, and more
+    than what is called equal."""
+    error = ahead.std() / np.sqrt(len(ahead))
+    return bool(ahead.mean() > max(n_errors * error, SAME))
 
 
 def choose_strength(parts: Sequence[Part], n_classes: int) -> Strength:
     """The strength alone, in the scaling that the parts have."""
-    return choose({"": parts}, n_classes)[1]
+    return choose([{"": parts}], n_classes)[0][1]
 
 
 @dataclass(frozen=True)
@@ -100,10 +132,9 @@ class _HeldOut:
 class _Search:
     """Mean held-out log-likelihood as a function of the exponent of C; each is fitted once."""
 
-    def __init__(self, parts: Sequence[Part], n_classes: int) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         # A class that no image is fitted on is as unlikely at any strength: it tells nothing.
         self.parts = [part.of_fitted_classes() for part in parts]
-        self.n_classes = n_classes
         self.held_labels = torch.cat([part.held_labels for part in self.parts])
         self.probes: dict[float, list[LinearProbe]] = {}
         self.seen: dict[float, _HeldOut] = {}
@@ -113,43 +144,47 @@ class _Search:
     def best(self) -> _HeldOut:
         return self.seen[self.exponent]
 
-    def look_around(self) -> None:
+    def ahead_of(self, other: "_Search") -> NDArray[np.float64]:
+        """(n,): how much more likely the held-out images are than under another, each at its best."""
+        return self.best.per_image - other.best.per_image
+
+    def widen(self) -> Generator[list["_Wanted"], None, None]:
         """A coarse grid is tried as a whole, since the likelihood may be flat or fall before it
         rises: it is flat where the penalty leaves nothing, and falls where directions without
         signal have the largest spread. Then it is widened until the best lies inside."""
-        exponents = [float(exponent) for exponent in COARSE]
         step = COARSE[1] - COARSE[0]
-        while True:
-            self._go_to_best(exponents)
-            if self.exponent == max(exponents) < WIDEST:
-                exponents.append(self.exponent + step)
-            elif self.exponent == min(exponents) > -WIDEST:
-                exponents.append(self.exponent - step)
+        while abs(self.exponent) < WIDEST:
+            if self.exponent == max(self.seen):
+                beyond = self.exponent + step
+            elif self.exponent == min(self.seen):
+                beyond = self.exponent - step
             else:
                 return
+            yield [(self, beyond)]
+            self.go_to_best_seen()
 
-    def refine(self) -> Strength:
+    def refine(self) -> Generator[list["_Wanted"], None, Strength]:
         """The best to half a decade."""
         bracketed = abs(self.exponent) < WIDEST
         for fine in FINE_STEPS if bracketed else ():
-            self._go_to_best([self.exponent - fine, self.exponent, self.exponent + fine])
+            around = (self.exponent - fine, self.exponent + fine)
+            unseen = [e for e in around if e not in self.seen]
+            if unseen:
+                yield [(self, exponent) for exponent in unseen]
+            self.go_to_best_seen()
         return Strength(10.0**self.exponent, bracketed, self.best.temperature)
 
-    def _go_to_best(self, exponents: Sequence[float]) -> None:
+    def go_to_best_seen(self) -> None:
         """To the exponent of the highest mean; of equals the most regularised."""
-        means = {e: float(self._held_out(e).per_image.mean()) for e in sorted(exponents)}
+        means = {e: float(self.seen[e].per_image.mean()) for e in sorted(self.seen)}
         highest = max(means.values())
         self.exponent = next(e for e, mean in means.items() if mean >= highest - SAME)
 
-    def _held_out(self, exponent: float) -> _HeldOut:
-        if exponent not in self.seen:
-            _fit([self], exponent)
-        return self.seen[exponent]
-
-    def nearest(self, exponent: float) -> list[LinearProbe] | None:
+    def nearest(self, exponent: float) -> Sequence[LinearProbe | None]:
         """The fits at the nearest strength, of two the stronger: its weights are smaller."""
-        near = min(self.probes, key=lambda e: (abs(e - exponent), e), default=None)
-        return None if near is None else self.probes[near]
+        if not self.probes:
+            return [None] * len(self.parts)
+        return self.probes[min(self.probes, key=lambda e: (abs(e - exponent), e))]
 
     def keep(self, exponent: float, probes: list[LinearProbe]) -> None:
         self.probes[exponent] = probes
@@ -159,19 +194,21 @@ class _Search:
         self.seen[exponent] = _at_best_temperature(torch.cat(logits), self.held_labels)
 
 
-def _fit(searches: Sequence[_Search], exponent: float) -> None:
-    """Fit every part of several searches, which have all been at the same strengths."""
-    parts = [part for search in searches for part in search.parts]
-    starts = [start for search in searches for start in search.nearest(exponent) or []]
-    probes = fit_side_by_side(
-        [(part.fit_inputs, part.fit_labels) for part in parts],
-        searches[0].n_classes,
-        10.0**exponent,
-        starts or None,
-        TOLERANCE,
-        ITERATIONS,
-    )
-    for search in searches:
+_Wanted = tuple[_Search, float]
+"""A search, and the exponent of C that all of its parts are to be fitted at."""
+
+
+def _fit(wanted: Sequence[_Wanted], n_classes: int) -> None:
+    """Fit what several searches want, side by side."""
+    problems: list[tuple[Tensor, Tensor]] = []
+    strengths: list[float] = []
+    starts: list[LinearProbe | None] = []
+    for search, exponent in wanted:
+        problems += [(part.fit_inputs, part.fit_labels) for part in search.parts]
+        strengths += [10.0**exponent] * len(search.parts)
+        starts += search.nearest(exponent)
+    probes = fit_side_by_side(problems, n_classes, strengths, starts, TOLERANCE, ITERATIONS)
+    for search, exponent in wanted:
         n = len(search.parts)
         search.keep(exponent, probes[:n])
         probes = probes[n:]

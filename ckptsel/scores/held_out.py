@@ -1,0 +1,209 @@
+"""The probe on every fold of the evaluation: its output on images that it was not fitted on.
+
+Scaling and strength are chosen by cross-validation inside each fitting part. A component has a basis
+of its own in each inner part: in a basis that the inner held-out images had a share in, their
+residuals would be smaller than those of new images, and most of the signal in them gone. The features
+as a whole are the same in any basis.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ckptsel.scores.probe import (
+    MAX_ITERATIONS,
+    TOLERANCE,
+    Part,
+    fit_paper_probe,
+    fit_side_by_side,
+)
+from ckptsel.scores.scalings import Scaling, find_scalings
+from ckptsel.scores.spectrum import Spectra, Spectrum
+from ckptsel.scores.strength import Strength, choose
+from ckptsel.target.splits import stratified_folds
+
+N_INNER_FOLDS = 5
+"""Folds inside a fitting part that choose scaling and strength."""
+
+ENOUGH_HELD = 2000
+"""Images that choose: of the inner folds only as many are used as hold out so many, or all."""
+
+MOST_CHOOSING = 10_000
+"""Images of a fitting part that scaling and strength are chosen with, at most."""
+
+TOGETHER_VALUES = 2**25
+"""Values of the inner parts of the folds that are searched side by side (256 MiB)."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out output of a probe, for each repeat and evaluated image: (n_repeats, n_eval).
+
+    predictions: class numbers.
+    log_likelihoods: log probability of the true class, nats.
+    """
+
+    predictions: NDArray[np.int64]
+    log_likelihoods: NDArray[np.float64]
+    flags: tuple[str, ...]
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A part that is fitted on, and the images that are read with what was fitted.
+
+    number: among all. repeat: of the evaluation. fit_rows (n,), held_rows (m,): rows of the features.
+    columns: (m,), the places of the held-out images among the evaluated ones.
+    """
+
+    number: int
+    repeat: int
+    fit_rows: Tensor
+    held_rows: Tensor
+    columns: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What probes are fitted on: features (N, D) float64, labels (N,), the folds, their spectra.
+
+    shape: (n_repeats, n_eval). probe: `logistic` or `paper`.
+    """
+
+    features: Tensor
+    labels: Tensor
+    n_classes: int
+    folds: Sequence[Fold]
+    shape: tuple[int, int]
+    spectra: Spectra
+    probe: str
+    seed: int
+
+    def held_out(self, view: str) -> HeldOut:
+        """Output of the probe on one view of the features, for every evaluated image."""
+        predictions = np.zeros(self.shape, dtype=np.int64)
+        log_likelihoods = np.zeros(self.shape)
+        choices: list[tuple[str, Strength]] = []
+        n_unconverged = 0
+        fitted = self._paper(view) if self.probe == "paper" else self._logistic(view)
+        for fold, log_p, choice, converged in fitted:
+            place = (fold.repeat, fold.columns)
+            predictions[place] = log_p.argmax(1).cpu().numpy()
+            truth = self.labels[fold.held_rows]
+            log_likelihoods[place] = log_p.gather(1, truth[:, None])[:, 0].cpu().numpy()
+            choices += [choice] if choice is not None else []
+            n_unconverged += not converged
+        flags = _flags([strength for _, strength in choices], n_unconverged, len(self.folds))
+        first, last = self._spectrum(self.folds[0]).columns(view)
+        details: dict[str, Any] = {"n_features": last - first}
+        if choices:
+            details["C"] = sorted({strength.value for _, strength in choices})
+            details["scaling"] = sorted({scaling for scaling, _ in choices})
+        return HeldOut(predictions, log_likelihoods, flags, details)
+
+    def _paper(self, view: str) -> Iterator["_Fitted"]:
+        for fold in self.folds:
+            spectrum, labels = self._spectrum(fold), self.labels[fold.fit_rows]
+            inputs = spectrum.component(self.features[fold.fit_rows], view).float()
+            held = spectrum.component(self.features[fold.held_rows], view).float().double()
+            probe = fit_paper_probe(inputs, labels, self.n_classes, self.seed)
+            yield fold, probe.log_probabilities(held), None, True
+
+    def _logistic(self, view: str) -> Iterator["_Fitted"]:
+        """For folds that are small, many at once: their fits are too short to be made one by one."""
+        n, d = len(self.folds[0].fit_rows), self.features.shape[1]
+        n_together = max(1, TOGETHER_VALUES // (3 * N_INNER_FOLDS * n * min(n, d)))
+        for first in range(0, len(self.folds), n_together):
+            folds = self.folds[first : first + n_together]
+            scalings = [self._scalings(fold, view) for fold in folds]
+            choices = choose(
+                [self.inner_parts(*each, view) for each in zip(folds, scalings, strict=True)],
+                self.n_classes,
+            )
+            parts = [
+                self._part(some[name], fold.fit_rows, fold.held_rows)
+                for fold, some, (name, _) in zip(folds, scalings, choices, strict=True)
+            ]
+            probes = fit_side_by_side(
+                [(part.fit_inputs, part.fit_labels) for part in parts],
+                self.n_classes,
+                [strength.value for _, strength in choices],
+                None,
+                TOLERANCE,
+                MAX_ITERATIONS,
+            )
+            for fold, part, choice, probe in zip(folds, parts, choices, probes, strict=True):
+                log_p = probe.log_probabilities(part.held_inputs, choice[1].temperature)
+                yield fold, log_p, choice, probe.converged
+
+    def _scalings(self, fold: Fold, view: str) -> Mapping[str, Scaling]:
+        return find_scalings(self.features[fold.fit_rows], self._spectrum(fold), view)
+
+    def inner_parts(
+        self, fold: Fold, scalings: Mapping[str, Scaling], view: str
+    ) -> dict[str, list[Part]]:
+        """The parts of a fold's fitting part that choose scaling and strength, by scaling.
+
+        scalings: of the fold as a whole.
+        """
+        labels = self.labels[fold.fit_rows].cpu().numpy()
+        parts: dict[str, list[Part]] = {}
+        folds = choosing_folds(labels, (self.seed, fold.number, 1))
+        for i, pair in enumerate(folds):
+            fitted, held = (fold.fit_rows[torch.from_numpy(places)] for places in pair)
+            if view != "all":
+                spectrum = self.spectra.of((fold.number, i), fitted)
+                scalings = find_scalings(self.features[fitted], spectrum, view)
+            for name, scaling in scalings.items():
+                parts.setdefault(name, []).append(self._part(scaling, fitted, held))
+        return {name: some for name, some in parts.items() if len(some) == len(folds)}
+
+    def _part(self, scaling: Scaling, fitted: Tensor, held: Tensor) -> Part:
+        """Images of the rows `fitted` and `held` in a scaling, centred by the mean of the fitted ones
+        and divided by one number, the root mean square of their centred (n, n_columns) matrix."""
+        inputs = scaling(self.features[fitted])
+        mean = inputs.mean(0)
+        inputs = inputs - mean
+        mean_square = (inputs * inputs).sum() / (len(fitted) * scaling.n_columns)
+        scale = mean_square.sqrt().clamp(min=1e-30)
+        held_inputs = (scaling(self.features[held]) - mean) / scale
+        return Part(inputs / scale, self.labels[fitted], held_inputs, self.labels[held])
+
+    def _spectrum(self, fold: Fold) -> Spectrum:
+        return self.spectra.of(fold.number, fold.fit_rows)
+
+
+_Fitted = tuple[Fold, Tensor, tuple[str, Strength] | None, bool]
+"""A fold, log probabilities (m, C) of what it holds out, scaling and strength, whether it converged."""
+
+
+def choosing_folds(
+    labels: NDArray[np.int64], seed: tuple[int, ...]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(fitted, held out) places among the images of `labels` (n,) that scaling and strength are chosen
+    with.
+
+    Of more than MOST_CHOOSING images a stratified part counts, and of five folds as many as hold out
+    ENOUGH_HELD images: beyond that a choice gets slower and no better.
+    """
+    n_parts = -(-len(labels) // MOST_CHOOSING)
+    used = stratified_folds(labels, n_parts, seed)[0][1] if n_parts > 1 else np.arange(len(labels))
+    folds = stratified_folds(labels[used], N_INNER_FOLDS, seed)
+    n_wanted = -(-ENOUGH_HELD * N_INNER_FOLDS // len(used))
+    return [(used[fitted], used[held]) for fitted, held in folds[:n_wanted]]
+
+
+def _flags(strengths: list[Strength], n_unconverged: int, n_folds: int) -> tuple[str, ...]:
+    flags = []
+    if n_unconverged:
+        flags.append(f"not converged ({n_unconverged} of {n_folds} fits)")
+    n_open = sum(not strength.bracketed for strength in strengths)
+    if n_open:
+        flags.append(f"no best strength found ({n_open} of {n_folds} fits)")
+    return tuple(flags)
