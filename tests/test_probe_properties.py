@@ -327,9 +327,10 @@ def test_a_scaling_that_is_clearly_behind_is_not_searched_further() -> None:
 
 def test_choices_side_by_side_are_those_of_each_alone() -> None:
     """Of other sizes, other dimensions, and with one scaling or two."""
-    features, labels = make(Case("test", "mixed", 50, 9, 4, signal=0.4, n_held=1))
-    rows = centred(features[:50].astype(np.float64))
-    one, other = two_scalings(1e-3)[0], {"plain": fold_parts(rows, labels[:50])}
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 4, 50)
+    rows = torch.from_numpy(random.standard_normal((50, 9)) + np.eye(4, 9)[labels])
+    one, other = two_scalings(1e-3)[0], {"plain": fold_parts(rows, labels)}
     together = choose([one, other, one], 4)
     for (name, strength), each in zip(together, (one, other, one), strict=True):
         ((alone, expected),) = choose([each], 4)
