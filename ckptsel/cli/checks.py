@@ -21,17 +21,15 @@ def read_own_config(given: Given, quiet: bool) -> Config:
     return read_config(found)
 
 
-def check_device(device: str | None, given: Given) -> None:
-    """Raises OptionError where this machine does not have the device that was asked for."""
+def check_device(option: str, device: str | None, given: Given) -> None:
+    """Raises OptionError where this machine does not have the device that an option asks for."""
     if device in (None, "cpu"):
         return
 
     from ckptsel.common.devices import why_missing
 
     if reason := why_missing(device):
-        raise OptionError("{0} is {1}; {2}", "device", repr(device), reason).written_as(
-            given.written
-        )
+        raise OptionError("{0} is {1}; {2}", option, repr(device), reason).written_as(given.written)
 
 
 def why_not_drawn() -> str | None:

@@ -29,7 +29,8 @@ from ckptsel.ranking.doubts import (
 )
 from ckptsel.ranking.inside import Inside, probe_inside
 from ckptsel.ranking.order import GOALS, deciding_score, order_rows
-from ckptsel.ranking.scoring import ScoringSpec, score_candidates
+from ckptsel.ranking.processes import score_in_processes
+from ckptsel.ranking.scoring import Outcome, ScoringSpec, score_candidates
 from ckptsel.ranking.workspace import Workspace, audit, fail_copies, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, Ranking, Row, unsure_note
@@ -121,7 +122,7 @@ def _score_all(
         tuple(score.name for score in scores),
     )
     with Progress("rank", len(spec.candidates), quiet=workspace.quiet) as progress:
-        for outcome in score_candidates(spec, workspace):
+        for outcome in _outcomes(spec, workspace):
             if outcome.problem is None:
                 results[outcome.name] = outcome.results
                 for score, reason in outcome.left_out.items():
@@ -136,6 +137,19 @@ def _score_all(
     ]
     marked = [c.failed(problems[c.name]) if c.name in problems else c for c in candidates]
     return results, fail_copies(marked, workspace.settings.strict)
+
+
+def _outcomes(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
+    """Of every candidate, scored here or in other processes."""
+    n_checkpoints = len({candidate.checkpoint.name for candidate in spec.candidates})
+    devices = workspace.devices[:n_checkpoints]
+    if len(devices) < 2:
+        yield from score_candidates(spec, workspace)
+        return
+    # Decoded here, for all of them.
+    workspace.target  # noqa: B018
+    with workspace.timed("processes"):
+        yield from score_in_processes(spec, devices)
 
 
 def _make_ranking(

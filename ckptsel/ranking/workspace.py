@@ -53,6 +53,7 @@ class Workspace:
 
     loaded: the target as its source gives it, duplicates included.
     layers: that candidates are read at.
+    devices: one for each process that scores; with one this process does.
     time_s collects seconds by stage, notes what a reader of the ranking should know.
     """
 
@@ -61,13 +62,18 @@ class Workspace:
     encoder: Encoder
     layers: tuple[str, ...]
     cache: Cache
-    device: str
+    devices: tuple[str, ...]
     precision: str
     quiet: bool
     time_s: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _prepared: list[NDArray[Any]] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        """Where this process computes."""
+        return self.devices[0]
 
     @cached_property
     def target(self) -> Target:
@@ -225,9 +231,10 @@ def open_workspace(
 
     Raises InputError where the architecture or the target cannot be had.
     """
-    device = settings.device or default_device()
-    if reason := why_missing(device):
-        raise UsageError(f"the device is {device!r}; {reason}")
+    devices = settings.devices or (settings.device or default_device(),) * settings.processes
+    for device in devices:
+        if reason := why_missing(device):
+            raise UsageError(f"the device is {device!r}; {reason}")
     encoder = open_encoder(settings, found, quiet)
     return Workspace(
         settings,
@@ -235,8 +242,8 @@ def open_workspace(
         encoder,
         choose_layers(settings.layers, lambda: encoder.layers),
         open_cache(settings.cache, settings.cache_dir, settings.cache_size),
-        device,
-        settings.precision or default_precision(device),
+        devices,
+        settings.precision or default_precision(devices[0]),
         quiet,
         notes=list(getattr(encoder, "notes", ())),
     )

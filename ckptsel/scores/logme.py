@@ -67,11 +67,12 @@ def label_energies(
     spectrum = inputs.spectrum()
     one_hot = torch.nn.functional.one_hot(labels, inputs.n_classes).to(features)
     one_hot = one_hot[:, one_hot.sum(0) > 0]
-    left = spectrum.project(features) / spectrum.singular_values
-    x = left.T @ one_hot
+    # Without the left singular vectors, which cost a product of the features with a large matrix.
+    x = one_hot.T @ features @ spectrum.right_vectors / spectrum.singular_values
+    fitted = features @ (spectrum.right_vectors @ (x / spectrum.singular_values).T)
     # The residual itself, not |y|^2 - |x|^2, whose rounding would be the noise of an exact fit.
-    rest = (one_hot - left @ x).square().sum(0)
-    return spectrum.singular_values.square(), x.T.square(), rest
+    rest = (one_hot - fitted).square().sum(0)
+    return spectrum.singular_values.square(), x.square(), rest
 
 
 def _profile(log_t: Tensor, s2: Tensor, x2: Tensor, rest: Tensor, n: int) -> Tensor:

@@ -25,7 +25,7 @@ from ckptsel.settings.kinds import (
     Size,
     Text,
 )
-from ckptsel.settings.option import Argument, Option, Options, make
+from ckptsel.settings.option import Argument, Option, OptionError, Options, make
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,13 @@ class RankSettings(Options):
     workers: Annotated[
         int | None, Ge(0), Option("Processes that decode images.", default="all cores")
     ] = None
+    processes: Annotated[
+        Count, Option("Processes that score checkpoints, side by side; they share the cores.")
+    ] = 1
+    devices: Annotated[
+        tuple[DeviceName, ...] | None,
+        Option("Devices that score checkpoints side by side, a process each: cuda:0,cuda:1."),
+    ] = None
     cache_dir: Annotated[
         Text | None, Option("Where features are kept.", default="the user's cache")
     ] = None
@@ -223,6 +230,13 @@ class RankSettings(Options):
     strict: Annotated[
         bool, Option("Exit 3 where any checkpoint cannot be used.", ("--strict/--no-strict",))
     ] = False
+
+    def check_together(self) -> None:
+        if self.devices is not None and (self.device is not None or self.processes != 1):
+            other = "device" if self.device is not None else "processes"
+            raise OptionError(
+                "{0} and {1} both say where checkpoints are scored: give one.", "devices", other
+            )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""Checkpoints scored in several processes: the ranking of one, whatever becomes of them."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import ckptsel
+from ckptsel.ranking import processes
+from ckptsel.ranking.scoring import score_candidates
+from ckptsel.results.ranking import Ranking
+
+
+def numbers(ranking: Ranking) -> list:
+    return [
+        (row.name, row.status, row.p_best, {k: v.value for k, v in row.scores.items()})
+        for row in ranking.checkpoints
+    ]
+
+
+def test_two_processes_give_the_ranking_of_one(
+    trajectory: Path, images: Path, tmp_path: Path
+) -> None:
+    alone = ckptsel.rank(trajectory, images, cache_dir=str(tmp_path / "one"))
+    beside = ckptsel.rank(trajectory, images, cache_dir=str(tmp_path / "two"), processes=2)
+    assert numbers(alone) == numbers(beside)
+    assert "processes" in beside.time_s and "processes" not in alone.time_s
+
+
+def killer(name: str, once: Path | None):
+    """Scoring that ends its process at a checkpoint: once, or whenever it comes."""
+
+    def score(spec, workspace):
+        if spec.candidates[0].checkpoint.name == name and (once is None or not once.exists()):
+            if once is not None:
+                once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score_candidates(spec, workspace)
+
+    return score
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_process_that_dies(
+    trajectory: Path, images: Path, tmp_path: Path, monkeypatch, always: bool
+) -> None:
+    """Once: its checkpoint is scored by another. Whenever: that checkpoint alone has failed."""
+    alone = ckptsel.rank(trajectory, images, cache=False)
+    victim = alone.checkpoints[-1].name
+    # Forked here alone, so that the processes have the change.
+    monkeypatch.setattr(processes, "START", "fork")
+    monkeypatch.setattr(
+        processes, "score_candidates", killer(victim, None if always else tmp_path / "once")
+    )
+    beside = ckptsel.rank(trajectory, images, cache=False, processes=2)
+    if not always:
+        assert numbers(alone) == numbers(beside)
+    else:
+        (failed,) = [row for row in beside.checkpoints if row.status == "failed"]
+        assert failed.name == victim and failed.reason == processes.DIED
+
+
+def test_devices_and_processes_say_the_same(run, trajectory: Path, images: Path) -> None:
+    code, _, said = run(
+        "rank", trajectory, "--data", images, "--devices", "cpu,cpu", "--processes", "2"
+    )
+    assert code == 2
+    assert "--devices and --processes both say where checkpoints are scored" in said
