@@ -1,0 +1,234 @@
+"""What a watch remembers of the checkpoints of a run: those that lie there, and those that did.
+
+A checkpoint is its tensors, by their digest; a path is only where they lay. A file whose size and time
+are unchanged is not read again. What was ranked and then deleted, or written over, is remembered: its
+scores are in the cache, so it stays in the ranking. `watch.json` in the folder of the results keeps all
+that for the next start.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.guard import limits_of
+from ckptsel.checkpoints.order import Order
+from ckptsel.checkpoints.scan import Scan, arranged, read_each
+from ckptsel.checkpoints.walk import suffix_of
+from ckptsel.common.files import read_json, write_json
+from ckptsel.common.streams import say
+from ckptsel.errors import InputError, UsageError
+from ckptsel.ranking.rank import Known
+from ckptsel.results.ranking import Ranking
+from ckptsel.settings.rank import RankSettings
+from ckptsel.watching.arrivals import Look, State
+
+MEMORY_NAME = "watch.json"
+SCHEMA = "ckptsel.watch/1"
+N_DIGITS = 8
+"""Of the digest, behind the name of a checkpoint whose path holds another one now."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A path as it was when it was read; checkpoint: None where it is none."""
+
+    state: State
+    checkpoint: Checkpoint | None
+
+
+class Memory:
+    """The checkpoints of one run.
+
+    present: by path. gone: by digest, ranked once, with the key of their weights as it was matched.
+    matched: such keys of all that were ranked, by digest. told: what was last said to the user's
+    commands, by event: a digest. is_new: what is remembered of one network may not hold for another, so
+    until the first ranking of this process files that are there are matched again.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.present: dict[Path, Seen] = {}
+        self.gone: dict[str, Checkpoint] = {}
+        self.matched: dict[str, str | None] = {}
+        self.told: dict[str, str] = {}
+        self.is_new = True
+        self._weights = "auto"
+
+    def differs(self, look: Look) -> bool:
+        """Whether there is anything new to rank, or something is gone."""
+        return bool(self.fresh(look)) or not look.states.keys() >= self.present.keys()
+
+    def fresh(self, look: Look) -> set[Path]:
+        """Paths that are whole, and are not known as they are."""
+        return {
+            path
+            for path in look.whole
+            if path not in self.present or self.present[path].state != look.states[path]
+        }
+
+    def update(self, look: Look, again: Collection[Path], settings: RankSettings) -> None:
+        """Read what is fresh, and what is to be tried again; what was ranked and is lost is kept."""
+        before = dict(self.present)
+        again = {path for path in again if path in look.whole}
+        self._read({path: look.states[path] for path in self.fresh(look) | again}, settings)
+        for path in self.present.keys() - look.states.keys():
+            del self.present[path]
+        for path, seen in before.items():
+            lost = seen.checkpoint
+            if lost is not None and lost.digest in self.matched and not self._holds(path, lost):
+                key = self.matched[lost.digest]
+                self.gone.setdefault(lost.digest, dataclasses.replace(lost, weights_key=key))
+
+    def find(self, settings: RankSettings) -> Scan:
+        """All checkpoints, as `scan` finds those of a folder."""
+        if settings.weights != self._weights:
+            self._read({path: seen.state for path, seen in self.present.items()}, settings)
+        present = self._there()
+        order = Order(settings.order, settings.epoch_regex)
+        all_of_them = arranged([*present, *self._named_gone(present)], self.root, order)
+        holders = {c.digest: c for c in present}
+        own = {(c.path, c.digest) for c in present}
+        left = []
+        for checkpoint in all_of_them:
+            if (checkpoint.path, checkpoint.digest) not in own:
+                if checkpoint.copy_of is not None:  # a file that tells as much holds it
+                    del self.gone[checkpoint.digest or ""]
+                    continue
+                holder = holders.get(checkpoint.digest, checkpoint)
+                checkpoint = dataclasses.replace(checkpoint, path=holder.path, root=holder.root)
+            left.append(checkpoint)
+        others = Counter(suffix_of(p) for p, s in self.present.items() if s.checkpoint is None)
+        return Scan(left, others)
+
+    def known(self) -> Known:
+        """What the next ranking need not read."""
+        gone = self.lost()
+        matched = {d: key for d, key in self.matched.items() if d in gone or not self.is_new}
+        return Known(matched, gone)
+
+    def lost(self) -> frozenset[str]:
+        """Digests of which no file is left."""
+        return frozenset(self.gone.keys() - {c.digest for c in self._there()})
+
+    def learn(self, ranking: Ranking) -> None:
+        """Take over what a ranking says."""
+        self._weights = ranking.settings["weights"]
+        self.is_new = False
+        for row in ranking:
+            if row.status == "ok" and row.copy_of is None and row.digest is not None:
+                self.matched[row.digest] = row.weights_key
+
+    def _read(self, states: Mapping[Path, State], settings: RankSettings) -> None:
+        limits = limits_of(settings)
+        for path, checkpoint in read_each(list(states), self.root, settings.weights, limits):
+            self.present[path] = Seen(states[path], checkpoint)
+        self._weights = settings.weights
+
+    def _holds(self, path: Path, checkpoint: Checkpoint) -> bool:
+        seen = self.present.get(path)
+        there = None if seen is None else seen.checkpoint
+        return there is not None and there.digest == checkpoint.digest
+
+    def _there(self) -> list[Checkpoint]:
+        return [s.checkpoint for s in self.present.values() if s.checkpoint is not None]
+
+    def _named_gone(self, present: Collection[Checkpoint]) -> list[Checkpoint]:
+        """Those that are gone, under names of their own where others lay at their path."""
+        n_at = Counter(c.path for c in (*present, *self.gone.values()))
+        return [
+            gone
+            if n_at[gone.path] == 1
+            else dataclasses.replace(gone, name=f"{gone.name}~{digest[:N_DIGITS]}")
+            for digest, gone in self.gone.items()
+        ]
+
+    def write(self, folder: Path) -> None:
+        """Into a folder of results."""
+        write_json(
+            folder / MEMORY_NAME,
+            {
+                "schema": SCHEMA,
+                "root": str(self.root.resolve()),
+                "weights": self._weights,
+                "present": [
+                    {
+                        "path": self._below(path),
+                        "state": seen.state,
+                        "checkpoint": self._plain(seen),
+                    }
+                    for path, seen in self.present.items()
+                ],
+                "gone": [self._fields(checkpoint) for checkpoint in self.gone.values()],
+                "matched": self.matched,
+                "told": self.told,
+            },
+        )
+
+    def _plain(self, seen: Seen) -> dict[str, Any] | None:
+        return None if seen.checkpoint is None else self._fields(seen.checkpoint)
+
+    def _fields(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        path = self._below(checkpoint.path)
+        return {**dataclasses.asdict(checkpoint), "path": path, "root": None}
+
+    def _below(self, path: Path) -> str:
+        """The folder itself is `.`."""
+        return path.relative_to(self.root).as_posix()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: str
+    state: State
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """`watch.json`. Paths are below the folder of the run."""
+
+    schema: str
+    root: str
+    weights: str
+    present: list[_Entry]
+    gone: list[Checkpoint]
+    matched: dict[str, str | None]
+    told: dict[str, str]
+
+
+def read_memory(root: Path, folder: Path) -> Memory:
+    """What an earlier watch of the same run left in the folder of its results, or nothing.
+
+    Raises UsageError where it is of another run.
+    """
+    memory, path = Memory(root), folder / MEMORY_NAME
+    if not path.exists():
+        return memory
+    try:
+        stored = TypeAdapter(_Stored).validate_python(read_json(path))
+    except (InputError, ValidationError) as error:
+        first = str(error).partition("\n")[0]
+        say(f"warning: {path} cannot be read ({first}); every checkpoint is read anew")
+        return memory
+    if stored.root != str(root.resolve()):
+        raise UsageError(
+            f"{folder} holds the watch of another run, {stored.root}. Give another folder with "
+            "--out, or remove it."
+        )
+    for entry in stored.present:
+        checkpoint = None if entry.checkpoint is None else _placed(entry.checkpoint, root)
+        memory.present[root / entry.path] = Seen(entry.state, checkpoint)
+    memory.gone = {c.digest: _placed(c, root) for c in stored.gone if c.digest is not None}
+    memory.matched, memory.told = stored.matched, stored.told
+    memory._weights = stored.weights
+    return memory
+
+
+def _placed(checkpoint: Checkpoint, root: Path) -> Checkpoint:
+    return dataclasses.replace(checkpoint, path=root / checkpoint.path, root=root)
