@@ -38,7 +38,10 @@ class WatchSettings(Options):
         Option("End when nothing new came for so many seconds; 0: rank what is there, and end."),
     ] = None
     attached: Annotated[
-        bool, Option("End, after a last round, when stdin ends: the program that started it has.")
+        bool,
+        Option(
+            "End, after a last round, when stdin ends or holds a word: for the program that starts it."
+        ),
     ] = False
 
 

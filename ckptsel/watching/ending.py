@@ -1,6 +1,6 @@
 """Waiting between two looks, and being asked to end."""
 
-import sys
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Ending:
-    """Whether the program that started the watch has ended or closed its end of the pipe.
+    """Whether the program that started the watch has ended, or has written a word into its stdin.
 
     is_attached: else nobody asks, and stdin is left alone.
     """
@@ -32,6 +32,5 @@ class Ending:
 
     def _read(self) -> None:
         with suppress(OSError, ValueError):
-            while sys.stdin.buffer.read(4096):
-                pass
+            os.read(0, 1)  # the stream's own lock would be held when this process ends
         self._asked.set()
