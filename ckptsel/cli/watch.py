@@ -25,7 +25,7 @@ from ckptsel.settings.watch import WatchCall, WatchSettings
 def watch(given: Given) -> None:
     """Rank the checkpoints of a run that is being trained, each as soon as it is written.
 
-    Example: ckptsel watch runs/now/ --data my_images/ --out ranking/ --keep-best 3
+    Example: ckptsel watch ckpts/ --data my_images/ --out ranking/ --keep-best 3
     """
     call = given.make(WatchCall)
     given = given.over(read_own_config(given, call.quiet).rank)
