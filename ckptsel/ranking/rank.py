@@ -103,7 +103,7 @@ def rank_found(
     scores = _scores_for(settings)
     found = find(settings)
     scanned = time.monotonic()
-    there = [c for c in found.checkpoints if c.digest not in known.gone]
+    there = [c for c in found.checkpoints if c.digest not in known.gone] or found.checkpoints
     workspace = open_workspace(settings, there, data, quiet)
     workspace.time_s["scan"] = scanned - start
     key = fitting_key(there, workspace)

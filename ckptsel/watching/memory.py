@@ -25,6 +25,7 @@ from ckptsel.common.streams import say
 from ckptsel.errors import InputError, UsageError
 from ckptsel.ranking.rank import Known
 from ckptsel.results.ranking import Ranking
+from ckptsel.results.together import IS_DIGEST
 from ckptsel.settings.rank import RankSettings
 from ckptsel.watching.arrivals import Look, State
 
@@ -89,7 +90,7 @@ class Memory:
         """All checkpoints, as `scan` finds those of a folder."""
         if settings.weights != self._weights:
             self._read({path: seen.state for path, seen in self.present.items()}, settings)
-        present = self._there()
+        present = self.there()
         order = Order(settings.order, settings.epoch_regex)
         all_of_them = arranged([*present, *self._named_gone(present)], self.root, order)
         holders = {c.digest: c for c in present}
@@ -114,7 +115,7 @@ class Memory:
 
     def lost(self) -> frozenset[str]:
         """Digests of which no file is left."""
-        return frozenset(self.gone.keys() - {c.digest for c in self._there()})
+        return frozenset(self.gone.keys() - {c.digest for c in self.there()})
 
     def learn(self, ranking: Ranking) -> None:
         """Take over what a ranking says."""
@@ -135,7 +136,8 @@ class Memory:
         there = None if seen is None else seen.checkpoint
         return there is not None and there.digest == checkpoint.digest
 
-    def _there(self) -> list[Checkpoint]:
+    def there(self) -> list[Checkpoint]:
+        """What files hold now."""
         return [s.checkpoint for s in self.present.values() if s.checkpoint is not None]
 
     def _named_gone(self, present: Collection[Checkpoint]) -> list[Checkpoint]:
@@ -212,6 +214,7 @@ def read_memory(root: Path, folder: Path) -> Memory:
         return memory
     try:
         stored = TypeAdapter(_Stored).validate_python(read_json(path))
+        _check_digests(stored)
     except (InputError, ValidationError) as error:
         first = str(error).partition("\n")[0]
         say(f"warning: {path} cannot be read ({first}); every checkpoint is read anew")
@@ -230,5 +233,16 @@ def read_memory(root: Path, folder: Path) -> Memory:
     return memory
 
 
+def _check_digests(stored: _Stored) -> None:
+    """Raises InputError: they become names of folders, so nothing else may stand there."""
+    checkpoints = [*stored.gone, *(e.checkpoint for e in stored.present if e.checkpoint)]
+    for digest in (c.digest for c in checkpoints if c.digest is not None):
+        if not IS_DIGEST.fullmatch(digest):
+            raise InputError(f"{digest[:80]!r} is no digest")
+
+
 def _placed(checkpoint: Checkpoint, root: Path) -> Checkpoint:
-    return dataclasses.replace(checkpoint, path=root / checkpoint.path, root=root)
+    epoch = checkpoint.epoch
+    if epoch is not None and epoch.is_integer():  # JSON's reader makes numbers of one type
+        epoch = int(epoch)
+    return dataclasses.replace(checkpoint, path=root / checkpoint.path, root=root, epoch=epoch)

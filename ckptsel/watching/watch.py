@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ckptsel.common.streams import say
-from ckptsel.errors import CkptselError, InputError, NothingToRank, listed, subject
+from ckptsel.errors import InputError, NothingToRank, listed, reason_of, subject
 from ckptsel.ranking.rank import rank_found
 from ckptsel.report.page import draw_report
 from ckptsel.results.files import check_writable, write_ranking
@@ -69,7 +69,7 @@ class Watch:
         self._quiet, self._show, self._now = quiet, show, now
         self.ranking: Ranking | None = None
         self._arrays: dict[str, NDArray[Any]] = {}
-        self._error: CkptselError | None = None
+        self._error: Exception | None = None
         # Whether a checkpoint may fail is asked at the end: until then it may be tried again.
         self._settings = dataclasses.replace(job.settings, strict=False)
         for command in (job.watching.on_best, job.watching.on_peak):
@@ -111,8 +111,10 @@ class Watch:
 
     def _is_started_again(self, look: Look) -> bool:
         """Whether all is known from an earlier watch, and was not ranked by this one."""
-        is_untried = self.ranking is None and self._error is None
-        return is_untried and bool(look.whole & self._memory.present.keys())
+        if self.ranking is not None or self._error is not None:
+            return False
+        known = self._memory.present.keys()
+        return bool(look.whole & known or (self._memory.gone and not known))
 
     def _is_enough(self, look: Look) -> bool:
         watching = self.job.watching
@@ -140,16 +142,16 @@ class Watch:
     def _round(self, look: Look, due: Collection[Path]) -> None:
         memory, fresh = self._memory, self._memory.fresh(look)
         memory.update(look, due, self._settings)
-        if not memory.present:
+        if not memory.there() and not memory.gone:
             return
         failed: dict[Path, str] = {}
         try:
             self._rank()
-        except CkptselError as error:
+        except Exception as error:  # a run of weeks must not end by a disk that was away
             if self.ranking is None and not isinstance(error, NothingToRank):
                 raise
             self._error = error
-            self._say(f"warning: {line}" for line in error.lines)
+            self._say(f"warning: {line}" for line in reason_of(error).split("\n"))
             failed = dict.fromkeys({*fresh, *due} or memory.present, "")
         else:
             failed = self._failures()
