@@ -130,9 +130,10 @@ def test_a_folder_is_whole_when_all_its_files_are(driven: Driven, tmp_path: Path
     folder = driven.root / "checkpoint-7"
     folder.mkdir()
     path.rename(folder / "model.safetensors")
+    (folder / "trainer_state.json").write_text("{")
     driven.start()
     driven.look(1)
-    (folder / "trainer_state.json").write_text("{}")
+    (folder / "trainer_state.json").write_text("{}")  # the folder itself is not changed by that
     driven.look(1)
     assert driven.n_rounds == 0
     driven.look(1)
@@ -423,6 +424,7 @@ def test_a_link_to_elsewhere_is_not_followed(driven: Driven, tmp_path: Path) -> 
     driven.start()
     driven.look()
     assert driven.names == ["checkpoint-001"] and driven.failed == ["link"]
+    assert driven.watch._arrivals.look().states[driven.root / "link"] == (("link", 0, 0),)
 
 
 def test_the_peak_is_said_and_told_once(

@@ -8,7 +8,6 @@ trainer's folder is only read.
 """
 
 import dataclasses
-import gc
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -171,7 +170,8 @@ class Watch:
             quiet=self._quiet or not is_first,
             known=memory.known(),
         )
-        _release_memory()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # what one round took is the trainer's again
         memory.learn(ranking)
         self._settings = dataclasses.replace(self._settings, weights=ranking.settings["weights"])
         self._keep(ranking)
@@ -273,10 +273,3 @@ class Watch:
     def _say(self, lines: Collection[str] | Iterator[str]) -> None:
         if not self._quiet:
             say(*lines)
-
-
-def _release_memory() -> None:
-    """What one round took is the trainer's again."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
