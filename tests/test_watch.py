@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from ckptsel.errors import DataError, InputError, NothingToRank, UsageError
 from ckptsel.results.estimate import Estimate
@@ -175,6 +177,24 @@ def test_a_file_that_is_written_over_keeps_its_former_selves(driven: Driven) -> 
     driven.look()
     assert driven.names == ["last", f"last~{former[:8]}"]
     assert [r.epoch for r in sorted(driven.watch.ranking, key=lambda r: r.order)] == [1, 2]
+
+
+def test_former_selves_without_an_epoch_are_in_the_order_in_which_they_were_written(
+    driven: Driven,
+) -> None:
+    driven.start()
+    digests = []
+    driven.root.mkdir()
+    for seed in range(4):
+        torch.manual_seed(seed)
+        torch.save(timm.create_model(TINY_MODEL).state_dict(), driven.root / "model.pth")
+        driven.look()
+        digests.append(driven.watch.ranking["model"].digest)
+        driven.start()  # in another process
+    driven.look()
+    rows = sorted(driven.watch.ranking, key=lambda row: row.order)
+    assert [row.digest for row in rows] == digests
+    assert driven.watch.ranking.references["last"].name == "model"
 
 
 def test_a_last_that_repeats_others_leaves_no_traces(driven: Driven) -> None:

@@ -46,16 +46,17 @@ class Seen:
 class Memory:
     """The checkpoints of one run.
 
-    present: by path. gone: by digest, ranked once, with the key of their weights as it was matched.
-    matched: such keys of all that were ranked, by digest. told: what was last said to the user's
-    commands, by event: a digest. is_new: what is remembered of one network may not hold for another, so
-    until the first ranking of this process files that are there are matched again.
+    present: by path. gone: those that were ranked and are no longer in their files, by digest; with the
+    keys of their weights as they were matched. matched: such keys of all that were ranked, by digest.
+    told: what was last said to the user's commands, by event: a digest. is_new: nothing was ranked in
+    this process yet; what was matched to one network may not fit another, so files that are there are
+    matched again.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.present: dict[Path, Seen] = {}
-        self.gone: dict[str, Checkpoint] = {}
+        self.gone: dict[str, Seen] = {}
         self.matched: dict[str, str | None] = {}
         self.told: dict[str, str] = {}
         self.is_new = True
@@ -84,15 +85,18 @@ class Memory:
             lost = seen.checkpoint
             if lost is not None and lost.digest in self.matched and not self._holds(path, lost):
                 key = self.matched[lost.digest]
-                self.gone.setdefault(lost.digest, dataclasses.replace(lost, weights_key=key))
+                lost = dataclasses.replace(lost, weights_key=key)
+                self.gone.setdefault(lost.digest or "", Seen(seen.state, lost))
 
     def find(self, settings: RankSettings) -> Scan:
         """All checkpoints, as `scan` finds those of a folder."""
         if settings.weights != self._weights:
             self._read({path: seen.state for path, seen in self.present.items()}, settings)
-        present = self.there()
-        order = Order(settings.order, settings.epoch_regex)
-        all_of_them = arranged([*present, *self._named_gone(present)], self.root, order)
+        present, order = self.there(), Order(settings.order, settings.epoch_regex)
+        all_of_them = arranged([*present, *self._named_gone()], self.root, order)
+        if _is_by_time(all_of_them, order):
+            times = self._times()
+            all_of_them.sort(key=lambda c: times[c.path, c.digest])
         holders = {c.digest: c for c in present}
         own = {(c.path, c.digest) for c in present}
         left = []
@@ -140,15 +144,27 @@ class Memory:
         """What files hold now."""
         return [s.checkpoint for s in self.present.values() if s.checkpoint is not None]
 
-    def _named_gone(self, present: Collection[Checkpoint]) -> list[Checkpoint]:
+    def _gone(self) -> list[Checkpoint]:
+        return [seen.checkpoint for seen in self.gone.values() if seen.checkpoint is not None]
+
+    def _named_gone(self) -> list[Checkpoint]:
         """Those that are gone, under names of their own where others lay at their path."""
-        n_at = Counter(c.path for c in (*present, *self.gone.values()))
+        n_at = Counter(c.path for c in (*self.there(), *self._gone()))
         return [
-            gone
-            if n_at[gone.path] == 1
-            else dataclasses.replace(gone, name=f"{gone.name}~{digest[:N_DIGITS]}")
-            for digest, gone in self.gone.items()
+            c
+            if n_at[c.path] == 1
+            else dataclasses.replace(c, name=f"{c.name}~{(c.digest or '')[:N_DIGITS]}")
+            for c in self._gone()
         ]
+
+    def _times(self) -> dict[tuple[Path, str | None], int]:
+        """When each was written to the end, by its path and digest."""
+        every = [*self.present.values(), *self.gone.values()]
+        return {
+            (seen.checkpoint.path, seen.checkpoint.digest): max(time for *_, time in seen.state)
+            for seen in every
+            if seen.checkpoint is not None
+        }
 
     def write(self, folder: Path) -> None:
         """Into a folder of results."""
@@ -158,30 +174,36 @@ class Memory:
                 "schema": SCHEMA,
                 "root": str(self.root.resolve()),
                 "weights": self._weights,
-                "present": [
-                    {
-                        "path": self._below(path),
-                        "state": seen.state,
-                        "checkpoint": self._plain(seen),
-                    }
-                    for path, seen in self.present.items()
+                "present": [self._entry(path, seen) for path, seen in self.present.items()],
+                "gone": [
+                    self._entry(seen.checkpoint.path, seen)
+                    for seen in self.gone.values()
+                    if seen.checkpoint is not None
                 ],
-                "gone": [self._fields(checkpoint) for checkpoint in self.gone.values()],
                 "matched": self.matched,
                 "told": self.told,
             },
         )
 
-    def _plain(self, seen: Seen) -> dict[str, Any] | None:
-        return None if seen.checkpoint is None else self._fields(seen.checkpoint)
-
-    def _fields(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        path = self._below(checkpoint.path)
-        return {**dataclasses.asdict(checkpoint), "path": path, "root": None}
+    def _entry(self, path: Path, seen: Seen) -> dict[str, Any]:
+        below, checkpoint = self._below(path), None
+        if seen.checkpoint is not None:
+            checkpoint = {**dataclasses.asdict(seen.checkpoint), "path": below, "root": None}
+        return {"path": below, "state": seen.state, "checkpoint": checkpoint}
 
     def _below(self, path: Path) -> str:
         """The folder itself is `.`."""
         return path.relative_to(self.root).as_posix()
+
+
+def _is_by_time(checkpoints: Collection[Checkpoint], order: Order) -> bool:
+    """Whether the time of writing tells the order: asked for, or the best that is known of files that
+    record no epoch and were written over."""
+    if order.by is not None:
+        return order.by == "mtime"
+    usable = [c for c in checkpoints if c.problem is None and c.copy_of is None]
+    is_known = any(None not in [getattr(c, name) for c in usable] for name in ("epoch", "step"))
+    return not is_known and len({c.path for c in usable}) < len(usable)
 
 
 @dataclass(frozen=True)
@@ -199,7 +221,7 @@ class _Stored:
     root: str
     weights: str
     present: list[_Entry]
-    gone: list[Checkpoint]
+    gone: list[_Entry]
     matched: dict[str, str | None]
     told: dict[str, str]
 
@@ -224,10 +246,10 @@ def read_memory(root: Path, folder: Path) -> Memory:
             f"{folder} holds the watch of another run, {stored.root}. Give another folder with "
             "--out, or remove it."
         )
-    for entry in stored.present:
-        checkpoint = None if entry.checkpoint is None else _placed(entry.checkpoint, root)
-        memory.present[root / entry.path] = Seen(entry.state, checkpoint)
-    memory.gone = {c.digest: _placed(c, root) for c in stored.gone if c.digest is not None}
+    memory.present = {root / entry.path: _seen(entry, root) for entry in stored.present}
+    for entry in stored.gone:
+        if entry.checkpoint is not None and entry.checkpoint.digest is not None:
+            memory.gone[entry.checkpoint.digest] = _seen(entry, root)
     memory.matched, memory.told = stored.matched, stored.told
     memory._weights = stored.weights
     return memory
@@ -235,14 +257,18 @@ def read_memory(root: Path, folder: Path) -> Memory:
 
 def _check_digests(stored: _Stored) -> None:
     """Raises InputError: they become names of folders, so nothing else may stand there."""
-    checkpoints = [*stored.gone, *(e.checkpoint for e in stored.present if e.checkpoint)]
-    for digest in (c.digest for c in checkpoints if c.digest is not None):
+    checkpoints = [entry.checkpoint for entry in (*stored.present, *stored.gone)]
+    for digest in (c.digest for c in checkpoints if c is not None and c.digest is not None):
         if not IS_DIGEST.fullmatch(digest):
             raise InputError(f"{digest[:80]!r} is no digest")
 
 
-def _placed(checkpoint: Checkpoint, root: Path) -> Checkpoint:
+def _seen(entry: _Entry, root: Path) -> Seen:
+    checkpoint = entry.checkpoint
+    if checkpoint is None:
+        return Seen(entry.state, None)
     epoch = checkpoint.epoch
     if epoch is not None and epoch.is_integer():  # JSON's reader makes numbers of one type
         epoch = int(epoch)
-    return dataclasses.replace(checkpoint, path=root / checkpoint.path, root=root, epoch=epoch)
+    placed = dataclasses.replace(checkpoint, path=root / entry.path, root=root, epoch=epoch)
+    return Seen(entry.state, placed)

@@ -245,7 +245,7 @@ class Watch:
         if row.digest in self._memory.lost() and not Path(row.path).is_relative_to(self.job.out):
             problem: str | None = f"not run: the file of {row.name} is gone (--keep-best keeps it)"
         else:
-            problem = run_command(command, row.path)
+            problem = run_command(command, str(Path(row.path).absolute()))
         if problem:
             self._say([f"warning: --on-{event}: {problem}"])
 
