@@ -84,7 +84,7 @@ def save(driven: Driven, name: str, seed: int) -> Path:
 def logged(tmp_path: Path) -> tuple[str, Callable[[], list[str]]]:
     """A command that writes down its arguments, and what it wrote."""
     log = tmp_path / "log.txt"
-    code = f"import sys; open({str(log)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')"
+    code = f"import sys; open({str(log)!r}, 'a').write('|'.join(sys.argv[1:]) + '\\n')"
     command = f'{sys.executable} -c "{code}" it is'
     return command, lambda: log.read_text().splitlines() if log.exists() else []
 
@@ -318,8 +318,8 @@ def test_commands_run_once_for_each_best_and_cannot_fail_the_watch(
         driven.start(on_best=command)  # each time another process
         driven.look(2)
     told = log()
-    assert told[0] == f"it is {driven.root / 'checkpoint-001.safetensors'}"
-    assert told[-1] == f"it is {driven.watch.ranking[driven.watch.ranking.best].path}"
+    assert told[0] == f"it|is|{driven.root / 'checkpoint-001.safetensors'}"
+    assert told[-1] == f"it|is|{driven.watch.ranking[driven.watch.ranking.best].path}"
     assert len(told) == len(set(told))
     for broken, problem in (
         (f"{sys.executable} -c 'import sys; sys.exit(7)'", "ended with exit code 7"),
@@ -338,7 +338,7 @@ def test_the_place_of_the_path_may_be_named(tmp_path: Path) -> None:
 
     command, log = logged(tmp_path)
     assert run_command(f"{command} --file={{path}} end", "a b; rm x") is None
-    assert log() == ["it is --file=a b; rm x end"]
+    assert log() == ["it|is|--file=a b; rm x|end"]
     slow = f"{sys.executable} -c 'import time; time.sleep(60)'"
     assert "was ended after 0 s" in (run_command(slow, "x", limit_s=0.2) or "")
 
@@ -369,9 +369,7 @@ def test_copies_of_the_best_outlive_their_files(driven: Driven, run) -> None:
     assert (code, out.strip()) == (0, kept_row.path), err
 
 
-def test_a_file_that_changed_after_it_was_ranked_is_not_kept(
-    driven: Driven, tmp_path: Path
-) -> None:
+def test_what_is_kept_and_what_is_removed(driven: Driven, tmp_path: Path) -> None:
     from ckptsel.watching.arrivals import state_of
     from ckptsel.watching.keeping import keep
 
@@ -384,6 +382,11 @@ def test_a_file_that_changed_after_it_was_ranked_is_not_kept(
         f"{path} could not be kept: it changed after it was ranked"
     ]
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["mine"]
+    for digest in ("a" * 64, "b" * 64):
+        assert keep(tmp_path / "kept", {digest: (path, state_of(path))}) == []
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["b" * 16, "mine"]
+    assert keep(tmp_path / "kept", {"b" * 64: None}) == []  # the file is gone, its copy is not
+    assert (tmp_path / "kept" / ("b" * 16) / path.name).is_file()
 
 
 def test_other_options_leave_what_is_gone_without_scores(driven: Driven, own_cache: Path) -> None:
@@ -463,7 +466,7 @@ def test_the_peak_is_said_and_told_once(
     os.utime(path)
     driven.start(on_peak=command)
     driven.look()
-    assert log() == [f"it is {path}"]
+    assert log() == [f"it|is|{path}"]
     assert driven.watch.ranking is not None
     assert driven.watch.ranking.notes[-1] == (
         "epoch 1 is ahead of the last 5 by 5.0 points [3.0, 7.0]; the chance that a later one passes "
