@@ -38,9 +38,11 @@ class Driven:
         self.now_s = 0.0
         self.n_rounds = 0
 
-    def start(self, strict: bool = False, **options: object) -> None:
+    def start(
+        self, strict: bool = False, model: str | None = TINY_MODEL, **options: object
+    ) -> None:
         settings = RankSettings(
-            scores=("linear_probe",), device="cpu", workers=0, strict=strict, model=TINY_MODEL
+            scores=("linear_probe",), device="cpu", workers=0, strict=strict, model=model
         )
         job = Job(self.root, str(self.data), self.out, settings, WatchSettings(**options))
         self.ending = Ending(is_attached=False, sleep=self._sleep)
@@ -293,8 +295,10 @@ def test_ends(driven: Driven) -> None:
     assert 5 <= driven.now_s - before <= 8
     (driven.root / "checkpoint-003.pth").write_bytes(b"")
     driven.start(poll=1, stop_after=0, strict=True)
+    before = driven.now_s
     with pytest.raises(InputError, match="1 of 3 checkpoints cannot be used, and --strict"):
         driven.watch.run()
+    assert driven.now_s - before >= 1 + 2 + 4 + 8  # what fails is tried again first
     assert len(read_ranking(driven.out)[0]) == 3
 
 
@@ -389,6 +393,15 @@ def test_what_is_kept_and_what_is_removed(driven: Driven, tmp_path: Path) -> Non
     assert (tmp_path / "kept" / ("b" * 16) / path.name).is_file()
 
 
+def test_another_network_is_matched_again(driven: Driven) -> None:
+    save(driven, "checkpoint-001", 1)
+    driven.start()
+    driven.look()
+    driven.start(model="resnet10t", poll=1, stop_after=0)
+    with pytest.raises(NothingToRank, match="do not fit resnet10t"):
+        driven.watch.run()
+
+
 def test_other_options_leave_what_is_gone_without_scores(driven: Driven, own_cache: Path) -> None:
     for i in (1, 2):
         save(driven, f"checkpoint-00{i}", i)
@@ -408,7 +421,7 @@ def test_other_options_leave_what_is_gone_without_scores(driven: Driven, own_cac
 
 
 def test_all_files_may_go(driven: Driven) -> None:
-    driven.start(keep_best=1)
+    driven.start(keep_best=1, model=None)  # the network is known from the files
     save(driven, "checkpoint-001", 1)
     driven.look()
     shutil.rmtree(driven.root)
@@ -417,7 +430,7 @@ def test_all_files_may_go(driven: Driven) -> None:
     kept = Path(driven.watch.ranking["checkpoint-001"].path)
     assert kept.is_relative_to(driven.out) and kept.is_file()
     n = driven.n_rounds
-    driven.start(keep_best=1, poll=1, stop_after=0)
+    driven.start(keep_best=1, model=None, poll=1, stop_after=0)
     assert driven.watch.run().best == "checkpoint-001" and driven.n_rounds == n + 1
 
 

@@ -48,9 +48,7 @@ class Memory:
 
     present: by path. gone: those that were ranked and are no longer in their files, by digest; with the
     keys of their weights as they were matched. matched: such keys of all that were ranked, by digest.
-    told: what was last said to the user's commands, by event: a digest. is_new: nothing was ranked in
-    this process yet; what was matched to one network may not fit another, so files that are there are
-    matched again.
+    told: what was last said to the user's commands, by event: a digest.
     """
 
     def __init__(self, root: Path) -> None:
@@ -59,7 +57,6 @@ class Memory:
         self.gone: dict[str, Seen] = {}
         self.matched: dict[str, str | None] = {}
         self.told: dict[str, str] = {}
-        self.is_new = True
         self._weights = "auto"
 
     def differs(self, look: Look) -> bool:
@@ -112,10 +109,9 @@ class Memory:
         return Scan(left, others)
 
     def known(self) -> Known:
-        """What the next ranking need not read."""
-        gone = self.lost()
-        matched = {d: key for d, key in self.matched.items() if d in gone or not self.is_new}
-        return Known(matched, gone)
+        """What the next ranking need not read: what fitted once is not tried before features are needed
+        of it, for another network, say."""
+        return Known(self.matched, self.lost())
 
     def lost(self) -> frozenset[str]:
         """Digests of which no file is left."""
@@ -124,7 +120,6 @@ class Memory:
     def learn(self, ranking: Ranking) -> None:
         """Take over what a ranking says."""
         self._weights = ranking.settings["weights"]
-        self.is_new = False
         for row in ranking:
             if row.status == "ok" and row.copy_of is None and row.digest is not None:
                 self.matched[row.digest] = row.weights_key
