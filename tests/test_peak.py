@@ -9,9 +9,10 @@ from scipy.special import ndtri
 
 from ckptsel.ranking.judgement import Readings
 from ckptsel.ranking.order import order_rows
+from ckptsel.results.estimate import Estimate
 from ckptsel.results.ranking import Ranking, Row
 from ckptsel.results.scores import ScoreResult
-from ckptsel.watching.peak import N_LAST, UNLIKELY, chance_of_passing, find_peak
+from ckptsel.watching.peak import N_LAST, UNLIKELY, Peak, chance_of_passing, find_peak
 from tests.conftest import ABOUT
 
 N_IMAGES = 1500
@@ -89,6 +90,14 @@ def test_a_lead_of_nothing_is_no_peak() -> None:
         peak = find_peak(*ranked(answers([0.8] * 12, seed)))
         past += peak is not None and peak.is_past
     assert past <= 1
+
+
+def test_both_the_lead_and_the_chance_must_speak_for_it() -> None:
+    def is_past(low: float, chance: float) -> bool:
+        return Peak("c", "c", Estimate(0.02, low, 0.04), chance, True, "accuracy").is_past
+
+    assert is_past(0.01, 0.04)
+    assert not is_past(0.01, 0.06) and not is_past(-0.01, 0.04)
 
 
 def test_what_rises_again_after_the_best_may_pass_it() -> None:
