@@ -564,6 +564,16 @@ def test_beside_a_trainer_that_deletes(trajectory: Path, images: Path, tmp_path:
     assert rows and {row.status for row in rows} == {"ok"}
 
 
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux alone has it")
+def test_it_steps_back_for_the_trainer() -> None:
+    code = (
+        "import os; from ckptsel.cli.watch import step_back; step_back(3)\n"
+        "print(os.nice(0), open('/proc/self/oom_score_adj').read())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(os.nice(0) + 3), "1000"]
+
+
 def wait_for(is_so: Callable[[], bool], seconds: float = 120) -> bool:
     deadline = time.monotonic() + seconds
     while not is_so() and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from ckptsel.settings.effect import idle_in_rank
 from ckptsel.settings.option import Given
 from ckptsel.settings.rank import RankFiles, RankInputs, RankSettings
 from ckptsel.settings.watch import WatchCall, WatchSettings
+
+ENDED_FIRST = 1000
+"""The most that Linux takes: such a process is ended before any other."""
 
 
 @command(RankInputs, RankSettings, RankFiles, WatchSettings, WatchCall)
@@ -75,9 +79,18 @@ def _run(
         if is_live:
             put(format_ranking(ranking, form) + "\n")
 
-    if watching.nice and hasattr(os, "nice"):  # not on Windows
-        os.nice(watching.nice)
+    if watching.nice:
+        step_back(watching.nice)
     job = Job(checkpoints, data, out, settings, watching)
     ranking = Watch(job, Ending(watching.attached), quiet, show).run()
     if not is_live:
         put(format_ranking(ranking, form))
+
+
+def step_back(n: int) -> None:
+    """The trainer comes first: at the processor by `nice`; and where memory is short and Linux must end
+    a process, it is this one."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(n)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(ENDED_FIRST))
