@@ -20,6 +20,7 @@ import torch
 from ckptsel.errors import DataError, InputError, NothingToRank, UsageError
 from ckptsel.results.estimate import Estimate
 from ckptsel.results.files import read_ranking
+from ckptsel.results.ranking import Ranking
 from ckptsel.settings.rank import RankSettings
 from ckptsel.settings.watch import WatchSettings
 from ckptsel.watching import memory
@@ -36,7 +37,7 @@ class Driven:
     def __init__(self, root: Path, data: Path, out: Path) -> None:
         self.root, self.data, self.out = root, data, out
         self.now_s = 0.0
-        self.n_rounds = 0
+        self.n_rounds, self.said = 0, ""
 
     def start(
         self, strict: bool = False, model: str | None = TINY_MODEL, **options: object
@@ -64,8 +65,9 @@ class Driven:
         assert self.watch.ranking is not None
         return sorted(row.name for row in self.watch.ranking if row.status == "failed")
 
-    def _show(self, ranking: object) -> None:
+    def _show(self, ranking: Ranking, new: list[str]) -> None:
         self.n_rounds += 1
+        self.said = module.news(ranking, new)
 
     def _sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -107,6 +109,9 @@ def test_a_checkpoint_counts_when_it_is_written_to_the_end(driven: Driven) -> No
     assert driven.n_rounds == 1
     driven.look(1)
     assert driven.names == ["checkpoint-001", "checkpoint-002"]
+    assert (
+        driven.said.startswith("new: checkpoint-002 is ") and " of 2; checkpoint-00" in driven.said
+    )
     driven.look(3)
     assert driven.n_rounds == 2
     os.utime(first)  # the same tensors again

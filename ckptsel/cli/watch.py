@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ckptsel.cli.checks import (
     why_not_drawn,
 )
 from ckptsel.cli.command import command
-from ckptsel.common.streams import put
+from ckptsel.common.streams import put, say
 from ckptsel.errors import OutputError, UsageError
 from ckptsel.settings.effect import idle_in_rank
 from ckptsel.settings.option import Given
@@ -71,13 +72,15 @@ def _run(
     """Everything that computes and writes. A terminal shows each ranking, all else the last alone."""
     from ckptsel.report.tables import format_ranking
     from ckptsel.watching.ending import Ending
-    from ckptsel.watching.watch import Job, Watch
+    from ckptsel.watching.watch import Job, Watch, news
 
     is_live = form == "table" and not quiet and sys.stdout.isatty()
 
-    def show(ranking: Any) -> None:
+    def show(ranking: Any, new: Sequence[str]) -> None:
         if is_live:
             put(format_ranking(ranking, form) + "\n")
+        elif not quiet:
+            say(news(ranking, new))
 
     if watching.nice:
         step_back(watching.nice)

@@ -9,7 +9,7 @@ trainer's folder is only read.
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class Job:
 class Watch:
     """Watches one run.
 
-    show: gets each ranking. now: a clock, in seconds. Raises UsageError for options, and whatever `rank`
-    raises for the data, as soon as that is known.
+    show: gets each ranking, and names of what is new in it. now: a clock, in seconds.
+    Raises UsageError for options, and whatever `rank` raises for the data, as soon as that is known.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Watch:
         job: Job,
         ending: Ending,
         quiet: bool = True,
-        show: Callable[[Ranking], None] = lambda ranking: None,
+        show: Callable[[Ranking, Sequence[str]], None] = lambda ranking, new: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.job, self.ending = job, ending
@@ -180,8 +180,7 @@ class Watch:
         write_ranking(job.out, ranking, arrays, keep_page=True)
         before, self.ranking, self._arrays, self._error = self.ranking, ranking, arrays, None
         self._draw(is_going_on=True)
-        self._say_ranked(ranking, before)
-        self._show(ranking)
+        self._show(ranking, _new_in(ranking, before))
         self._tell("best", job.watching.on_best, ranking.best)
         if peak is not None and peak.is_past:
             self._tell("peak", job.watching.on_peak, peak.best)
@@ -256,15 +255,6 @@ class Watch:
             if problem:
                 self._say([f"warning: {problem}"])
 
-    def _say_ranked(self, ranking: Ranking, before: Ranking | None) -> None:
-        known = set() if before is None else {row.digest for row in before}
-        new = [row.name for row in ranking if row.status == "ok" and row.digest not in known]
-        if before is None or not new:
-            self._say([summary(ranking)])
-        else:
-            places = [f"{name} is {ranking[name].rank}" for name in new]
-            self._say([f"new: {listed(places, 3)} of {len(ranking)}; {summary(ranking)}"])
-
     def _say_failed(self, failed: dict[Path, str], tried: Collection[Path]) -> None:
         for path in sorted(failed.keys() & set(tried)):
             reason = f" ({failed[path]})" if failed[path] else ""
@@ -273,3 +263,18 @@ class Watch:
     def _say(self, lines: Collection[str] | Iterator[str]) -> None:
         if not self._quiet:
             say(*lines)
+
+
+def _new_in(ranking: Ranking, before: Ranking | None) -> list[str]:
+    """Names of what was ranked for the first time; of none in the first ranking."""
+    if before is None:
+        return []
+    known = {row.digest for row in before}
+    return [row.name for row in ranking if row.status == "ok" and row.digest not in known]
+
+
+def news(ranking: Ranking, new: Sequence[str]) -> str:
+    """A line for a log: where the new ones stand, and the summary."""
+    places = [f"{name} is {ranking[name].rank}" for name in new]
+    said = f"new: {listed(places, 3)} of {len(ranking)}; " if places else ""
+    return said + summary(ranking)
