@@ -3,6 +3,7 @@
     CkptselError (1)
     ├── UsageError (2)        an option that is not known or does not fit
     ├── InputError (3)        nothing can be ranked, or data cannot be read
+    │   ├── NothingToRank     every checkpoint has a problem
     │   ├── CheckpointError   one checkpoint cannot be used
     │   ├── ModelError        the architecture cannot be built
     │   ├── DataError         the labelled images cannot be used
@@ -48,6 +49,10 @@ class InputError(CkptselError):
     """What was given cannot be ranked."""
 
     exit_code = 3
+
+
+class NothingToRank(InputError):
+    """There are checkpoints, and none of them can be used."""
 
 
 class CheckpointError(InputError):

@@ -26,6 +26,7 @@ from ckptsel.settings.policy import GateCall, GateFiles, Policy, make_policy
 from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings, make_settings
 from ckptsel.settings.schema import config_schema
 from ckptsel.settings.toml import find_config, read_config
+from ckptsel.settings.watch import WatchCall, WatchSettings
 from tests.conftest import save_images
 from tools import reference
 
@@ -46,6 +47,7 @@ COMMANDS = {
     "rank": (RankInputs, RankSettings, RankFiles, RankCall),
     "gate": (Policy, GateFiles, GateCall),
     "confirm": (ConfirmSettings, ConfirmCall),
+    "watch": (RankInputs, RankSettings, RankFiles, WatchSettings, WatchCall),
 }
 
 ON_THE_COMMAND_LINE = [
@@ -120,6 +122,9 @@ ON_THE_COMMAND_LINE = [
         "confirm --steps 5 --epochs 1",
         "--steps and --epochs are both given; they say the same thing: give one.",
     ),
+    ("watch --poll 0", "--poll is 0; it must be a number above 0."),
+    ("watch --nice 20", "--nice is 20; it must be a whole number from 0 to 19."),
+    ("watch --stop-after -1", "--stop-after is -1; it must be a number, at least 0."),
     ("confirm --device gpu", f"--device is 'gpu'; {DEVICE}."),
     ("gate --min-accuracy 85", f"--min-accuracy is 85; {FRACTION}."),
     ("gate --min-accuracy nan", f"--min-accuracy is nan (not a finite number); {FRACTION}."),
@@ -484,7 +489,13 @@ def test_nothing_heavy_is_imported_for_options_and_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["rank ckpts -d images", "confirm ranking", "reproduce cifar10-mnist"]
+    "words",
+    [
+        "rank ckpts -d images",
+        "watch ckpts -d images -o o",
+        "confirm ranking",
+        "reproduce cifar10-mnist",
+    ],
 )
 @pytest.mark.parametrize(
     ("device", "n_gpus", "reason"),

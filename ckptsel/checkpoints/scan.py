@@ -5,7 +5,7 @@ What each training framework writes is listed in `docs/formats.md`.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,29 +74,49 @@ def scan(
     Every file is read whole, in a guarded process: its tensors are digested and must be finite.
     Raises InputError where there is no such folder, or no checkpoint in it.
     """
-    order, below = order or Order(), look_below(root)
+    below = look_below(root)
     checkpoints = _read_all(root, below, weights, limits, quiet)
     if not checkpoints:
         raise nothing_below(root, below.others)
+    return Scan(arranged(checkpoints, root, order), below.others)
+
+
+def arranged(
+    checkpoints: Sequence[Checkpoint], root: Path, order: Order | None = None
+) -> list[Checkpoint]:
+    """Checkpoints of one run, as `read_each` gives them, in training order; copies marked."""
+    order = order or Order()
     named = with_epochs(_unique_names(checkpoints, root), order)
-    marked = _mark_copies(_with_accuracies(named))
-    return Scan(in_training_order(marked, order.by), below.others)
+    return in_training_order(_mark_copies(_with_accuracies(named)), order.by)
 
 
 def _read_all(
     root: Path, below: Below, weights: str, limits: Limits, quiet: bool
 ) -> list[Checkpoint]:
     """Each of the files that is a checkpoint; the others are counted."""
-    paths, checkpoints = below.paths, []
+    checkpoints = []
+    for path, checkpoint in read_each(below.paths, root, weights, limits, quiet):
+        if checkpoint is None:
+            below.others[suffix_of(path)] += 1
+        else:
+            checkpoints.append(checkpoint)
+    return checkpoints
+
+
+def read_each(
+    paths: Sequence[Path], root: Path, weights: str, limits: Limits = DEFAULT, quiet: bool = True
+) -> Iterator[tuple[Path, Checkpoint | None]]:
+    """Each path with what its file says by itself; None where it is no checkpoint after all."""
     is_long = len(paths) >= MANY or total_size(paths) >= LARGE
     with Progress("scan", len(paths), quiet=quiet or not is_long) as progress:
         for path, answer in zip(paths, inspect_all(paths, root, weights, limits), strict=True):
             if answer.get("is_other") and path != root and not is_sure(path):
-                below.others[suffix_of(path)] += 1
+                yield path, None
+                progress.advance()
             else:
-                checkpoints.append(_filled(from_name(path, root), answer))
-            progress.advance(checkpoints[-1].name if checkpoints else "")
-    return checkpoints
+                checkpoint = _filled(from_name(path, root), answer)
+                yield path, checkpoint
+                progress.advance(checkpoint.name)
 
 
 def _filled(bare: Checkpoint, answer: Mapping[str, Any]) -> Checkpoint:
@@ -121,7 +141,7 @@ def _with_accuracies(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     ]
 
 
-def _unique_names(checkpoints: list[Checkpoint], root: Path) -> list[Checkpoint]:
+def _unique_names(checkpoints: Sequence[Checkpoint], root: Path) -> list[Checkpoint]:
     """With suffixes kept where two files differ in nothing else."""
     names = [checkpoint.name for checkpoint in checkpoints]
     return [

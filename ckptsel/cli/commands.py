@@ -15,6 +15,7 @@ from ckptsel.cli import (  # noqa: F401
     report,
     reproduce,
     scores,
+    watch,
 )
 from ckptsel.cli.command import app
 from ckptsel.cli.process import EXIT_INTERRUPTED
@@ -23,7 +24,18 @@ from ckptsel.common.streams import say_text
 
 __all__ = ["app", "run"]
 
-ORDER = ("rank", "gate", "pick", "confirm", "report", "inspect", "scores", "cache", "reproduce")
+ORDER = (
+    "rank",
+    "watch",
+    "gate",
+    "pick",
+    "confirm",
+    "report",
+    "inspect",
+    "scores",
+    "cache",
+    "reproduce",
+)
 """In which help shows them: importing a command adds it to `app`, in whatever order."""
 
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))

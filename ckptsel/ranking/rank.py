@@ -6,7 +6,8 @@ scan -> audit (every checkpoint is matched to the model before anything is compu
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,21 +69,53 @@ def rank_with_predictions(
     `<checkpoint>/<score>/<predictions|per_image>`, what else scores keep by their own names
     (`main_component/singular_values`), and `labels`."""
     settings = settings or make_settings(options)
-    start = time.monotonic()
+
+    def find(settings: RankSettings) -> Scan:
+        return _scan(checkpoints, settings, quiet)
+
+    return rank_found(find, str(checkpoints), str(data), settings, quiet)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier rankings of the same run tell of its checkpoints, by the digests of their tensors.
+
+    matched: the keys of their weights, of those that were matched to the network. gone: those of which
+    no file is left: their scores come from the cache.
+    """
+
+    matched: Mapping[str, str | None] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
+
+
+def rank_found(
+    find: Callable[[RankSettings], Scan],
+    root: str,
+    data: str,
+    settings: RankSettings,
+    quiet: bool = True,
+    known: Known | None = None,
+) -> tuple[Ranking, dict[str, NDArray[Any]]]:
+    """As `rank_with_predictions`, of the checkpoints that `find` finds with given settings.
+
+    root: the name of where they are, which the ranking records.
+    """
+    start, known = time.monotonic(), known or Known()
     scores = _scores_for(settings)
-    found = _scan(checkpoints, settings, quiet)
+    found = find(settings)
     scanned = time.monotonic()
-    workspace = open_workspace(settings, found.checkpoints, str(data), quiet)
+    there = [c for c in found.checkpoints if c.digest not in known.gone] or found.checkpoints
+    workspace = open_workspace(settings, there, data, quiet)
     workspace.time_s["scan"] = scanned - start
-    key = fitting_key(found.checkpoints, workspace)
+    key = fitting_key(there, workspace)
     if key is not None:
         workspace.settings = dataclasses.replace(settings, weights=key)
-        found = _scan(checkpoints, workspace.settings, quiet)
+        found = find(workspace.settings)
     workspace.notes += found.others_notes()
-    audited = audit(found.checkpoints, workspace)
+    audited = audit(found.checkpoints, workspace, known.matched)
     candidates = candidates_of(audited, workspace.layers)
     results, candidates = _score_all(candidates, scores, workspace)
-    ranking = _make_ranking(candidates, results, scores, workspace, str(checkpoints), start)
+    ranking = _make_ranking(candidates, results, scores, workspace, root, start)
     return ranking, _predictions(results, workspace)
 
 

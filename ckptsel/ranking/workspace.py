@@ -6,7 +6,7 @@ audited (matched to the network) before anything is computed with it.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,15 @@ from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.common.devices import default_device, default_precision, why_missing
 from ckptsel.common.streams import say
-from ckptsel.errors import InputError, ModelError, UsageError, listed, reason_of, subject
+from ckptsel.errors import (
+    InputError,
+    ModelError,
+    NothingToRank,
+    UsageError,
+    listed,
+    reason_of,
+    subject,
+)
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.features.encoders import ImageEncoder
@@ -312,14 +320,23 @@ def _shown(value: Any) -> str:
     return ",".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in numbers)
 
 
-def audit(found: Sequence[Checkpoint], workspace: Workspace) -> list[Checkpoint]:
+def audit(
+    found: Sequence[Checkpoint],
+    workspace: Workspace,
+    matched: Mapping[str, str | None] | None = None,
+) -> list[Checkpoint]:
     """Each checkpoint matched to the encoder; those that do not fit get a problem.
 
+    matched: the keys of the weights of those that were matched before, by digest: they are not read.
     Raises InputError where none is left, or any failed and the settings are strict.
     """
-    audited = []
+    audited, matched = [], matched or {}
     for checkpoint in found:
-        if checkpoint.problem is None and checkpoint.copy_of is None:
+        is_to_match = checkpoint.problem is None and checkpoint.copy_of is None
+        digest = checkpoint.digest or ""
+        if is_to_match and digest in matched:
+            checkpoint = dataclasses.replace(checkpoint, weights_key=matched[digest])
+        elif is_to_match:
             try:
                 prefix = workspace.load(checkpoint)
                 key = f"{checkpoint.weights_key}:{prefix}" if prefix else checkpoint.weights_key
@@ -406,8 +423,8 @@ def _load_target(data: str, settings: RankSettings) -> Target:
     )
 
 
-def _nothing_to_rank(checkpoints: Sequence[Usable]) -> InputError:
-    return InputError(
+def _nothing_to_rank(checkpoints: Sequence[Usable]) -> NothingToRank:
+    return NothingToRank(
         f"none of the {len(checkpoints)} checkpoints can be used, so there is nothing to rank:",
         *_problems([c for c in checkpoints if c.problem]),
     )

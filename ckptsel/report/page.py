@@ -40,27 +40,40 @@ PNG_SCALE = 3.0
 """About 200 dots an inch for a figure of a column's width."""
 
 
-def write_page(folder: Path, ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> Path:
-    """Write the report of a ranking into `folder`. arrays: what lies beside the ranking, by name."""
+def write_page(
+    folder: Path,
+    ranking: Ranking,
+    arrays: Mapping[str, NDArray[Any]],
+    reload_s: int | None = None,
+) -> Path:
+    """Write the report of a ranking into `folder`. arrays: what lies beside the ranking, by name.
+
+    reload_s: seconds after which the page loads itself again, while the ranking still grows.
+    """
     path = folder / PAGE_NAME
-    write_text(path, page(ranking, draw(ranking, arrays)))
+    write_text(path, page(ranking, draw(ranking, arrays), reload_s))
     return path
 
 
-def draw_report(folder: Path, ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> str | None:
-    """Write the report of a ranking; what went wrong, in a sentence, where that failed.
+def draw_report(
+    folder: Path,
+    ranking: Ranking,
+    arrays: Mapping[str, NDArray[Any]],
+    reload_s: int | None = None,
+) -> str | None:
+    """`write_page`; what went wrong, in a sentence, where that failed.
 
     The results are written by then, and no chart is worth them.
     """
     try:
-        write_page(folder, ranking, arrays)
+        write_page(folder, ranking, arrays, reload_s)
     except Exception as error:  # whatever a chart's library raises
         return f"{folder / PAGE_NAME} could not be drawn ({reason_of(error)}); all else is written."
     return None
 
 
-def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
-    """The page as HTML."""
+def page(ranking: Ranking, drawings: Sequence[Drawing], reload_s: int | None = None) -> str:
+    """The page as HTML. reload_s: as for `write_page`."""
     header, cells = _sure_first(*table_cells(ranking))
     rows = ranking.at_best_layer()
     sections = [
@@ -70,6 +83,7 @@ def page(ranking: Ranking, drawings: Sequence[Drawing]) -> str:
     plain = ranking.to_dict()
     return _template().render(
         ranking=ranking,
+        reload_s=reload_s,
         best=ranking[ranking.best],
         answer=summary(ranking),
         facts=_facts(ranking),

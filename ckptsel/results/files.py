@@ -41,12 +41,17 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[Any]]
 
 
-def write_ranking(folder: Path, ranking: Ranking, predictions: "Arrays") -> None:
+def write_ranking(
+    folder: Path, ranking: Ranking, predictions: "Arrays", keep_page: bool = False
+) -> None:
     """Write a ranking into `folder`, in place of one that was there, its confirmation and its report.
 
+    keep_page: leave a report there until it is drawn again, for one that is being looked at.
     Raises OutputError where the folder cannot be written; the old ranking is then still whole.
     """
     _write(folder, ranking, {PREDICTIONS_NAME: _array_bytes(predictions)}, {})
+    if not keep_page:
+        _remove_page(folder)
 
 
 def write_confirmation(
@@ -67,6 +72,7 @@ def write_confirmation(
     text = json.dumps(ordered, indent=2, allow_nan=False) + "\n"
     files = {CONFIRMED_NAME: arrays, CONFIRMATION_NAME: text.encode()}
     _write(folder, ranking, files, _digest_of_predictions(folder))
+    _remove_page(folder)
 
 
 def read_ranking(run: Path) -> "tuple[Ranking, Arrays]":
@@ -148,7 +154,10 @@ def _write(folder: Path, ranking: Ranking, files: dict[str, bytes], kept: dict[s
     digests = kept | {name: digest_of_file(data) for name, data in files.items()}
     value = {**ranking.to_dict(), FILES: digests}
     write_together(folder / RANKING_NAME, value, files, BESIDE)
-    # It shows the old numbers, and is drawn again.
+
+
+def _remove_page(folder: Path) -> None:
+    """It shows the old numbers, and is drawn again."""
     with contextlib.suppress(OSError):
         (folder / PAGE_NAME).unlink(missing_ok=True)
 

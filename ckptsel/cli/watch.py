@@ -1,0 +1,99 @@
+"""`ckptsel watch`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ckptsel.cli.checks import (
+    check_device,
+    print_notes,
+    read_own_config,
+    say_own_code,
+    why_not_drawn,
+)
+from ckptsel.cli.command import command
+from ckptsel.common.streams import put, say
+from ckptsel.errors import OutputError, UsageError
+from ckptsel.settings.effect import idle_in_rank
+from ckptsel.settings.option import Given
+from ckptsel.settings.rank import RankFiles, RankInputs, RankSettings
+from ckptsel.settings.watch import WatchCall, WatchSettings
+
+ENDED_FIRST = 1000
+"""The most that Linux takes: such a process is ended before any other."""
+
+
+@command(RankInputs, RankSettings, RankFiles, WatchSettings, WatchCall)
+def watch(given: Given) -> None:
+    """Rank the checkpoints of a run that is being trained, each as soon as it is written.
+
+    Example: ckptsel watch ckpts/ --data my_images/ --out ranking/ --keep-best 3
+    """
+    call = given.make(WatchCall)
+    given = given.over(read_own_config(given, call.quiet).rank)
+    settings, files = given.make(RankSettings), given.make(RankFiles)
+    checkpoints, data, out = _places(given.make(RankInputs), files)
+    if not settings.cache:
+        raise UsageError(
+            f"watch ranks all checkpoints again when one comes, and takes their scores from the cache: "
+            f"leave out {given.name('cache')}."
+        )
+    if (reason := why_not_drawn()) is not None:
+        raise OutputError(f"{reason}. Watch without.")
+    check_device(settings.device, given)
+    print_notes(idle_in_rank(given))
+    say_own_code(settings.model, given)
+    _run(checkpoints, data, out, settings, given.make(WatchSettings), files.format, call.quiet)
+
+
+def _places(inputs: RankInputs, files: RankFiles) -> tuple[Path, str, Path]:
+    how = "ckptsel watch CHECKPOINTS --data DATA --out FOLDER"
+    if inputs.checkpoints is None:
+        raise UsageError(f"no checkpoints given: {how}.")
+    if inputs.data is None:
+        raise UsageError(f"no data given: {how}.")
+    if files.out is None:
+        raise UsageError(f"no folder for the results given: {how}.")
+    return inputs.checkpoints, inputs.data, files.out
+
+
+def _run(
+    checkpoints: Path,
+    data: str,
+    out: Path,
+    settings: RankSettings,
+    watching: WatchSettings,
+    form: str,
+    quiet: bool,
+) -> None:
+    """Everything that computes and writes. A terminal shows each ranking, all else the last alone."""
+    from ckptsel.report.tables import format_ranking
+    from ckptsel.watching.ending import Ending
+    from ckptsel.watching.watch import Job, Watch, news
+
+    is_live = form == "table" and not quiet and sys.stdout.isatty()
+
+    def show(ranking: Any, new: Sequence[str]) -> None:
+        if is_live:
+            put(format_ranking(ranking, form) + "\n")
+        elif not quiet:
+            say(news(ranking, new))
+
+    if watching.nice:
+        step_back(watching.nice)
+    job = Job(checkpoints, data, out, settings, watching)
+    ranking = Watch(job, Ending(watching.attached), quiet, show).run()
+    if not is_live:
+        put(format_ranking(ranking, form))
+
+
+def step_back(n: int) -> None:
+    """The trainer comes first: at the processor by `nice`; and where memory is short and Linux must end
+    a process, it is this one."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(n)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(ENDED_FIRST))
