@@ -67,3 +67,38 @@ def test_devices_and_processes_say_the_same(run, trajectory: Path, images: Path)
     )
     assert code == 2
     assert "--devices and --processes both say where checkpoints are scored" in said
+
+
+def test_parts_fill_the_cache_that_a_ranking_then_finds(
+    run, trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    alone = ckptsel.rank(trajectory, images, cache=False)
+    options = ("--data", images, "--cache-dir", tmp_path / "shared")
+    names = []
+    for part in ("1/2", "2/2"):
+        code, said, noted = run(
+            "rank", trajectory, *options, "--shard", part, "--out", tmp_path / "no"
+        )
+        assert code == 0 and f"part {part.replace('/', ' of ')}: the scores of" in said
+        assert "--out has no effect: with --shard nothing is ranked" in noted
+        names.append(said)
+    assert not (tmp_path / "no").exists()
+    n_each = [int(said.split("scores of ")[1].split()[0]) for said in names]
+    assert sum(n_each) == len(alone) and abs(n_each[0] - n_each[1]) <= 1
+    monkeypatch.setattr("ckptsel.ranking.scoring._computed", None)  # nothing is left to compute
+    gathered = ckptsel.rank(trajectory, images, cache_dir=str(tmp_path / "shared"))
+    assert numbers(gathered) == numbers(alone)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--shard", "3/2"), "--shard is 3/2: there is no part 3 of 2"),
+        (("--shard", "x"), "it must be a part and the number of parts, such as 3/16"),
+        (("--shard", "1/2", "--gate"), "--shard scores a part and ranks nothing"),
+        (("--shard", "1/2", "--no-cache"), "a part of a ranking is scored for the cache"),
+    ],
+)
+def test_a_part_that_cannot_be(run, trajectory: Path, images: Path, options, message: str) -> None:
+    code, _, said = run("rank", trajectory, "--data", images, *options)
+    assert code == 2 and message in said

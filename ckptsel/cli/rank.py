@@ -6,6 +6,8 @@ from pathlib import Path
 from ckptsel.cli.checks import check_device, print_notes, read_own_config, say_own_code
 from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw, end
+from ckptsel.common.outlets import shown
+from ckptsel.common.streams import put
 from ckptsel.errors import UsageError
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
 from ckptsel.settings.effect import idle_in_evaluation, idle_in_rank
@@ -52,7 +54,23 @@ def rank(given: Given) -> None:
         check_device("devices", device, given)
     print_notes(idle_in_rank(given))
     say_own_code(job.settings.model, given)
-    _run(job, given)
+    if call.shard is None:
+        _run(job, given)
+    else:
+        _score_part(job, call.shard)
+
+
+def _score_part(job: _Job, shard: str) -> None:
+    from ckptsel.ranking.rank import score_part
+
+    number, n = map(int, shard.split("/"))
+    part = score_part(job.checkpoints, job.data, job.settings, (number, n), job.quiet)
+    print_notes(f"{shown(name)} failed: {reason}" for name, reason in part.problems.items())
+    n_scored = len(part.names) - len(part.problems)
+    put(
+        f"part {number} of {n}: the scores of {n_scored} of {len(part.names)} candidates are in "
+        f"{shown(part.cache)}; once all parts are, the same command without --shard ranks them.\n"
+    )
 
 
 def _make_job(given: Given, config: Config, call: RankCall) -> _Job:

@@ -76,7 +76,8 @@ def _start(spec: ScoringSpec, waiting: "multiprocessing.SimpleQueue[str]", n_thr
     torch.set_num_threads(n_threads)
     settings = replace(spec.settings, devices=(waiting.get(),), processes=1)
     found = [candidate.checkpoint for candidate in spec.candidates]
-    _opened = spec, open_workspace(settings, found, spec.data, quiet=True)
+    there = [checkpoint for checkpoint in found if checkpoint.path.exists()] or found
+    _opened = spec, open_workspace(settings, there, spec.data, quiet=True)
 
 
 def _score(job: Job) -> list[Outcome]:

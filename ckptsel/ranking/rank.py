@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from ckptsel.checkpoints.scan import Scan, scan
 from ckptsel.checkpoints.trajectory import trajectory_notes
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.progress import Progress
-from ckptsel.errors import UsageError, listed
+from ckptsel.errors import OutputError, UsageError, listed
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.ranking.doubts import (
     duplicates_sentence,
@@ -69,10 +70,7 @@ def rank_with_predictions(
     `<checkpoint>/<score>/<predictions|per_image>`, what else scores keep by their own names
     (`main_component/singular_values`), and `labels`."""
     settings = settings or make_settings(options)
-
-    def find(settings: RankSettings) -> Scan:
-        return _scan(checkpoints, settings, quiet)
-
+    find = partial(_scan, checkpoints, quiet=quiet)
     return rank_found(find, str(checkpoints), str(data), settings, quiet)
 
 
@@ -100,8 +98,63 @@ def rank_found(
 
     root: the name of where they are, which the ranking records.
     """
-    start, known = time.monotonic(), known or Known()
+    start = time.monotonic()
     scores = _scores_for(settings)
+    candidates, workspace = _prepare(find, data, settings, quiet, known or Known())
+    results, candidates = _score_all(candidates, scores, workspace)
+    ranking = _make_ranking(candidates, results, scores, workspace, root, start)
+    return ranking, _predictions(results, workspace)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was scored of a run, for a later ranking to find. problems: of those that failed, by name."""
+
+    names: tuple[str, ...]
+    problems: Mapping[str, str]
+    cache: str
+
+
+def score_part(
+    checkpoints: str | Path,
+    data: str | Path,
+    settings: RankSettings,
+    shard: tuple[int, int],
+    quiet: bool = True,
+) -> Part:
+    """Score every n-th checkpoint, from the k-th on (shard: k of n, from 1), into the cache alone.
+
+    Once all parts are there, a ranking with the same settings and cache finds its scores.
+    Raises UsageError without a cache, and as `rank`.
+    """
+    if not settings.cache:
+        raise UsageError("a part of a ranking is scored for the cache, and --no-cache keeps none.")
+    scores = _scores_for(settings)
+    find = partial(_scan, checkpoints, quiet=quiet)
+    candidates, workspace = _prepare(find, str(data), settings, quiet, Known())
+    number, n = shard
+    usable = [c for c in candidates if c.problem is None and c.copy_of is None]
+    mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
+    part = [candidate for candidate in usable if candidate.checkpoint.name in mine]
+    _, scored = _score_all(part, scores, workspace) if part else ({}, [])
+    problems = {c.name: c.problem for c in scored if c.problem is not None}
+    if workspace.cache.unkept is not None:
+        raise OutputError(
+            f"the scores of part {number} are not kept, so no ranking will find them: "
+            f"{workspace.cache.unkept}"
+        )
+    return Part(tuple(c.name for c in part), problems, str(workspace.cache.folder))
+
+
+def _prepare(
+    find: Callable[[RankSettings], Scan],
+    data: str,
+    settings: RankSettings,
+    quiet: bool,
+    known: Known,
+) -> tuple[list[Candidate], Workspace]:
+    """Every candidate, audited, and the workspace that it is scored in."""
+    start = time.monotonic()
     found = find(settings)
     scanned = time.monotonic()
     there = [c for c in found.checkpoints if c.digest not in known.gone] or found.checkpoints
@@ -113,10 +166,7 @@ def rank_found(
         found = find(workspace.settings)
     workspace.notes += found.others_notes()
     audited = audit(found.checkpoints, workspace, known.matched)
-    candidates = candidates_of(audited, workspace.layers)
-    results, candidates = _score_all(candidates, scores, workspace)
-    ranking = _make_ranking(candidates, results, scores, workspace, root, start)
-    return ranking, _predictions(results, workspace)
+    return candidates_of(audited, workspace.layers), workspace
 
 
 def _scan(checkpoints: str | Path, settings: RankSettings, quiet: bool) -> Scan:

@@ -13,9 +13,15 @@ EVALUATED = {
 
 def idle_in_rank(given: Given) -> list[str]:
     """What can be said before the target is open."""
+    notes = []
     if {"holdout", "eval_split"} <= set(given.values):
-        return [_said(given, "holdout", f"{given.name('eval_split')} names what is evaluated")]
-    return []
+        why = f"{given.name('eval_split')} names what is evaluated"
+        notes.append(_said(given, "holdout", why))
+    if "shard" in given.values:
+        why = f"with {given.name('shard')} nothing is ranked"
+        useless = (name for name in ("out", "format", "explain") if name in given.values)
+        notes += [_said(given, name, why) for name in useless]
+    return notes
 
 
 def idle_in_evaluation(given: Given, method: str) -> list[str]:

@@ -32,6 +32,13 @@ DeviceName = Annotated[
 Size = Annotated[
     str, Field(pattern=SIZE_PATTERN, description="it must be a size such as 5GiB or 500MB")
 ]
+ShardName = Annotated[
+    str,
+    Field(
+        pattern=r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,5}$",
+        description="it must be a part and the number of parts, such as 3/16",
+    ),
+]
 Age = Annotated[str, Field(pattern=AGE_PATTERN, description="it must be an age such as 30d or 12h")]
 Precision = Literal["float32", "bfloat16", "float16"]
 Form = Literal["table", "json", "csv", "md"]

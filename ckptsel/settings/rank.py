@@ -22,6 +22,7 @@ from ckptsel.settings.kinds import (
     ReadMemoryOption,
     ReadTimeoutOption,
     Seed,
+    ShardName,
     Size,
     Text,
 )
@@ -260,8 +261,31 @@ class RankCall(Options):
         bool, Option("Hold the ranking against the policy of the configuration file.")
     ] = False
     explain: Annotated[bool, Option("Say how each number came about.")] = False
+    shard: Annotated[
+        ShardName | None,
+        Option(
+            "Score only this part of the checkpoints, 3/16 for the third of sixteen, into the cache; "
+            "the same command without it then ranks all."
+        ),
+    ] = None
     config: ConfigOption = None
     quiet: QuietOption = False
+
+    def check_together(self) -> None:
+        if self.shard is None:
+            return
+        number, n = map(int, self.shard.split("/"))
+        if number > n:
+            raise OptionError(
+                "{0} is " + f"{self.shard}: there is no part {number} of {n}.", "shard"
+            )
+        for name, is_given in (("confirm", self.confirm is not None), ("gate", self.gate)):
+            if is_given:
+                raise OptionError(
+                    "{0} scores a part and ranks nothing, so there is nothing for {1}.",
+                    "shard",
+                    name,
+                )
 
 
 def make_settings(options: Mapping[str, Any]) -> RankSettings:
