@@ -18,7 +18,14 @@ import ckptsel
 from ckptsel.errors import UsageError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import ImageEncoder, build_image_encoder
-from ckptsel.features.layers import ALL, MAX_WIDTH, choose_layers, find_stages, side_by_side
+from ckptsel.features.layers import (
+    ALL,
+    MAX_WIDTH,
+    choose_layers,
+    find_stages,
+    scale_of,
+    side_by_side,
+)
 from ckptsel.features.network import input_of_last_linear
 from ckptsel.results.ranking import summary
 from tests.conftest import TINY_MODEL, save_images
@@ -131,7 +138,7 @@ def test_all_is_every_stage_at_equal_variance() -> None:
     parts = [random.normal(3, s, (50, d)).astype(np.float32) for s, d in ((0.01, 4), (7, 30))]
     parts.append(np.full((50, 2), 5, np.float32))  # a stage that says nothing
     fitted = np.arange(40)
-    whole = side_by_side(parts, fitted)
+    whole = side_by_side(parts, [scale_of(part[fitted]) for part in parts])
     widths = np.cumsum([0, 4, 30, 2])
     variances = [whole[fitted, a:b].var(0).sum() for a, b in pairwise(widths)]
     np.testing.assert_allclose(variances, [1, 1, 0], rtol=1e-4, atol=1e-6)

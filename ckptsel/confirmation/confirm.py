@@ -19,7 +19,6 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.common.devices import default_device
 from ckptsel.common.environment import describe_environment, package_version, utc_now
-from ckptsel.common.fields import from_known_fields
 from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.confirmation.board import Board
 from ckptsel.confirmation.event_files import EventFiles
@@ -32,6 +31,7 @@ from ckptsel.errors import CheckpointError, DataError, InputError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.features.store import Cache
+from ckptsel.ranking.reopen import recorded_settings
 from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.results.confirmation import (
     Agreement,
@@ -45,23 +45,10 @@ from ckptsel.results.confirmation import (
 from ckptsel.results.files import check_writable, read_ranking, write_confirmation
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
-from ckptsel.settings.rank import RankSettings
 from ckptsel.target.sources import is_named
 
 MIN_CANDIDATES = 5
 N_SPREAD = 8
-
-OF_THE_MACHINE = (
-    "cache_dir",
-    "cache",
-    "cache_size",
-    "workers",
-    "read_memory",
-    "read_timeout",
-    "max_file_size",
-)
-"""Settings that no ranking decides where it is confirmed: it may come from another machine, or from a
-stranger, and would say where this one writes and how much it spends."""
 
 
 @dataclass(frozen=True)
@@ -242,11 +229,7 @@ def _open_workspace(
     ranking: Ranking, checkpoints: Sequence[Checkpoint], settings: ConfirmSettings, quiet: bool
 ) -> Workspace:
     """The workspace of the ranking. Raises DataError where the images are no longer the same."""
-    # What an older ranking did, whose settings have no word of it.
-    crop_pct = ranking.model["preprocessing"].get("crop_pct")
-    recorded = {"duplicates": "keep", "crop_pct": crop_pct, **ranking.settings}
-    recorded = {name: value for name, value in recorded.items() if name not in OF_THE_MACHINE}
-    rank_settings = from_known_fields(RankSettings, recorded)
+    rank_settings = recorded_settings(ranking)
     changes = {
         name: getattr(settings, name)
         for name in (
@@ -261,7 +244,7 @@ def _open_workspace(
         if getattr(settings, name) is not None
     }
     changes.setdefault("device", default_device())
-    if str(changes["device"])[:4] != str(recorded["device"])[:4]:
+    if str(changes["device"])[:4] != str(rank_settings.device)[:4]:
         # What suits one kind of device does not suit another.
         changes.setdefault("precision", None)
     name = typed_or_recorded(settings.model, ranking.model["name"])
