@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
-from ckptsel.common.devices import default_device
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.confirmation.board import Board
@@ -27,12 +26,11 @@ from ckptsel.confirmation.protocols import TrainingPlan, make_protocol
 from ckptsel.confirmation.race import Race, race
 from ckptsel.confirmation.reorder import reorder
 from ckptsel.confirmation.runs import Task, Transfer
-from ckptsel.errors import CheckpointError, DataError, InputError
+from ckptsel.errors import CheckpointError, InputError
 from ckptsel.features.encoder import LAST
-from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.features.store import Cache
-from ckptsel.ranking.reopen import recorded_settings
-from ckptsel.ranking.workspace import Workspace, open_workspace
+from ckptsel.ranking.reopen import Named, reopen
+from ckptsel.ranking.workspace import Workspace
 from ckptsel.results.confirmation import (
     Agreement,
     ConfirmationRecord,
@@ -45,7 +43,6 @@ from ckptsel.results.confirmation import (
 from ckptsel.results.files import check_writable, read_ranking, write_confirmation
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
-from ckptsel.target.sources import is_named
 
 MIN_CANDIDATES = 5
 N_SPREAD = 8
@@ -152,7 +149,8 @@ def confirm_ranking(
         )
     rows = choose_candidates(ranking, settings.n_candidates)
     checkpoints = _find_checkpoints(ranking, rows, settings, quiet)
-    workspace = _open_workspace(ranking, checkpoints, settings, quiet)
+    named = Named(settings.model, settings.data, settings.data_root)
+    workspace = reopen(ranking, checkpoints, named, settings, quiet)
     goals = ("fe", "ft") if settings.goal == "both" else (settings.goal or ranking.goal,)
     outcomes = {}
     with tempfile.TemporaryDirectory(prefix="ckptsel-") as temporary:
@@ -223,51 +221,6 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
             "needs two. Ask for more with --candidates, or rank more checkpoints."
         )
     return sorted(chosen, key=lambda row: row.order)
-
-
-def _open_workspace(
-    ranking: Ranking, checkpoints: Sequence[Checkpoint], settings: ConfirmSettings, quiet: bool
-) -> Workspace:
-    """The workspace of the ranking. Raises DataError where the images are no longer the same."""
-    rank_settings = recorded_settings(ranking)
-    changes = {
-        name: getattr(settings, name)
-        for name in (
-            "data_root",
-            "device",
-            "precision",
-            "workers",
-            "cache_dir",
-            "cache",
-            "cache_size",
-        )
-        if getattr(settings, name) is not None
-    }
-    changes.setdefault("device", default_device())
-    if str(changes["device"])[:4] != str(rank_settings.device)[:4]:
-        # What suits one kind of device does not suit another.
-        changes.setdefault("precision", None)
-    name = typed_or_recorded(settings.model, ranking.model["name"])
-    rank_settings = dataclasses.replace(rank_settings, model=name, **changes)
-    data = settings.data or _recorded_data(ranking)
-    workspace = open_workspace(rank_settings, checkpoints, data, quiet)
-    if workspace.target.describe()["fingerprint"] != ranking.target["fingerprint"]:
-        raise DataError(
-            f"the images or labels of {data} are not those of the ranking: they have changed since. "
-            "Rank again, or name the right ones with --data."
-        )
-    return workspace
-
-
-def _recorded_data(ranking: Ranking) -> str:
-    """Where the ranking says that its data lies; raises DataError for what only the user may name."""
-    data = str(ranking.target["data"])
-    if is_named(data) and not data.startswith("torch/"):
-        raise DataError(
-            f"the ranking was made with the dataset {data}. A file may not name what is downloaded, or "
-            f"opened by another library: if it is yours, say so with --data {data}."
-        )
-    return data
 
 
 def _find_checkpoints(
