@@ -104,20 +104,17 @@ def _features_of(
                 progress.advance(steps=len(block))
     features = np.concatenate(parts)
     check_finite(features)
+    about = {"candidate": _as_utf8(extractor.candidate), "layer": extractor.layer}
     return ImageFeatures(
         features,
-        [as_utf8(name) for name in images.names],
-        images.splits,
-        {
-            "candidate": as_utf8(extractor.candidate),
-            "layer": extractor.layer,
-            "precision": precision,
-        },
+        [_as_utf8(name) for name in images.names],
+        {**about, "precision": precision},
+        images.splits if len(images.image_sets) > 1 else None,
         images.labels if images.has_labels else None,
     )
 
 
-def as_utf8(name: str) -> str:
+def _as_utf8(name: str) -> str:
     """A name with bytes that are no UTF-8 written visibly: no file format here holds them."""
     return name.encode("utf-8", "backslashreplace").decode()
 
