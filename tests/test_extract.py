@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -111,23 +112,28 @@ def test_an_exported_file_gives_the_same(run, ranked: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(extractor(first[None])[0], read(once)["features"][0], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["folder", "image", "list"])
+@pytest.mark.parametrize("kind", ["folder", "image", "list", "parquet"])
 def test_images_without_labels(run, ranked: Path, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "loose"
     folder.mkdir()
     for i in range(1 if kind == "image" else 3):
         pixels = np.random.default_rng(i).integers(0, 255, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
-    data = {"folder": folder, "image": folder / "0.png", "list": folder / "list.csv"}[kind]
+    names = {"folder": "", "image": "0.png", "list": "list.csv", "parquet": "some.parquet"}
+    data = folder / names[kind]
     if kind == "list":
         data.write_text("path\n0.png\n1.png\n2.png\n")
+    if kind == "parquet":
+        cells = [{"bytes": path.read_bytes()} for path in sorted(folder.iterdir())]
+        pq.write_table(pa.table({"image": cells, "id": [7, 8, 9]}), data, row_group_size=2)
     to = tmp_path / "features.npz"
     arguments = ("extract", ranked / "ranking", "--data", data, "--to", to, "--predictions", "-q")
     code, _, err = run(*arguments)
     assert code == 0, err
     found = read(to)
     assert "labels" not in found and len(found["predictions"]) == len(found["names"])
-    assert found["names"] == [str(folder / f"{i}.png") for i in range(len(found["names"]))]
+    of_file = f"row {{}} of split train of {data}" if kind == "parquet" else f"{folder}/{{}}.png"
+    assert found["names"] == [of_file.format(i) for i in range(1 if kind == "image" else 3)]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptsel.errors import DataError
-from ckptsel.target.images import ImageSet, files_as_image_set
+from ckptsel.target.columnar import ColumnarSource
+from ckptsel.target.images import ImageSet, Source, files_as_image_set
 from ckptsel.target.layout import TABLE_SUFFIXES, is_picture, list_files, suffix_of
 from ckptsel.target.sources import open_source
 from ckptsel.target.tables import list_unlabelled
@@ -50,7 +51,7 @@ def read_loose(
     split: str | None = None,
 ) -> Loose:
     """The images that `data` names, as for `open_source`; besides an image, a folder with nothing but
-    images in it, and a table without labels.
+    images in it, and a table or parquet files without labels.
 
     split: None reads all. Raises DataError where there are none.
     """
@@ -63,13 +64,19 @@ def read_loose(
     else:
         source = open_source(data, data_root, image_column, label_column)
         known = source.splits()
-        read = [source.read(name) for name in known if split in (None, name)]
+        read = [_read(source, name) for name in known if split in (None, name)]
     if split is not None and split not in known:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(known)}.")
     loose = Loose(tuple(images for images in read if len(images)))
     if not len(loose):
         raise DataError(f"{data} holds no images.")
     return loose
+
+
+def _read(source: Source, split: str) -> ImageSet:
+    if isinstance(source, ColumnarSource) and not source.has_labels(split):
+        return source.read_unlabelled(split, UNLABELLED)
+    return source.read(split)
 
 
 def _unlabelled_in(
