@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import ckptsel
+from ckptsel.confirmation.confirm import _one_trajectory
+from ckptsel.confirmation.race import Race
 from ckptsel.errors import UsageError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import ImageEncoder, build_image_encoder
@@ -27,8 +29,10 @@ from ckptsel.features.layers import (
     side_by_side,
 )
 from ckptsel.features.network import input_of_last_linear
+from ckptsel.results.confirmation import Standing
 from ckptsel.results.ranking import summary
 from tests.conftest import TINY_MODEL, save_images
+from tests.test_ranking import make_row
 
 TIMM = {
     "resnet18": ["act1", "layer1", "layer2", "layer3", "layer4"],
@@ -282,6 +286,35 @@ def test_fine_tuning_is_the_same_wherever_a_checkpoint_is_read(
         runs = json.loads((folder / "confirm.json").read_text())["goals"]["ft"]["runs"]
         curves.append({run["checkpoint"].partition("@")[0]: run["points"] for run in runs})
     assert curves[0] == curves[1] and curves[0].keys() == {"m1", "m5"}
+
+
+def test_after_fine_tuning_the_last_checkpoint_is_the_one_that_raced(
+    run, ranked_layers: Path
+) -> None:
+    options = ("--goal", "ft", "--steps", 8, "--seeds", 2, "--lr", "0.1", "--full", "-q")
+    code, out, _ = run("confirm", ranked_layers, *options)
+    assert code == 0 and "it did not race" not in out
+    value = json.loads((ranked_layers / "ranking.json").read_text())
+    last = value["references"]["last"]
+    assert last["name"] == "m5@layer1" and last["ahead"]["by"] == "confirmed"
+
+
+def test_agreement_is_measured_along_the_epochs_of_one_layer() -> None:
+    rows = [
+        make_row(f"m{i}@{layer}", i, layer=layer)
+        for i in range(3)
+        for layer in ("layer1", "layer2")
+    ]
+    standings = tuple(
+        Standing(row.name, "won" if row.name == "m1@layer2" else "behind") for row in rows
+    )
+    ended = Race(standings, {}, 1, 1)
+    assert [row.name for row in _one_trajectory(rows, "fe", ended)] == [
+        "m0@layer2",
+        "m1@layer2",
+        "m2@layer2",
+    ]
+    assert _one_trajectory(rows, "ft", ended) == rows
 
 
 def test_a_ranking_at_one_stage_alone_is_confirmed(run, telling: Path, tmp_path: Path) -> None:
