@@ -245,4 +245,7 @@ def test_an_exported_model_gives_the_ranked_features(
         with torch.inference_mode():
             features = extractor.read(pixels)[layer].numpy()
         expected = workspace.features(candidate)[: len(pixels)]
+        new = ("--data", images, "--to", tmp_path / "new.npz", "--predictions", "-q")
+        code, _, err = run("extract", ranked, "--candidate", candidate.name, *new)
+        assert code == 0, err
         np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5)

@@ -62,5 +62,5 @@ def _run(options: PickOptions) -> None:
     if not ranking.recommended:
         say(f"warning: {ranking.doubts[0]}")
     if row.layer != "last":
-        say(f"read it at {row.layer}, not at its last layer")
+        say(f"read it at {row.layer}, not at its last layer: ckptsel.load_extractor does")
     put(text)

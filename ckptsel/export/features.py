@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.common.progress import Progress
@@ -70,12 +71,12 @@ def _by_ranking(
     device, precision = device_and_precision(ranking, settings)
     if not settings.predictions:
         return _features_of(images, extractor, device, precision, settings)
-    (checkpoint,) = scan_checkpoints(Path(row.path), ranking.settings["weights"])
+    path = Path(row.path)
+    scanned = scan_checkpoints(path, ranking.settings["weights"])
     named = Named(settings.model, settings.fit_data, data_option="--fit-data")
-    layers = (row.layer,)
-    workspace = reopen(ranking, [checkpoint], named, settings, settings.quiet, layers)
+    workspace = reopen(ranking, scanned, named, settings, settings.quiet, (row.layer,))
     found = _features_of(images, extractor, device, precision, settings)
-    candidate = Candidate(checkpoint, row.layer)
+    candidate = Candidate(Checkpoint(row.checkpoint, path, digest=row.digest), row.layer)
     probabilities = probabilities_of(found.features, candidate, workspace)
     classes = list(workspace.target.class_names)
     return dataclasses.replace(
