@@ -155,6 +155,8 @@ def test_it_is_a_module_to_go_on_with(picked: Path) -> None:
     assert image.shape == (3, 32, 32) and image.dtype == torch.float32
     again = pickle.loads(pickle.dumps(extractor.transform))
     assert torch.equal(again(grey), image)
+    whole = pickle.loads(pickle.dumps(extractor))
+    assert torch.equal(whole(image[None]), extractor(image[None]))
     model = torch.nn.Sequential(copy.deepcopy(extractor), head)
     before = {name: tensor.clone() for name, tensor in extractor.network.state_dict().items()}
     model(image[None].repeat(2, 1, 1, 1)).sum().backward()

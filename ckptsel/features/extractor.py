@@ -34,7 +34,8 @@ class Extractor(nn.Module):
     network: without its classifier, as a module. transform: from a PIL image to one input.
     candidate: its name in the ranking. layer: where the network is read. classes: of the target that it
     was ranked for. n_features: D.
-    It begins in evaluation mode, on the CPU.
+    It begins in evaluation mode, on the CPU. Raises FeatureError, ModelError or what torch raises where
+    the network does not run so.
     """
 
     def __init__(
@@ -51,17 +52,19 @@ class Extractor(nn.Module):
         self.network: nn.Module = encoder.module
         self.transform = Transform(encoder.preprocessing)
         self.candidate, self.layer, self.classes = candidate, layer, tuple(classes)
-        self._encoder = encoder
+        # Not the encoder, which holds the network too: a replica of this module has its own.
+        self._read_last, self._memory_format = encoder.read, encoder.memory_format
         self._stages, self._scales = tuple(stages), tuple(scales)
         self.eval()
+        example = torch.zeros(2, *encoder.preprocessing.input_size)
         with torch.inference_mode():
-            example = torch.zeros(2, *encoder.preprocessing.input_size)
+            encoder.penultimate(example)
             self.n_features = self(example).shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=self._encoder.memory_format)
+        images = images.contiguous(memory_format=self._memory_format)
         with reading(self.network, self._stages) as found:
-            last = self._encoder.penultimate(images)
+            last = self._read_last(self.network, images)
         if self.layer == LAST:
             return last.float()
         pairs = zip(self._stages, self._scales, strict=True)
@@ -70,4 +73,4 @@ class Extractor(nn.Module):
     def read(self, pixels: Tensor) -> dict[str, Tensor]:
         """Features (N, D) by the layer's name, of prepared pixels (N, C, H, W) that are not normalised
         yet, uint8."""
-        return {self.layer: self(self._encoder.normalise(pixels))}
+        return {self.layer: self(normalise(pixels, self.transform.preprocessing))}
