@@ -184,6 +184,10 @@ def test_it_is_a_module_to_go_on_with(picked: Path) -> None:
             "does not run as checkpoint-.* is to be read: .* to have 3 channels",
         ),
         (lambda r: r["network"].update(name="resnet18d"), "the weights do not fit resnet18d"),
+        (
+            lambda r: r["network"].update(name="test_vit", arguments={"patch_size": 0}),
+            "the weights do not fit test_vit",
+        ),
         (lambda r: r.pop("preprocessing"), "preprocessing: Field required"),
     ],
 )

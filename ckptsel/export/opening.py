@@ -11,7 +11,7 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import DEFAULT
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.weights import ReplacedError, read_weights
-from ckptsel.errors import CheckpointError, InputError, ModelError
+from ckptsel.errors import CheckpointError, CkptselError, InputError, ModelError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import build_image_encoder, typed_or_recorded
 from ckptsel.features.extractor import Extractor
@@ -72,7 +72,9 @@ def open_reading(reading: Reading, tensors: Tensors, name: str, typed: bool) -> 
         extractor = Extractor(
             encoder, reading.layer, stages, scales, reading.candidate, reading.classes
         )
-    except (RuntimeError, LookupError, ValueError) as error:
+    except CkptselError:
+        raise
+    except Exception as error:  # whatever its code makes of sizes that a stranger wrote
         said = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{encoder.name} does not run as {reading.candidate} is to be read: {said}"
