@@ -4,14 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckptsel.confirmation.confirm import confirm
+    from ckptsel.export.extractor import load_extractor
     from ckptsel.ranking.rank import rank
     from ckptsel.results.ranking import Ranking
 
-__all__ = ["Ranking", "confirm", "rank"]
+__all__ = ["Ranking", "confirm", "load_extractor", "rank"]
 
 _HOMES = {
     "rank": "ckptsel.ranking.rank",
     "confirm": "ckptsel.confirmation.confirm",
+    "load_extractor": "ckptsel.export.extractor",
     "Ranking": "ckptsel.results.ranking",
 }
 

@@ -74,7 +74,7 @@ def test_each_candidate_may_have_a_rate_of_its_own(run, ranked: Path, monkeypatc
     options = ("--steps", 30, "--seeds", 1, "--lr-per-candidate", "-q")
     code, out, _ = run("confirm", ranked, *options)
     assert code == 0
-    assert "learning rates for fe, by short runs of each candidate: checkpoint-001 " in out
+    assert "learning rates for fe: checkpoint-001 " in out
     goal = json.loads((ranked / "confirm.json").read_text())["goals"]["fe"]
     assert f"one for all would be {goal['lr']:g} (short runs of some" in out
     assert {"0.001", "0.01", "0.1", "1"} < set(goal["sweep"])

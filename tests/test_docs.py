@@ -83,6 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             world / f"ckpts/checkpoint-{epoch:03d}.safetensors", i, epoch, 0.4 + 0.1 * i
         )
     save_images(world / "my_images", 12)
+    save_images(world / "new_images", 2, seed=2)
     save_images(world / "split_images/train", 12)
     save_images(world / "split_images/val", 10, seed=1)
     rows = [f"{p},{p.parent.name[-1]}" for p in sorted(world.glob("my_images/*/*"))]

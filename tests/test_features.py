@@ -45,15 +45,15 @@ def test_buffers_do_not_change(backbone: ImageEncoder, pixels: np.ndarray) -> No
 
 def test_batches_are_halved_where_memory_runs_out(backbone, pixels, monkeypatch) -> None:
     whole = extract_features(backbone, pixels)[LAST]
-    forward, sizes = module._features_of_batch, []
+    forward, sizes = module._read_batch, []
 
-    def small_memory(backbone, batch, layers, device, dtype):
+    def small_memory(read, batch, device, dtype):
         sizes.append(len(batch))
         if len(batch) > 3:
             raise RuntimeError("DefaultCPUAllocator: not enough memory")
-        return forward(backbone, batch, layers, device, dtype)
+        return forward(read, batch, device, dtype)
 
-    monkeypatch.setattr(module, "_features_of_batch", small_memory)
+    monkeypatch.setattr(module, "_read_batch", small_memory)
     assert np.allclose(extract_features(backbone, pixels, batch_size=8)[LAST], whole, atol=1e-6)
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
 
@@ -62,7 +62,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(backbone, pixels, monke
     def fail(*_):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(module, "_features_of_batch", fail)
+    monkeypatch.setattr(module, "_read_batch", fail)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         extract_features(backbone, pixels)[LAST]
 

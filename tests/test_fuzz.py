@@ -12,7 +12,14 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="memory can be limited on Linux alone"
 )
 
-N = {"checkpoints": 4000, "config": 4500, "cache": 1000, "results": 200, "data": 300}
+N = {
+    "extractor": 100,
+    "checkpoints": 4000,
+    "config": 4500,
+    "cache": 1000,
+    "results": 200,
+    "data": 200,
+}
 
 
 def test_they_are_ten_thousand() -> None:

@@ -24,6 +24,7 @@ from ckptsel.confirmation.race import race
 from ckptsel.confirmation.reorder import reorder
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.errors import InputError
+from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import feature_key
 from ckptsel.features.store import Cache
@@ -321,6 +322,11 @@ def open_task(trajectory: Path, images: Path, protocol, cache: Path) -> Task:
     return Task(protocol, workspace, Cache(cache), fitted, held)
 
 
+def candidates_in(trajectory: Path) -> list[Candidate]:
+    """At the last layer."""
+    return [Candidate(checkpoint) for checkpoint in scan_checkpoints(trajectory)]
+
+
 def another(value: object) -> object:
     """A value of the same kind that is not this one."""
     if isinstance(value, bool):
@@ -336,16 +342,18 @@ def test_a_runs_key_is_made_of_all_that_determines_it(
     trajectory: Path, images: Path, tmp_path: Path
 ) -> None:
     task = open_task(trajectory, images, SHORT_FE, tmp_path / "cache")
-    checkpoint, other, _ = scan_checkpoints(trajectory)
+    candidate, other, _ = candidates_in(trajectory)
+    elsewhere = Candidate(candidate.checkpoint, "layer2")
 
-    def key(checkpoint=checkpoint, seed: int = 0, lr: float = 0.1, **changes) -> str:
-        return dataclasses.replace(task, **changes).key(checkpoint, seed, lr)
+    def key(candidate=candidate, seed: int = 0, lr: float = 0.1, **changes) -> str:
+        return dataclasses.replace(task, **changes).key(candidate, seed, lr)
 
     labels = (task.workspace.target.labels + 1) % 3
     target = dataclasses.replace(task.workspace.target, labels=labels)
     keys = [
         key(),
         key(other),
+        key(elsewhere),
         key(seed=1),
         key(lr=0.2),
         key(fitted=task.fitted[1:]),
@@ -359,6 +367,7 @@ def test_a_runs_key_is_made_of_all_that_determines_it(
             keys.append(key(protocol=protocol))
     assert key() == keys[0]
     assert len(set(keys)) == len(keys)
+    assert key(protocol=SHORT_FT) == key(elsewhere, protocol=SHORT_FT), "trained as a whole"
 
 
 def test_another_rate_and_another_seed_give_curves_of_their_own(
@@ -366,13 +375,13 @@ def test_another_rate_and_another_seed_give_curves_of_their_own(
 ) -> None:
     task = open_task(trajectory, images, SHORT_FE, tmp_path / "cache")
     fresh = dataclasses.replace(task, cache=Cache(tmp_path / "fresh"))
-    checkpoint = scan_checkpoints(trajectory)[0]
+    candidate = candidates_in(trajectory)[0]
 
-    layers = [task.start(checkpoint, seed, 0.1).model.weight for seed in (0, 0, 1)]
+    layers = [task.start(candidate, seed, 0.1).model.weight for seed in (0, 0, 1)]
     assert torch.equal(layers[0], layers[1]) and not torch.equal(layers[0], layers[2])
 
     def curve(task: Task, seed: int, lr: float) -> list:
-        run = Transfer(task, checkpoint, seed, lr)
+        run = Transfer(task, candidate, seed, lr)
         run.advance(SHORT_FE.n_steps)
         return run.record.points
 
@@ -408,7 +417,7 @@ def test_the_images_of_the_race_have_no_say_in_the_learning_rate(
     sweeps = []
     for folder in (images, spoilt):
         task = open_task(trajectory, folder, protocol, tmp_path / f"runs-{folder.name}")
-        sweeps.append(choose_rate(task, scan_checkpoints(trajectory), 0, quiet=True))
+        sweeps.append(choose_rate(task, candidates_in(trajectory), 0, quiet=True))
         inner = {i for run in sweeps[-1].runs for i in (*run.task.fitted, *run.task.held)}
         assert inner <= set(task.fitted.tolist())
     honest, other = sweeps
@@ -427,7 +436,7 @@ def test_held_out_images_change_nothing_of_a_run(
     losses, predictions = [], []
     for folder in (images, spoilt):
         task = open_task(trajectory, folder, protocol, tmp_path / f"runs-{folder.name}")
-        run = Transfer(task, scan_checkpoints(trajectory)[0], 0, 0.05)
+        run = Transfer(task, candidates_in(trajectory)[0], 0, 0.05)
         predictions.append(run.advance(protocol.n_steps))
         losses.append([point.train_loss for point in run.record.points])
     held = task.workspace.target.image_sets[1]
@@ -443,9 +452,9 @@ class MadeRun:
 
     accuracy: ClassVar[dict[float, tuple[float | None, ...]]] = {}
 
-    def __init__(self, task, checkpoint, seed: int, lr: float) -> None:
+    def __init__(self, task, candidate, seed: int, lr: float) -> None:
         self.task = task
-        self.reached = self.accuracy[lr][int(checkpoint.epoch) // 5]
+        self.reached = self.accuracy[lr][int(candidate.checkpoint.epoch) // 5]
         self.record = SimpleNamespace(points=[SimpleNamespace(held_accuracy=self.reached)])
 
     def advance(self, to_step: int) -> object:
@@ -470,7 +479,7 @@ def test_the_rate_is_the_best_in_the_mean_of_those_that_train_all(
     task = open_task(trajectory, images, protocol, tmp_path / "cache")
     monkeypatch.setattr(MadeRun, "accuracy", accuracy)
     monkeypatch.setattr("ckptsel.confirmation.learning_rate.Transfer", MadeRun)
-    assert choose_rate(task, scan_checkpoints(trajectory), 0, quiet=True).lr == chosen
+    assert choose_rate(task, candidates_in(trajectory), 0, quiet=True).lr == chosen
 
 
 @pytest.mark.parametrize(
@@ -523,7 +532,7 @@ def test_each_candidate_has_the_rate_of_its_own_runs(
     )
     monkeypatch.setattr("ckptsel.confirmation.learning_rate.Transfer", MadeRun)
     monkeypatch.setattr("ckptsel.confirmation.learning_rate.N_CHECKPOINTS", 3)
-    found = scan_checkpoints(trajectory)
+    found = candidates_in(trajectory)
     # The third trains with no rate: none can be shared.
     with pytest.raises(InputError, match="every learning rate of 0.001, 0.01, 0.1, 1 diverged"):
         choose_rate(task, found, 0, quiet=True, per_candidate=True)

@@ -15,13 +15,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import ckptsel
+from ckptsel.confirmation.confirm import _one_trajectory
+from ckptsel.confirmation.race import Race
 from ckptsel.errors import UsageError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import ImageEncoder, build_image_encoder
-from ckptsel.features.layers import ALL, MAX_WIDTH, choose_layers, find_stages, side_by_side
+from ckptsel.features.layers import (
+    ALL,
+    MAX_WIDTH,
+    choose_layers,
+    find_stages,
+    scale_of,
+    side_by_side,
+)
 from ckptsel.features.network import input_of_last_linear
+from ckptsel.results.confirmation import Standing
 from ckptsel.results.ranking import summary
 from tests.conftest import TINY_MODEL, save_images
+from tests.test_ranking import make_row
 
 TIMM = {
     "resnet18": ["act1", "layer1", "layer2", "layer3", "layer4"],
@@ -131,7 +142,7 @@ def test_all_is_every_stage_at_equal_variance() -> None:
     parts = [random.normal(3, s, (50, d)).astype(np.float32) for s, d in ((0.01, 4), (7, 30))]
     parts.append(np.full((50, 2), 5, np.float32))  # a stage that says nothing
     fitted = np.arange(40)
-    whole = side_by_side(parts, fitted)
+    whole = side_by_side(parts, [scale_of(part[fitted]) for part in parts])
     widths = np.cumsum([0, 4, 30, 2])
     variances = [whole[fitted, a:b].var(0).sum() for a, b in pairwise(widths)]
     np.testing.assert_allclose(variances, [1, 1, 0], rtol=1e-4, atol=1e-6)
@@ -225,14 +236,92 @@ def test_a_layer_that_there_is_not(run, telling: Path) -> None:
     assert code == 2 and "no layer 'layer9'. There are: last, act1, layer1" in err
 
 
-def test_confirm_says_why_it_does_not_race_layers(run, telling: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def ranked_layers(run, telling: Path, tmp_path: Path) -> Path:
+    """The folder of a ranking at two layers, of which the last says nothing."""
     out = tmp_path / "ranking"
     rank = ("rank", telling / "ckpts", "-d", telling / "images", "--scores", "linear_probe")
     code, table, _ = run(*rank, "--layers", "last,layer1", "--out", out, "-q")
     assert code == 0 and "layer" in table.splitlines()[0]
-    code, _, err = run("confirm", out, "-q")
-    assert code == 3 and "compares 2 layers" in err and "--layers last" in err
-    page = (out / "report.html").read_text()
-    assert "Where to read" in page
-    code, _, err = run("pick", out)
+    return out
+
+
+def test_the_report_and_pick_name_the_layer(run, ranked_layers: Path) -> None:
+    assert "Where to read" in (ranked_layers / "report.html").read_text()
+    code, _, err = run("pick", ranked_layers)
     assert code == 0 and "read it at layer1, not at its last layer" in err
+
+
+def test_confirm_trains_on_features_where_they_are_read(run, ranked_layers: Path) -> None:
+    before = json.loads((ranked_layers / "ranking.json").read_text())
+    options = ("--steps", 30, "--seeds", 2, "--full", "-q")
+    code, out, err = run("confirm", ranked_layers, "--goal", "both", *options)
+    assert code == 0, err
+    value = json.loads((ranked_layers / "confirm.json").read_text())
+    fe, ft = value["goals"]["fe"], value["goals"]["ft"]
+    accuracy = {s["name"]: s["accuracy"]["value"] for s in fe["standings"]}
+    assert accuracy.keys() == {"m1", "m1@layer1", "m5", "m5@layer1"}
+    at_stage = min(accuracy["m1@layer1"], accuracy["m5@layer1"])
+    assert at_stage > 0.1 + max(accuracy["m1"], accuracy["m5"])
+    assert fe["own_rates"]["m1"] == fe["own_rates"]["m5"] != fe["own_rates"]["m1@layer1"]
+    best_layer = {row["name"].partition("@")[0]: row["name"] for row in before["checkpoints"][::-1]}
+    assert {s["name"] for s in ft["standings"]} == set(best_layer.values())
+    assert any("fine-tuned as a whole" in flag for flag in ft["flags"]) and not ft["own_rates"]
+    assert "learning rates for fe: m" in out
+    after = json.loads((ranked_layers / "ranking.json").read_text())
+    assert after["best"] == fe["winner"] and after["best"].endswith("@layer1")
+    assert run("report", ranked_layers)[0] == 0
+
+
+def test_fine_tuning_is_the_same_wherever_a_checkpoint_is_read(
+    run, telling: Path, ranked_layers: Path, tmp_path: Path
+) -> None:
+    last = tmp_path / "last"
+    rank = ("rank", telling / "ckpts", "-d", telling / "images", "--scores", "linear_probe")
+    assert run(*rank, "--out", last, "-q")[0] == 0
+    curves = []
+    for folder in (ranked_layers, last):
+        options = ("--goal", "ft", "--steps", 8, "--seeds", 1, "--lr", "0.1", "--full", "-q")
+        assert run("confirm", folder, *options, "--no-cache")[0] == 0
+        runs = json.loads((folder / "confirm.json").read_text())["goals"]["ft"]["runs"]
+        curves.append({run["checkpoint"].partition("@")[0]: run["points"] for run in runs})
+    assert curves[0] == curves[1] and curves[0].keys() == {"m1", "m5"}
+
+
+def test_after_fine_tuning_the_last_checkpoint_is_the_one_that_raced(
+    run, ranked_layers: Path
+) -> None:
+    options = ("--goal", "ft", "--steps", 8, "--seeds", 2, "--lr", "0.1", "--full", "-q")
+    code, out, _ = run("confirm", ranked_layers, *options)
+    assert code == 0 and "it did not race" not in out
+    value = json.loads((ranked_layers / "ranking.json").read_text())
+    last = value["references"]["last"]
+    assert last["name"] == "m5@layer1" and last["ahead"]["by"] == "confirmed"
+
+
+def test_agreement_is_measured_along_the_epochs_of_one_layer() -> None:
+    rows = [
+        make_row(f"m{i}@{layer}", i, layer=layer)
+        for i in range(3)
+        for layer in ("layer1", "layer2")
+    ]
+    standings = tuple(
+        Standing(row.name, "won" if row.name == "m1@layer2" else "behind") for row in rows
+    )
+    ended = Race(standings, {}, 1, 1)
+    assert [row.name for row in _one_trajectory(rows, "fe", ended)] == [
+        "m0@layer2",
+        "m1@layer2",
+        "m2@layer2",
+    ]
+    assert _one_trajectory(rows, "ft", ended) == rows
+
+
+def test_a_ranking_at_one_stage_alone_is_confirmed(run, telling: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ranking"
+    rank = ("rank", telling / "ckpts", "-d", telling / "images", "--scores", "linear_probe")
+    assert run(*rank, "--layers", "all", "--out", out, "-q")[0] == 0
+    options = ("--steps", 9, "--seeds", 1, "--lr", "0.1", "-q")
+    code, text, err = run("confirm", out, *options)
+    assert code == 0, err
+    assert "confirmed for fe: m" in text

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import ckptsel
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.errors import ModelError
+from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import extract_features
 from ckptsel.ranking.workspace import audit, open_workspace
@@ -219,3 +220,32 @@ def test_an_image_tower_of_open_clip(images: Path, tmp_path: Path) -> None:
     _, features, given = features_of(tmp_path / "epoch_1.pt", images, model=typed)
     with torch.no_grad():
         assert np.abs(features - model.encode_image(given).numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet", "dinov2", "swin"])
+def test_an_exported_model_gives_the_ranked_features(
+    library: Any, run, images: Path, tmp_path: Path, kind: str
+) -> None:
+    torch.manual_seed(0)
+    folder = tmp_path / "run/checkpoint-10"
+    library.AutoModelForImageClassification.from_config(config_of(library, kind)).save_pretrained(
+        folder
+    )
+    ranked, file = tmp_path / "ranking", tmp_path / "best.safetensors"
+    options = ("-d", images, "--scores", "linear_probe", "--layers", "last,all", "-q", "-o", ranked)
+    assert run("rank", tmp_path / "run", *options)[0] == 0
+    found = scan_checkpoints(tmp_path / "run")
+    settings = RankSettings(layers=("last", "all"))
+    workspace = open_workspace(settings, found, str(images), quiet=True)
+    pixels = torch.from_numpy(np.array(workspace.prepared()[0]))
+    for layer in ("last", "all"):
+        candidate = Candidate(found[0], layer)
+        assert run("pick", ranked, "--checkpoint", candidate.name, "--to", file)[0] == 0
+        extractor = ckptsel.load_extractor(file)
+        with torch.inference_mode():
+            features = extractor.read(pixels)[layer].numpy()
+        expected = workspace.features(candidate)[: len(pixels)]
+        new = ("--data", images, "--to", tmp_path / "new.npz", "--predictions", "-q")
+        code, _, err = run("extract", ranked, "--candidate", candidate.name, *new)
+        assert code == 0, err
+        np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5)

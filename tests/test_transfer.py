@@ -12,6 +12,8 @@ from ckptsel.confirmation import protocols
 from ckptsel.confirmation import runs as transfer
 from ckptsel.confirmation.protocols import FE, FT, TrainingPlan
 from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.features.candidate import candidates_of
+from ckptsel.features.encoder import LAST
 from ckptsel.features.store import Cache
 from ckptsel.ranking.workspace import open_workspace
 from ckptsel.settings.rank import RankSettings
@@ -31,14 +33,14 @@ def make_task(trajectory: Path, images: Path, tmp_path: Path, monkeypatch):
         fitted, held = workspace.target.evaluation.folds[0]
         return Task(protocol, workspace, Cache(tmp_path / cache), fitted, held)
 
-    make.checkpoints = found
+    make.candidates = candidates_of(found, [LAST])
     return make
 
 
 @pytest.mark.parametrize("protocol", [SHORT_FE, SHORT_FT], ids=["fe", "ft"])
 def test_it_learns_and_keeps_its_curve(make_task, protocol: TrainingPlan) -> None:
     task = make_task(protocol)
-    run = Transfer(task, make_task.checkpoints[0], 0, 0.05)
+    run = Transfer(task, make_task.candidates[0], 0, 0.05)
     predicted = run.advance(protocol.n_steps)
     assert predicted.shape == (30,)
     assert (predicted == task.labels).mean() > 0.6
@@ -50,12 +52,12 @@ def test_it_learns_and_keeps_its_curve(make_task, protocol: TrainingPlan) -> Non
 
 def test_an_fe_run_leaves_the_network_as_it_is(make_task) -> None:
     task = make_task(SHORT_FE)
-    checkpoint = make_task.checkpoints[0]
-    task.workspace.load(checkpoint)
+    candidate = make_task.candidates[0]
+    task.workspace.load(candidate.checkpoint)
     module = task.workspace.encoder.module
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     assert any("running_var" in name for name in before)
-    Transfer(task, checkpoint, 0, 0.1).advance(SHORT_FE.n_steps)
+    Transfer(task, candidate, 0, 0.1).advance(SHORT_FE.n_steps)
     after = module.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
@@ -66,8 +68,8 @@ def test_resumed_equals_undisturbed(make_task, monkeypatch, goal: str, ema: floa
     """Bit for bit, killed in the middle of an epoch and between a record and its weights."""
     protocol = dataclasses.replace(SHORT_FE if goal == "fe" else SHORT_FT, ema=ema)
     monkeypatch.setattr(transfer, "SAVE_INTERVAL_S", 0)
-    checkpoint, last = make_task.checkpoints[1], protocol.n_steps
-    undisturbed = Transfer(make_task(protocol, "undisturbed"), checkpoint, 3, 0.05)
+    candidate, last = make_task.candidates[1], protocol.n_steps
+    undisturbed = Transfer(make_task(protocol, "undisturbed"), candidate, 3, 0.05)
     expected = undisturbed.advance(last)
 
     task = make_task(protocol, "killed")
@@ -82,10 +84,10 @@ def test_resumed_equals_undisturbed(make_task, monkeypatch, goal: str, ema: floa
     monkeypatch.setattr(Cache, "put_record", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            Transfer(task, checkpoint, 3, 0.05).advance(last)
+            Transfer(task, candidate, 3, 0.05).advance(last)
         # What is in memory is lost with the process.
         task = make_task(protocol, "killed")
-    resumed = Transfer(task, checkpoint, 3, 0.05)
+    resumed = Transfer(task, candidate, 3, 0.05)
     assert 0 < len(resumed.record.points) < len(protocol.curve_steps)
     assert np.array_equal(resumed.advance(last), expected)
     assert resumed.record.points == undisturbed.record.points
@@ -93,13 +95,13 @@ def test_resumed_equals_undisturbed(make_task, monkeypatch, goal: str, ema: floa
 
 def test_rung_by_rung_equals_in_one_go(make_task) -> None:
     """And what was done is read, not done again."""
-    checkpoint = make_task.checkpoints[0]
-    whole = Transfer(make_task(SHORT_FT, "whole"), checkpoint, 0, 0.05)
+    candidate = make_task.candidates[0]
+    whole = Transfer(make_task(SHORT_FT, "whole"), candidate, 0, 0.05)
     whole.advance(18)
     task = make_task(SHORT_FT, "parts")
     for rung in SHORT_FT.rungs:
-        Transfer(task, checkpoint, 0, 0.05).advance(rung)
-    again = Transfer(task, checkpoint, 0, 0.05)
+        Transfer(task, candidate, 0, 0.05).advance(rung)
+    again = Transfer(task, candidate, 0, 0.05)
     again.task = None
     for rung in SHORT_FT.rungs:
         assert np.array_equal(again.advance(rung), whole.record.predictions[rung])
@@ -108,7 +110,7 @@ def test_rung_by_rung_equals_in_one_go(make_task) -> None:
 
 def test_candidates_of_a_seed_share_batches_draws_and_first_layer(make_task) -> None:
     task = make_task(SHORT_FT)
-    first, second = make_task.checkpoints[:2]
+    first, second = make_task.candidates[:2]
     for seed, other in ((0, 0), (0, 1)):
         a = list(task.batches(first, seed, epoch=2))
         b = list(task.batches(second, other, epoch=2))
@@ -122,8 +124,8 @@ def test_training_and_held_out_images_do_not_overlap(make_task) -> None:
     task = make_task(SHORT_FT)
     assert not set(task.fitted) & set(task.held)
     fitted, held = (
-        task.batches(make_task.checkpoints[0], 0, 1),
-        task.batches(make_task.checkpoints[0], 0, None),
+        task.batches(make_task.candidates[0], 0, 1),
+        task.batches(make_task.candidates[0], 0, None),
     )
     assert len(fitted.inputs) == 36 and len(held.inputs) == 30
     assert sum(len(labels) for _, labels in held) == 30
@@ -131,11 +133,11 @@ def test_training_and_held_out_images_do_not_overlap(make_task) -> None:
 
 def test_a_run_that_diverges_says_by_when(make_task) -> None:
     task = make_task(SHORT_FT)
-    run = Transfer(task, make_task.checkpoints[0], 0, 1e30)
+    run = Transfer(task, make_task.candidates[0], 0, 1e30)
     assert run.advance(18) is None
     assert run.record.diverged_at in SHORT_FT.curve_steps
     # Also when it is asked again, from what was kept.
-    assert Transfer(task, make_task.checkpoints[0], 0, 1e30).advance(18) is None
+    assert Transfer(task, make_task.candidates[0], 0, 1e30).advance(18) is None
 
 
 def test_out_of_memory_halves_what_goes_through_at_once(make_task, monkeypatch) -> None:
@@ -149,7 +151,7 @@ def test_out_of_memory_halves_what_goes_through_at_once(make_task, monkeypatch) 
         return forward(self, inputs)
 
     monkeypatch.setattr(transfer.Network, "forward", small_memory)
-    assert Transfer(task, make_task.checkpoints[0], 0, 0.05).advance(2) is not None
+    assert Transfer(task, make_task.candidates[0], 0, 0.05).advance(2) is not None
     assert task.n_chunks == 4
     assert sizes[:8] == [2] * 8
 
@@ -160,5 +162,5 @@ def test_out_of_memory_halves_what_goes_through_at_once(make_task, monkeypatch) 
 def test_mixed_precision_on_a_gpu(make_task, precision: str) -> None:
     task = make_task(dataclasses.replace(SHORT_FT, ema=0.5))
     task.workspace.device, task.workspace.precision = "cuda", precision
-    run = Transfer(task, make_task.checkpoints[0], 0, 0.05)
+    run = Transfer(task, make_task.candidates[0], 0, 0.05)
     assert (run.advance(18) == task.labels).mean() > 0.6

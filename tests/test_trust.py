@@ -83,12 +83,13 @@ def ranked_with_own(run, canary: Path, trajectory: Path, images: Path, tmp_path:
     return out
 
 
-@pytest.mark.parametrize("command", ["confirm", "pick"])
+@pytest.mark.parametrize("command", ["confirm", "pick", "extract"])
 def test_a_ranking_names_its_network_and_never_runs_it(
-    run, canary: Path, ranked_with_own: Path, tmp_path: Path, command: str
+    run, canary: Path, ranked_with_own: Path, images: Path, tmp_path: Path, command: str
 ) -> None:
-    to = ("--to", tmp_path / "best.safetensors") if command == "pick" else ("-q",)
-    code, out, err = run(command, ranked_with_own, *to)
+    to = ("--to", tmp_path / "best.safetensors")
+    options = {"confirm": ("-q",), "pick": to, "extract": (*to, "--data", images, "-q")}
+    code, out, err = run(command, ranked_with_own, *options[command])
     assert (code, out) == (3, "")
     assert "say so with --model canary_nets:make" in err
     assert not canary.exists()
@@ -226,6 +227,10 @@ def test_a_ranking_names_no_dataset_that_another_library_opens(
     code, _, err = run("confirm", out, "-q")
     assert code == 3
     assert f"say so with --data {data}" in err
+    to = ("--data", images, "--to", tmp_path / "f.npz", "--predictions", "-q")
+    code, _, err = run("extract", out, *to)
+    assert code == 3
+    assert f"say so with --fit-data {data}" in err
     assert not sung.exists()
 
 

@@ -58,7 +58,7 @@ def folder_kind(folder: Path) -> str | None:
     return None
 
 
-METADATA_KEYS = ("format", "arch", "epoch", "step", "source_accuracy")
+METADATA_KEYS = ("format", "arch", "epoch", "step", "source_accuracy", "reading")
 """What is taken from the metadata of a safetensors file; other programs store much else there."""
 
 FORMATS = (

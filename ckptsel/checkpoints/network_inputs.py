@@ -3,6 +3,7 @@
     {"inputs": {"image_size": 64, "mean": [0.5, 0.5, 0.5], ...},   options of `ckptsel rank`, by name
      "arguments": {"patch_size": 8, ...},                           numbers it was built with
      "config": {...},                                               config.json of transformers
+     "reading": "{...}",                                            how an exported network is read
      "where": "args"}                                               where they were read
 
 Everything here comes from strangers: what is no plain value of the expected kind is left out.
@@ -34,8 +35,8 @@ INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 POOLINGS = ("avg", "token", "map", "max", "avgmax", "catavgmax")
 
-MAX_SIZE, MAX_CONFIG = 4096, 100_000
-"""Pixels a side, and characters of a configuration, beyond which it is not believed."""
+MAX_SIZE, MAX_CONFIG, MAX_READING = 4096, 100_000, 10**7
+"""Pixels a side, and characters of a configuration or a reading, beyond which it is not believed."""
 
 
 def recorded(payload: Mapping[str, Any], facts: Mapping[str, Any], form: str) -> dict[str, Any]:
@@ -57,6 +58,9 @@ def recorded(payload: Mapping[str, Any], facts: Mapping[str, Any], form: str) ->
     if inputs:
         found["inputs"] = inputs
         found["where"] = ", ".join(where for where, values in sources if values)
+    reading = facts.get("reading")
+    if isinstance(reading, str) and len(reading) <= MAX_READING:
+        found["reading"] = reading
     numbers = _numbers_of(config.get("model_args")) | _numbers_of(arguments.get("model_kwargs"))
     numbers |= _numbers_of({"patch_size": arguments.get("patch_size")})
     if numbers:

@@ -21,7 +21,7 @@ def read_own_config(given: Given, quiet: bool) -> Config:
     return read_config(found)
 
 
-def check_device(option: str, device: str | None, given: Given) -> None:
+def check_device(device: str | None, given: Given, option: str = "device") -> None:
     """Raises OptionError where this machine does not have the device that an option asks for."""
     if device in (None, "cpu"):
         return

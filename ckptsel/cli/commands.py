@@ -8,6 +8,7 @@ import typer
 from ckptsel.cli import (  # noqa: F401
     cache,
     confirm,
+    extract,
     gate,
     inspect,
     pick,
@@ -25,15 +26,7 @@ from ckptsel.common.streams import say_text
 __all__ = ["app", "run"]
 
 ORDER = (
-    "rank",
-    "watch",
-    "gate",
-    "pick",
-    "confirm",
-    "report",
-    "inspect",
-    "scores",
-    "cache",
+    *("rank", "watch", "gate", "pick", "extract", "confirm", "report", "inspect", "scores", "cache"),
     "reproduce",
 )
 """In which help shows them: importing a command adds it to `app`, in whatever order."""

@@ -19,7 +19,7 @@ def confirm(given: Given) -> None:
     """
     run, call = given.make(ConfirmInput).run, given.make(ConfirmCall)
     settings = given.make(ConfirmSettings)
-    check_device("device", settings.device, given)
+    check_device(settings.device, given)
     say_own_code(settings.model, given)
     print_notes(idle_in_confirm(given, _goals(run, settings, given)))
     _run(run, settings, call)

@@ -17,7 +17,9 @@ class PickOptions(Options):
     """The options of `ckptsel pick`."""
 
     run: RunArgument
-    to: Annotated[Path | None, Option("Write its backbone to this safetensors file.")] = None
+    to: Annotated[
+        Path | None, Option("Write its backbone, and how it is read, to this safetensors file.")
+    ] = None
     checkpoint: Annotated[Text | None, Option("Another than the best, by its name or path.")] = None
     model: OwnModelOption = None
     format: Annotated[
@@ -28,7 +30,7 @@ class PickOptions(Options):
 
 @command(PickOptions)
 def pick(given: Given) -> None:
-    """Print the path of the best checkpoint, and with --to export its weights.
+    """Print the path of the best checkpoint, and with --to export its weights and how they are read.
 
     A path that a shell could take for another is refused; --format json gives any.
 
@@ -60,5 +62,5 @@ def _run(options: PickOptions) -> None:
     if not ranking.recommended:
         say(f"warning: {ranking.doubts[0]}")
     if row.layer != "last":
-        say(f"read it at {row.layer}, not at its last layer")
+        say(f"read it at {row.layer}, not at its last layer: ckptsel.load_extractor does")
     put(text)

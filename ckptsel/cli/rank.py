@@ -49,9 +49,9 @@ def rank(given: Given) -> None:
     config = read_own_config(given, call.quiet)
     given = given.over(config.rank)
     job = _make_job(given, config, call)
-    check_device("device", job.settings.device, given)
+    check_device(job.settings.device, given)
     for device in job.settings.devices or ():
-        check_device("devices", device, given)
+        check_device(device, given, "devices")
     print_notes(idle_in_rank(given))
     say_own_code(job.settings.model, given)
     if call.shard is None:

@@ -63,7 +63,7 @@ def reproduce(given: Given) -> None:
         raise UsageError(
             f"unexpected argument {str(options.run)!r}: the run folder is given with --out."
         )
-    check_device("device", options.device, given)
+    check_device(options.device, given)
     _run(options.recipe, options)
 
 

@@ -43,7 +43,7 @@ def watch(given: Given) -> None:
         )
     if (reason := why_not_drawn()) is not None:
         raise OutputError(f"{reason}. Watch without.")
-    check_device("device", settings.device, given)
+    check_device(settings.device, given)
     print_notes(idle_in_rank(given))
     say_own_code(settings.model, given)
     _run(checkpoints, data, out, settings, given.make(WatchSettings), files.format, call.quiet)

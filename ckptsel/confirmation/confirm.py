@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,7 @@ from numpy.typing import NDArray
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
-from ckptsel.common.devices import default_device
 from ckptsel.common.environment import describe_environment, package_version, utc_now
-from ckptsel.common.fields import from_known_fields
 from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.confirmation.board import Board
 from ckptsel.confirmation.event_files import EventFiles
@@ -28,11 +27,12 @@ from ckptsel.confirmation.protocols import TrainingPlan, make_protocol
 from ckptsel.confirmation.race import Race, race
 from ckptsel.confirmation.reorder import reorder
 from ckptsel.confirmation.runs import Task, Transfer
-from ckptsel.errors import CheckpointError, DataError, InputError
+from ckptsel.errors import CheckpointError, InputError
+from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoder import LAST
-from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.features.store import Cache
-from ckptsel.ranking.workspace import Workspace, open_workspace
+from ckptsel.ranking.reopen import Named, reopen
+from ckptsel.ranking.workspace import Workspace
 from ckptsel.results.confirmation import (
     Agreement,
     ConfirmationRecord,
@@ -45,23 +45,15 @@ from ckptsel.results.confirmation import (
 from ckptsel.results.files import check_writable, read_ranking, write_confirmation
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
-from ckptsel.settings.rank import RankSettings
-from ckptsel.target.sources import is_named
+
+AS_A_WHOLE = (
+    "checkpoints were fine-tuned as a whole, with the new layer on the last: each is shown at the layer "
+    "that it was ranked best at"
+)
+"""Where several layers were ranked."""
 
 MIN_CANDIDATES = 5
 N_SPREAD = 8
-
-OF_THE_MACHINE = (
-    "cache_dir",
-    "cache",
-    "cache_size",
-    "workers",
-    "read_memory",
-    "read_timeout",
-    "max_file_size",
-)
-"""Settings that no ranking decides where it is confirmed: it may come from another machine, or from a
-stranger, and would say where this one writes and how much it spends."""
 
 
 @dataclass(frozen=True)
@@ -157,16 +149,11 @@ def confirm_ranking(
     folder: where TensorBoard's event files go, if the settings ask for them.
     """
     start = time.monotonic()
-    if len(ranking.layers) > 1:
-        raise InputError(
-            f"the ranking compares {len(ranking.layers)} layers, and training starts from the last "
-            "alone: what it gives could not be held against a network that is read elsewhere. Rank "
-            "with --layers last, and confirm that."
-        )
-    rows = choose_candidates(ranking, settings.n_candidates)
-    checkpoints = _find_checkpoints(ranking, rows, settings, quiet)
-    workspace = _open_workspace(ranking, checkpoints, settings, quiet)
     goals = ("fe", "ft") if settings.goal == "both" else (settings.goal or ranking.goal,)
+    rows = {goal: choose_candidates(ranking, goal, settings.n_candidates) for goal in goals}
+    checkpoints = _find_checkpoints(ranking, [*chain(*rows.values())], settings, quiet)
+    named = Named(settings.model, settings.data, settings.data_root)
+    workspace = reopen(ranking, list(checkpoints.values()), named, settings, quiet)
     outcomes = {}
     with tempfile.TemporaryDirectory(prefix="ckptsel-") as temporary:
         # A race goes on from what it keeps.
@@ -175,8 +162,8 @@ def confirm_ranking(
             with workspace.timed(goal), EventFiles(folder, goal, settings.tensorboard) as events:
                 outcomes[goal] = confirm_goal(
                     goal,
-                    rows,
-                    checkpoints,
+                    rows[goal],
+                    [Candidate(checkpoints[row.checkpoint], row.layer) for row in rows[goal]],
                     workspace,
                     cache,
                     settings,
@@ -208,26 +195,28 @@ def _with_notes(ranking: Ranking, notes: Sequence[str]) -> Ranking:
     return dataclasses.replace(ranking, notes=tuple(dict.fromkeys((*ranking.notes, *notes))))
 
 
-def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
+def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list[Row]:
     """The best `n` by score, in the order of training.
 
-    None takes the tie set, at least MIN_CANDIDATES, and the last checkpoint, which is what one would
-    use without a ranking. Where the epoch decided, whose neighbours are much alike, they are spread
-    over the trajectory instead, by default N_SPREAD.
+    None takes the tie set, at least MIN_CANDIDATES, and the last checkpoint (at its last layer where
+    that was read), which is what one would use without a ranking. Where the epoch decided, whose
+    neighbours are much alike, they are spread over the trajectory instead, by default N_SPREAD.
+    Fine-tuning trains a checkpoint as a whole: for `ft` its best layer stands for it.
     Raises InputError where that is fewer than two.
     """
-    ranked = [
-        row
-        for row in ranking
-        if row.score_rank is not None and row.copy_of is None and row.layer == LAST
-    ]
+    ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
     ranked.sort(key=lambda row: row.score_rank or 0)
+    if goal == "ft":
+        best: dict[str, Row] = {}
+        for row in ranked:
+            best.setdefault(row.checkpoint, row)
+        ranked = list(best.values())
     if ranking.score == EPOCH:
         chosen = spread(ranked, n or N_SPREAD)
     else:
         n_tied = sum(row.score_tie for row in ranked)
         chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
-    last = max(ranked, key=lambda row: row.order)
+    last = max(ranked, key=lambda row: (row.order, row.layer == LAST))
     if n is None and last not in chosen:
         chosen.append(last)
     if len(chosen) < 2:
@@ -238,59 +227,11 @@ def choose_candidates(ranking: Ranking, n: int | None = None) -> list[Row]:
     return sorted(chosen, key=lambda row: row.order)
 
 
-def _open_workspace(
-    ranking: Ranking, checkpoints: Sequence[Checkpoint], settings: ConfirmSettings, quiet: bool
-) -> Workspace:
-    """The workspace of the ranking. Raises DataError where the images are no longer the same."""
-    # What an older ranking did, whose settings have no word of it.
-    crop_pct = ranking.model["preprocessing"].get("crop_pct")
-    recorded = {"duplicates": "keep", "crop_pct": crop_pct, **ranking.settings}
-    recorded = {name: value for name, value in recorded.items() if name not in OF_THE_MACHINE}
-    rank_settings = from_known_fields(RankSettings, recorded)
-    changes = {
-        name: getattr(settings, name)
-        for name in (
-            "data_root",
-            "device",
-            "precision",
-            "workers",
-            "cache_dir",
-            "cache",
-            "cache_size",
-        )
-        if getattr(settings, name) is not None
-    }
-    changes.setdefault("device", default_device())
-    if str(changes["device"])[:4] != str(recorded["device"])[:4]:
-        # What suits one kind of device does not suit another.
-        changes.setdefault("precision", None)
-    name = typed_or_recorded(settings.model, ranking.model["name"])
-    rank_settings = dataclasses.replace(rank_settings, model=name, **changes)
-    data = settings.data or _recorded_data(ranking)
-    workspace = open_workspace(rank_settings, checkpoints, data, quiet)
-    if workspace.target.describe()["fingerprint"] != ranking.target["fingerprint"]:
-        raise DataError(
-            f"the images or labels of {data} are not those of the ranking: they have changed since. "
-            "Rank again, or name the right ones with --data."
-        )
-    return workspace
-
-
-def _recorded_data(ranking: Ranking) -> str:
-    """Where the ranking says that its data lies; raises DataError for what only the user may name."""
-    data = str(ranking.target["data"])
-    if is_named(data) and not data.startswith("torch/"):
-        raise DataError(
-            f"the ranking was made with the dataset {data}. A file may not name what is downloaded, or "
-            f"opened by another library: if it is yours, say so with --data {data}."
-        )
-    return data
-
-
 def _find_checkpoints(
     ranking: Ranking, rows: Sequence[Row], settings: ConfirmSettings, quiet: bool
-) -> list[Checkpoint]:
-    """The candidates' files. Raises CheckpointError where one has moved or changed."""
+) -> dict[str, Checkpoint]:
+    """The candidates' files, by their names, in the order of training. Raises CheckpointError where one
+    has moved or changed."""
     root = Path(settings.checkpoints or ranking.settings["checkpoints"])
     if not root.exists():
         raise CheckpointError(
@@ -298,29 +239,30 @@ def _find_checkpoints(
             "--checkpoints."
         )
     found = {c.name: c for c in scan_checkpoints(root, ranking.settings["weights"], quiet=quiet)}
+    wanted = {row.checkpoint: row.digest for row in sorted(rows, key=lambda row: row.order)}
     problems = []
-    for row in rows:
-        if row.name not in found:
-            problems.append(f"  {row.name}: not there any more")
-        elif found[row.name].digest != row.digest:
-            digest = found[row.name].digest
+    for name, ranked in wanted.items():
+        if name not in found:
+            problems.append(f"  {name}: not there any more")
+        elif found[name].digest != ranked:
+            digest = found[name].digest
             problems.append(
-                f"  {row.name}: has changed (digest {(digest or 'none')[:12]}, ranked "
-                f"{(row.digest or 'none')[:12]})"
+                f"  {name}: has changed (digest {(digest or 'none')[:12]}, ranked "
+                f"{(ranked or 'none')[:12]})"
             )
     if problems:
         raise CheckpointError(
-            f"{len(problems)} of {len(rows)} candidates are not what was ranked, in {root}:",
+            f"{len(problems)} of {len(wanted)} candidates are not what was ranked, in {root}:",
             *problems,
             "Rank again, or name where they are now with --checkpoints.",
         )
-    return [found[row.name] for row in rows]
+    return {name: found[name] for name in wanted}
 
 
 def confirm_goal(
     goal: str,
     rows: Sequence[Row],
-    checkpoints: Sequence[Checkpoint],
+    candidates: Sequence[Candidate],
     workspace: Workspace,
     cache: Cache,
     settings: ConfirmSettings,
@@ -338,15 +280,15 @@ def confirm_goal(
     seeds = range(settings.seed, settings.seed + settings.n_seeds)
     sweep = choose_rate(
         task,
-        checkpoints,
+        candidates,
         seeds[0],
         workspace.quiet,
         search=settings.lr is None,
         per_candidate=settings.lr_per_candidate,
     )
     transfers = {
-        (checkpoint.name, seed): Transfer(task, checkpoint, seed, sweep.rate_of(checkpoint.name))
-        for checkpoint in checkpoints
+        (candidate.name, seed): Transfer(task, candidate, seed, sweep.rate_of(candidate.name))
+        for candidate in candidates
         for seed in seeds
     }
     ended = _race(task, transfers, settings, workspace.quiet, events)
@@ -360,8 +302,10 @@ def confirm_goal(
     }
     runs = [_run(t, "sweep", t.task.protocol.n_steps) for t in sweep.runs]
     runs += [_run(t, "race", steps[name]) for (name, _), t in transfers.items()]
-    agreement = _agreement(rows, ended, lower_is_better)
+    agreement = _agreement(_one_trajectory(rows, goal, ended), ended, lower_is_better)
     summary = _summary(task, agreement, sweep, ended, len(seeds))
+    if goal == "ft" and any(candidate.layer != LAST for candidate in candidates):
+        summary = dataclasses.replace(summary, flags=(*summary.flags, AS_A_WHOLE))
     return Outcome(summary, ended, tuple(runs), predictions, task.labels)
 
 
@@ -457,13 +401,20 @@ def _run(transfer: Transfer, purpose: str, last_step: int) -> Run:
     """What is kept of a run: its curve up to where it left, not what an earlier run had beyond."""
     record = transfer.record
     return Run(
-        transfer.checkpoint.name,
+        transfer.candidate.name,
         transfer.seed,
         transfer.lr,
         purpose,
         tuple(point for point in record.points if point.step <= last_step),
         record.diverged_at,
     )
+
+
+def _one_trajectory(rows: Sequence[Row], goal: str, ended: Race) -> list[Row]:
+    """Rows whose scores make one curve over the epochs: those at the winner's layer; for `ft`, where
+    each checkpoint has one row, all."""
+    layer = next((row.layer for row in rows if row.name == ended.winner), None)
+    return [row for row in rows if goal == "ft" or row.layer == layer]
 
 
 def _agreement(

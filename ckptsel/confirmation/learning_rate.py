@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.progress import Progress
 from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.errors import DataError, InputError, listed
+from ckptsel.features.candidate import Candidate
 from ckptsel.target.splits import stratified_sample
 
 T = TypeVar("T")
@@ -44,8 +44,8 @@ class Choice:
 class Sweep(Choice):
     """The rate for all candidates; accuracy is the mean over those that were tried.
 
-    n_steps: training steps that it took. runs: what was run. own: by checkpoint, where each candidate
-    has a rate of its own.
+    n_steps: training steps that it took. runs: what was run. own: by candidate, where each, or each
+    layer, has a rate of its own.
     """
 
     n_steps: int
@@ -59,7 +59,7 @@ class Sweep(Choice):
 
 def choose_rate(
     task: Task,
-    checkpoints: Sequence[Checkpoint],
+    candidates: Sequence[Candidate],
     seed: int,
     quiet: bool,
     search: bool = False,
@@ -69,7 +69,8 @@ def choose_rate(
 
     The rates are the protocol's, and with `search` those of `try_rates` besides. With `per_candidate`
     each candidate has one of its own besides, chosen by its own runs in the same way; where all of
-    them diverge it has the others' rate.
+    them diverge it has the others' rate. Without, the same holds for all candidates at one layer, where
+    features are read at several: the best rate falls with their number.
 
     Every run has the same batches, draws and first weights, a quarter of the protocol's steps and a
     schedule of its own. Raises InputError where no rate trains all of those tried, or a class has a
@@ -79,10 +80,11 @@ def choose_rate(
     if len(lrs) == 1:
         return Sweep(lrs[0], {}, 0, ())
     short = _short_task(task, seed)
-    few = spread(checkpoints, N_CHECKPOINTS)
+    few = spread(candidates, N_CHECKPOINTS)
+    groups = _sharing(candidates, task.protocol.goal, per_candidate)
     title = f"{task.protocol.goal} learning rate"
-    n_tried = len(checkpoints if per_candidate else few)
-    with Progress(title, len(lrs) * n_tried, quiet=quiet) as progress:
+    tried_of = {c.name for group in (candidates, *groups) for c in spread(group, N_CHECKPOINTS)}
+    with Progress(title, len(lrs) * len(tried_of), quiet=quiet) as progress:
         trials = _Trials(short, seed, progress)
         tried = try_rates(lrs, partial(trials.mean_accuracy, few), search)
         shared = best_rate(tried)
@@ -91,14 +93,27 @@ def choose_rate(
                 f"every learning rate of {', '.join(f'{lr:g}' for lr in tried)} diverged "
                 f"({task.protocol.goal}). Give lower ones with --lr."
             )
-        own = {}
-        for checkpoint in checkpoints if per_candidate else ():
-            its = try_rates(lrs, partial(trials.mean_accuracy, [checkpoint]), search)
-            own[checkpoint.name] = Choice(best_rate(its) or shared, its)
+        own: dict[str, Choice] = {}
+        for group in groups:
+            some = spread(group, N_CHECKPOINTS)
+            its = try_rates(lrs, partial(trials.mean_accuracy, some), search)
+            choice = Choice(best_rate(its) or shared, its)
+            own |= {candidate.name: choice for candidate in group}
     short.release()
     task.n_chunks = short.n_chunks
     n_steps = len(trials.runs) * short.protocol.n_steps
     return Sweep(shared, tried, n_steps, tuple(trials.runs), own)
+
+
+def _sharing(
+    candidates: Sequence[Candidate], goal: str, per_candidate: bool
+) -> list[list[Candidate]]:
+    """Candidates with a rate of their own, by those that share it; none where all share one."""
+    if per_candidate:
+        return [[candidate] for candidate in candidates]
+    layers = dict.fromkeys(c.layer for c in candidates) if goal == "fe" else {}
+    groups = [[c for c in candidates if c.layer == layer] for layer in layers]
+    return groups if len(groups) > 1 else []
 
 
 Measure = Callable[[float], float | None]
@@ -144,31 +159,31 @@ def best_rate(accuracy: Mapping[float, float | None]) -> float | None:
 
 
 class _Trials:
-    """Short runs, each of a checkpoint at a rate, and none of them twice."""
+    """Short runs, each of a candidate at a rate, and none of them twice."""
 
     def __init__(self, task: Task, seed: int, progress: Progress) -> None:
         self.task, self.seed, self.progress = task, seed, progress
         self.runs: list[Transfer] = []
         self._reached: dict[tuple[str, float], float | None] = {}
 
-    def mean_accuracy(self, checkpoints: Sequence[Checkpoint], lr: float) -> float | None:
-        """Held-out accuracy at the end, the mean over checkpoints; None where one diverged."""
-        reached = [self._accuracy(checkpoint, lr) for checkpoint in checkpoints]
+    def mean_accuracy(self, candidates: Sequence[Candidate], lr: float) -> float | None:
+        """Held-out accuracy at the end, the mean over candidates; None where one diverged."""
+        reached = [self._accuracy(candidate, lr) for candidate in candidates]
         trained = [accuracy for accuracy in reached if accuracy is not None]
         return float(np.mean(trained)) if len(trained) == len(reached) else None
 
-    def _accuracy(self, checkpoint: Checkpoint, lr: float) -> float | None:
-        key = checkpoint.name, lr
+    def _accuracy(self, candidate: Candidate, lr: float) -> float | None:
+        key = candidate.name, lr
         if key not in self._reached:
             if self.progress.done == self.progress.total:
                 self.progress.expect(1)
-            self._reached[key] = reached = self._run(checkpoint, lr)
+            self._reached[key] = reached = self._run(candidate, lr)
             outcome = "diverged" if reached is None else f"{100 * reached:.1f} %"
-            self.progress.advance(f"{lr:g} on {checkpoint.name}: {outcome}")
+            self.progress.advance(f"{lr:g} on {candidate.name}: {outcome}")
         return self._reached[key]
 
-    def _run(self, checkpoint: Checkpoint, lr: float) -> float | None:
-        run = Transfer(self.task, checkpoint, self.seed, lr)
+    def _run(self, candidate: Candidate, lr: float) -> float | None:
+        run = Transfer(self.task, candidate, self.seed, lr)
         self.runs.append(run)
         if run.advance(self.task.protocol.n_steps) is None:
             return None

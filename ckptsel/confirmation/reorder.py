@@ -1,7 +1,7 @@
 """A ranking in the order that real training gave it."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from ckptsel.confirmation.race import Race
 from ckptsel.ranking.order import arrange, reference_rows
@@ -52,10 +52,18 @@ def reorder(
         tie_set=tuple(row.name for row in scored if row.name in race.tie_set),
         references={
             name: Reference(row.name, behind.get(row.name))
-            for name, row in reference_rows(scored).items()
+            for name, row in _as_raced(reference_rows(scored), scored, standings, goal).items()
         },
     )
     return _with_confirmed(reordered, summaries, races, rows)
+
+
+def _as_raced(
+    references: Mapping[str, Row], scored: Iterable[Row], names: Collection[str], goal: str
+) -> dict[str, Row]:
+    """References, for `ft` by the layer that stood for their checkpoints in the race."""
+    raced = {row.checkpoint: row for row in scored if goal == "ft" and row.name in names}
+    return {name: raced.get(row.checkpoint, row) for name, row in references.items()}
 
 
 def _with_confirmed(

@@ -1,8 +1,9 @@
-"""One FE or FT run: a checkpoint trained on the target with one seed and one learning rate.
+"""One FE or FT run: a candidate trained on the target with one seed and one learning rate.
 
-FE trains a softmax layer on frozen features (extracted once, in evaluation mode: the network and
-its batch-norm statistics do not change). FT trains the whole network under a new layer. For one
-seed all candidates see the same batches, augmentation draws and first weights of the new layer.
+FE trains a softmax layer on frozen features, read where the candidate is (extracted once, in
+evaluation mode: the network and its batch-norm statistics do not change). FT trains the whole network
+under a new layer on its last, wherever the candidate is read. For one seed all candidates see the same
+batches, augmentation draws and first weights of the new layer.
 
 A run is kept as a record under a key of everything that determines it, so that one that was killed
 goes on, and one that was done is not done again.
@@ -25,7 +26,6 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.devices import PRECISIONS, few_threads
 from ckptsel.confirmation.protocols import TrainingPlan
 from ckptsel.errors import UsageError
@@ -58,7 +58,7 @@ SAVE_INTERVAL_S = 20.0
 Predictions = NDArray[np.int64]
 
 OnPoint = Callable[[str, int, Point], None]
-"""Called after each new point of a run: checkpoint name, seed, point."""
+"""Called after each new point of a run: name of the candidate, seed, point."""
 
 
 @dataclass
@@ -136,10 +136,10 @@ class Task:
         """True classes of the held-out images."""
         return self.workspace.target.labels[self.held]
 
-    def batches(self, checkpoint: Checkpoint, seed: int, epoch: int | None) -> TensorBatches:
+    def batches(self, candidate: Candidate, seed: int, epoch: int | None) -> TensorBatches:
         """The batches of one epoch of training; of the held-out images where `epoch` is None."""
         training = epoch is not None
-        inputs, labels, rows = self._inputs(checkpoint, self.fitted if training else self.held)
+        inputs, labels, rows = self._inputs(candidate, self.fitted if training else self.held)
         frozen = self.protocol.goal == "fe"
         batch_size = self.protocol.batch_size
         return TensorBatches(
@@ -154,14 +154,14 @@ class Task:
             drop_last=training,
         )
 
-    def start(self, checkpoint: Checkpoint, seed: int, lr: float) -> Training:
+    def start(self, candidate: Candidate, seed: int, lr: float) -> Training:
         """A training at its first step."""
         protocol, device = self.protocol, self.workspace.device
         if protocol.goal == "fe":
-            n_features = self._inputs(checkpoint, self.fitted)[0].shape[1]
+            n_features = self._inputs(candidate, self.fitted)[0].shape[1]
             model: nn.Module = self._new_layer(n_features, seed)
         else:
-            self.workspace.load(checkpoint)
+            self.workspace.load(candidate.checkpoint)
             model = Network(self.encoder, self._new_layer(self._n_features, seed))
             model = model.to(memory_format=self.encoder.memory_format)
         model = model.to(device)
@@ -186,20 +186,22 @@ class Task:
             objective=self.workspace.target.objective,
         )
 
-    def n_values(self, checkpoint: Checkpoint) -> float:
+    def n_values(self, candidate: Candidate) -> float:
         """Size of what a step computes with: few for a layer on features, many for a network."""
         if self.protocol.goal == "ft":
             return float("inf")
-        return self._inputs(checkpoint, self.fitted)[0].numel()
+        return self._inputs(candidate, self.fitted)[0].numel()
 
-    def key(self, checkpoint: Checkpoint, seed: int, lr: float) -> str:
+    def key(self, candidate: Candidate, seed: int, lr: float) -> str:
         """The key of a run's record."""
+        if self.protocol.goal == "ft":
+            candidate = Candidate(candidate.checkpoint)  # whatever the layer, the run is the same
         about = {**self.protocol.to_dict(), "lrs": lr, "seed": seed}
         workspace = self.workspace
         return digest_of(
             f"transfer {TRANSFER_VERSION}",
             json.dumps(about, sort_keys=True),
-            *workspace.feature_keys(Candidate(checkpoint)),
+            *workspace.feature_keys(candidate),
             workspace.target.labels.tobytes(),
             self.fitted.tobytes(),
             self.held.tobytes(),
@@ -220,12 +222,12 @@ class Task:
         return self.encoder.normalise(pixels)
 
     def _inputs(
-        self, checkpoint: Checkpoint, indices: NDArray[np.int64]
+        self, candidate: Candidate, indices: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs and labels of the image set that `indices` lie in, and their rows in it."""
         target = self.workspace.target
-        if self._parts is None or self._features_of not in ("", checkpoint.name):
-            self._parts = self._load_parts(checkpoint)
+        if self._parts is None or self._features_of not in ("", candidate.name):
+            self._parts = self._load_parts(candidate)
         first = 0
         for part, images in zip(self._parts, target.image_sets, strict=True):
             if indices[0] < first + len(images):
@@ -235,14 +237,14 @@ class Task:
             first += len(images)
         raise AssertionError("indices beyond the target")
 
-    def _load_parts(self, checkpoint: Checkpoint) -> list[Tensor]:
-        """Pixels of each image set; or features of a checkpoint, which then names them."""
+    def _load_parts(self, candidate: Candidate) -> list[Tensor]:
+        """Pixels of each image set; or features of a candidate, which then names them."""
         if self.protocol.goal == "ft":
             pixels = [torch.from_numpy(array) for array in self.workspace.prepared()]
             fits = sum(array.nbytes for array in pixels) <= ON_DEVICE_BYTES
             return [array.to(self.workspace.device) if fits else array for array in pixels]
-        self._features_of = checkpoint.name
-        features = torch.from_numpy(self.workspace.features(Candidate(checkpoint)))
+        self._features_of = candidate.name
+        features = torch.from_numpy(self.workspace.features(candidate))
         if self.protocol.scale_features:
             features = features - features[self.fitted].mean(0)
             features = features / features[self.fitted].square().mean().sqrt()
@@ -253,9 +255,9 @@ class Task:
 class Transfer:
     """A run that goes on to a step when it is asked to."""
 
-    def __init__(self, task: Task, checkpoint: Checkpoint, seed: int, lr: float) -> None:
-        self.task, self.checkpoint, self.seed, self.lr = task, checkpoint, seed, lr
-        self._key = task.key(checkpoint, seed, lr)
+    def __init__(self, task: Task, candidate: Candidate, seed: int, lr: float) -> None:
+        self.task, self.candidate, self.seed, self.lr = task, candidate, seed, lr
+        self._key = task.key(candidate, seed, lr)
         kept = task.cache.get_record("transfers", self._key)
         self.record = Record() if kept is None else Record.from_dict(kept)
         self._saved = time.monotonic()
@@ -264,7 +266,7 @@ class Transfer:
         """Held-out predictions (N,) after `to_step`, the end of a rung; None where it diverged."""
         record = self.record
         if to_step not in record.predictions and record.diverged_at is None:
-            with few_threads(self.task.n_values(self.checkpoint)):
+            with few_threads(self.task.n_values(self.candidate)):
                 self._train(to_step, on_point)
         return record.predictions.get(to_step)
 
@@ -284,7 +286,7 @@ class Transfer:
         if features is None:
             self._train(task.protocol.n_steps, None)
             if self.record.diverged_at is not None:
-                raise FloatingPointError(f"{self.checkpoint.name} diverged")
+                raise FloatingPointError(f"{self.candidate.name} diverged")
             parts = [
                 extract_features(
                     workspace.encoder,
@@ -301,7 +303,7 @@ class Transfer:
 
     def _train(self, to_step: int, on_point: OnPoint | None) -> None:
         record, task = self.record, self.task
-        training = task.start(self.checkpoint, self.seed, self.lr)
+        training = task.start(self.candidate, self.seed, self.lr)
         state = task.cache.get_record("training", self._key)
         if state is not None:
             training.load_state_dict(state)
@@ -314,7 +316,7 @@ class Transfer:
                 if point is not None:
                     record.points.append(point)
                     if on_point is not None:
-                        on_point(self.checkpoint.name, self.seed, point)
+                        on_point(self.candidate.name, self.seed, point)
                 self._save(training, now=stop == to_step or point is None)
 
     def _train_to(self, stop: int, training: Training) -> Point | None:
@@ -327,12 +329,12 @@ class Transfer:
                 epoch, done = divmod(training.step, n_batches)
                 last = min(n_batches, done + stop - training.step)
                 # The batches before are drawn again, so that the stream is where it was.
-                batches = task.batches(self.checkpoint, self.seed, epoch + 1)
+                batches = task.batches(self.candidate, self.seed, epoch + 1)
                 means = training.run(islice(batches, done, last))
                 loss_sum += means.loss * means.n_samples
                 n_samples += means.n_samples
             task.n_chunks = training.n_chunks
-            held_out = task.batches(self.checkpoint, self.seed, epoch=None)
+            held_out = task.batches(self.candidate, self.seed, epoch=None)
             logits, labels = predict(training.evaluated, held_out, training.autocast_dtype)
             held = measure(logits, labels, task.workspace.target.objective)
         except FloatingPointError:

@@ -4,7 +4,8 @@ The key of a cached array is made of what determines it: tensors, images and lab
 model, layer and precision. World size, batch size and worker count do not enter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ BATCH_VALUES = {"cpu": 64 * 3 * 224 * 224, "cuda": 1024 * 3 * 224 * 224}
 
 MAX_BATCH = {"cpu": 128, "cuda": 4096}
 """Small images: beyond this a CPU gets slower, since activations leave its caches."""
+
+
+Read = Callable[[Tensor], dict[str, Tensor]]
+"""Prepared samples (N, *shape) on the device -> features (N, D) by name."""
 
 
 def feature_key(
@@ -50,30 +55,43 @@ def extract_features(
     Raises FeatureError where a feature is not finite, or all samples get the same features.
     """
     encoder.to(device)
-    kind = torch.device(device).type
-    batch_size = batch_size or _first_batch_size(samples.shape[1:], kind)
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    start = 0
-    while start < len(samples):
-        batch = samples[start : start + batch_size]
-        try:
-            found = _features_of_batch(encoder, batch, layers, device, PRECISIONS[precision])
-        except RuntimeError as error:
-            if batch_size == 1 or not is_out_of_memory(error):
-                raise
-            batch_size //= 2
-            continue
-        for layer in layers:
-            parts[layer].append(found[layer])
-        start += len(batch)
-    features = {layer: torch.cat(part).cpu().numpy() for layer, part in parts.items()}
+    read = partial(encoder.features, layers=layers)
+    features = read_in_batches(read, samples, device, precision, batch_size)
     for found_features in features.values():
         check_features(found_features)
     return features
 
 
-def check_features(features: NDArray[np.float32]) -> None:
-    """Raises FeatureError where features are not finite, or the same for all images."""
+def read_in_batches(
+    read: Read,
+    samples: NDArray[Any],
+    device: str = "cpu",
+    precision: str = "float32",
+    batch_size: int | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """What `read` gives of prepared samples (N, *shape), N at least 1, a batch at a time: (N, D) by
+    name. batch_size: as in `extract_features`."""
+    kind = torch.device(device).type
+    batch_size = batch_size or _first_batch_size(samples.shape[1:], kind)
+    parts: dict[str, list[Tensor]] = {}
+    start = 0
+    while start < len(samples):
+        batch = samples[start : start + batch_size]
+        try:
+            found = _read_batch(read, batch, device, PRECISIONS[precision])
+        except RuntimeError as error:
+            if batch_size == 1 or not is_out_of_memory(error):
+                raise
+            batch_size //= 2
+            continue
+        for name, part in found.items():
+            parts.setdefault(name, []).append(part)
+        start += len(batch)
+    return {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
+
+
+def check_finite(features: NDArray[np.float32]) -> None:
+    """Raises FeatureError where features are not finite."""
     finite = np.isfinite(features)
     if not finite.all():
         n_bad = int((~finite.all(axis=1)).sum())
@@ -81,6 +99,11 @@ def check_features(features: NDArray[np.float32]) -> None:
             f"the features of {n_bad} of {len(features)} images are NaN or infinite: the network "
             "overflows (try --precision float32) or had diverged."
         )
+
+
+def check_features(features: NDArray[np.float32]) -> None:
+    """Raises FeatureError where features are not finite, or the same for all images."""
+    check_finite(features)
     spread = np.abs(features - features[:1]).max(initial=0)
     if spread <= 1e-6 * max(np.abs(features).max(initial=0), 1e-30):
         raise FeatureError(
@@ -90,12 +113,8 @@ def check_features(features: NDArray[np.float32]) -> None:
 
 
 @torch.inference_mode()
-def _features_of_batch(
-    encoder: Encoder,
-    batch: NDArray[Any],
-    layers: Sequence[str],
-    device: str,
-    autocast_dtype: torch.dtype | None,
+def _read_batch(
+    read: Read, batch: NDArray[Any], device: str, autocast_dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     # A copy: samples may be a read-only map of a file.
     raw = torch.from_numpy(np.array(batch))
@@ -103,8 +122,8 @@ def _features_of_batch(
         raw = raw.pin_memory().to(device, non_blocking=True)
     enabled = autocast_dtype is not None
     with torch.autocast(torch.device(device).type, dtype=autocast_dtype, enabled=enabled):
-        found = encoder.features(raw, layers)
-    return {layer: found[layer].float() for layer in layers}
+        found = read(raw)
+    return {name: part.float() for name, part in found.items()}
 
 
 def _first_batch_size(image_shape: tuple[int, ...], kind: str) -> int:

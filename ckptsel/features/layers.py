@@ -144,16 +144,17 @@ def choose_layers(asked: Sequence[str], known: Callable[[], Sequence[str]]) -> t
 
 
 def side_by_side(
-    parts: Sequence[NDArray[np.float32]], fitted: NDArray[np.int64]
+    parts: Sequence[NDArray[np.float32]], scales: Sequence[float]
 ) -> NDArray[np.float32]:
-    """Features (N, D_1 + D_2 + ...) of all stages (N, D_i), each divided by its `scale_of`."""
-    return np.concatenate([part / scale_of(part[fitted]) for part in parts], axis=1)
+    """Features (N, D_1 + D_2 + ...) of all stages (N, D_i), each divided by its scale."""
+    pairs = zip(parts, scales, strict=True)
+    return np.concatenate([part / np.float32(scale) for part, scale in pairs], axis=1)
 
 
-def scale_of(features: NDArray[np.float32]) -> np.float32:
-    """The root of the total variance of features (N, D); 1 where all are the same."""
+def scale_of(features: NDArray[np.float32]) -> float:
+    """The root of the total variance of features (N, D), a float32; 1 where all are the same."""
     total = features.var(axis=0, dtype=np.float64).sum()
-    return np.float32(math.sqrt(total) if total > 0 else 1.0)
+    return float(np.float32(math.sqrt(total) if total > 0 else 1.0))
 
 
 def _named_by_timm(module: nn.Module) -> list[str]:

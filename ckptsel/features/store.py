@@ -37,8 +37,8 @@ class Cache(CacheFolder):
         self._put("scores", key, dict(vars(result)))
 
     def get_record(self, kind: str, key: str) -> dict[str, Any] | None:
-        """Tensors and plain values, the tensors on the CPU. kind: `transfers`, `training` or
-        `duplicates`."""
+        """Tensors and plain values, the tensors on the CPU. kind: `transfers`, `training`,
+        `duplicates`, `unreadable` or `scales`."""
         record: dict[str, Any] | None = self._get(kind, key)
         return record
 

@@ -152,7 +152,7 @@ def _made(name: str, arguments: Mapping[str, Any], request: Request, is_real: bo
         if arguments:
             raise
         raise ModelError(f"timm cannot build {name} with {used}.") from None
-    except (ValueError, AssertionError, RuntimeError, KeyError) as error:
+    except (ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError) as error:
         raise ModelError(f"timm cannot build {name} with {used}: {error}") from error
 
 

@@ -41,6 +41,7 @@ from ckptsel.scores import Score, find_score, find_scores
 from ckptsel.settings.rank import RankSettings, make_settings
 
 Scored = dict[str, dict[str, ScoreResult]]
+Scales = dict[str, dict[str, float]]
 
 
 def rank(
@@ -101,8 +102,9 @@ def rank_found(
     start = time.monotonic()
     scores = _scores_for(settings)
     candidates, workspace = _prepare(find, data, settings, quiet, known or Known())
-    results, candidates = _score_all(candidates, scores, workspace)
-    ranking = _make_ranking(candidates, results, scores, workspace, root, start)
+    results, scales, candidates = _score_all(candidates, scores, workspace)
+    rows = [_row_of(candidate, order, scales) for order, candidate in _in_order(candidates)]
+    ranking = _make_ranking(rows, candidates, results, scores, workspace, root, start)
     return ranking, _predictions(results, workspace)
 
 
@@ -136,7 +138,7 @@ def score_part(
     usable = [c for c in candidates if c.problem is None and c.copy_of is None]
     mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
     part = [candidate for candidate in usable if candidate.checkpoint.name in mine]
-    _, scored = _score_all(part, scores, workspace) if part else ({}, [])
+    scored = _score_all(part, scores, workspace)[2] if part else []
     problems = {c.name: c.problem for c in scored if c.problem is not None}
     if workspace.cache.unkept is not None:
         raise OutputError(
@@ -193,9 +195,11 @@ def _scores_for(settings: RankSettings) -> list[Score]:
 
 def _score_all(
     candidates: Sequence[Candidate], scores: Sequence[Score], workspace: Workspace
-) -> tuple[Scored, list[Candidate]]:
-    """Score results by candidate and score, and the candidates with new problems marked."""
+) -> tuple[Scored, Scales, list[Candidate]]:
+    """Score results by candidate and score, scales by candidate and stage, and the candidates with new
+    problems marked."""
     results: Scored = {}
+    scales: Scales = {}
     problems: dict[str, str] = {}
     left_out: dict[tuple[str, str], list[str]] = {}
     spec = ScoringSpec(
@@ -208,6 +212,7 @@ def _score_all(
         for outcome in _outcomes(spec, workspace):
             if outcome.problem is None:
                 results[outcome.name] = outcome.results
+                scales[outcome.name] = outcome.scales
                 for score, reason in outcome.left_out.items():
                     left_out.setdefault((score, reason), []).append(outcome.name)
                 progress.advance(outcome.name)
@@ -219,7 +224,7 @@ def _score_all(
         for (score, reason), names in left_out.items()
     ]
     marked = [c.failed(problems[c.name]) if c.name in problems else c for c in candidates]
-    return results, fail_copies(marked, workspace.settings.strict)
+    return results, scales, fail_copies(marked, workspace.settings.strict)
 
 
 def _outcomes(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
@@ -236,6 +241,7 @@ def _outcomes(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
 
 
 def _make_ranking(
+    scored: Sequence[Row],
     candidates: Sequence[Candidate],
     results: Scored,
     scores: Sequence[Score],
@@ -248,7 +254,7 @@ def _make_ranking(
     units = {one.name: one.unit for one in scores}
     lower = tuple(one.name for one in scores if not one.higher_is_better)
     ordered = order_rows(
-        [_row_of(candidate, order) for order, candidate in _in_order(candidates)],
+        scored,
         results,
         units,
         score,
@@ -342,7 +348,7 @@ def _in_order(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Candidate]
     return ((places[c.checkpoint.name], c) for c in candidates)
 
 
-def _row_of(candidate: Candidate, order: int) -> Row:
+def _row_of(candidate: Candidate, order: int, scales: Scales) -> Row:
     checkpoint = candidate.checkpoint
     return Row(
         name=candidate.name,
@@ -359,6 +365,7 @@ def _row_of(candidate: Candidate, order: int) -> Row:
         weights_key=checkpoint.weights_key,
         copy_of=candidate.copy_of,
         layer=candidate.layer,
+        stage_scales=scales.get(candidate.copy_of or candidate.name) or None,
     )
 
 

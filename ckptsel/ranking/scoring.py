@@ -42,12 +42,14 @@ class ScoringSpec:
 @dataclass(frozen=True)
 class Outcome:
     """The scores of one candidate by name; or why it failed. left_out: scores that could not be had,
-    by name, and why; not the one that decides, without which the candidate fails."""
+    by name, and why; not the one that decides, without which the candidate fails. scales: what each
+    stage was divided by, where all are read side by side."""
 
     name: str
     results: dict[str, ScoreResult] = field(default_factory=dict)
     problem: str | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
 
 
 def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> Iterator[Outcome]:
@@ -76,7 +78,7 @@ def _score_one(candidate: Candidate, scores: Sequence[Score], workspace: Workspa
     kept = {name: workspace.cache.get_score(key) for name, key in keys.items()}
     inputs = _inputs_of(candidate, workspace) if None in kept.values() else None
     deciding = deciding_score(workspace.settings)
-    outcome = Outcome(candidate.name)
+    outcome = Outcome(candidate.name, scales=workspace.scales(candidate))
     for score in scores:
         try:
             result = kept[score.name]

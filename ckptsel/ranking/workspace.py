@@ -35,7 +35,7 @@ from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import extract_features, feature_key
-from ckptsel.features.layers import ALL, choose_layers, side_by_side
+from ckptsel.features.layers import ALL, choose_layers, scale_of, side_by_side
 from ckptsel.features.names import is_registered
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
@@ -187,13 +187,27 @@ class Workspace:
         """
         if candidate.layer == ALL:
             stages = [self.features(stage) for stage in self._stages_of(candidate)]
-            return side_by_side(stages, self.target.evaluation.fit_part)
+            return side_by_side(stages, list(self.scales(candidate).values()))
         keys = self.feature_keys(candidate)
         kept = [self._find(key) for key in keys]
         if any(features is None for features in kept):
             self._extract(candidate.checkpoint)
             kept = [self._extracted[key] for key in keys]
         return np.concatenate([features for features in kept if features is not None])
+
+    def scales(self, candidate: Candidate) -> dict[str, float]:
+        """What each stage is divided by, by its name, where a candidate is read at all of them; empty
+        elsewhere. From the store, or fitted on the fitting part (then kept)."""
+        if candidate.layer != ALL:
+            return {}
+        key = digest_of("scales", *self.feature_keys(candidate))
+        kept = self.cache.get_record("scales", key)
+        if kept is None:
+            fitted = self.target.evaluation.fit_part
+            stages = self._stages_of(candidate)
+            kept = {stage.layer: scale_of(self.features(stage)[fitted]) for stage in stages}
+            self.cache.put_record("scales", key, kept)
+        return kept
 
     def _find(self, key: str) -> NDArray[np.float32] | None:
         found = self.cache.get_features(key)

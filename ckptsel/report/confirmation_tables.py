@@ -46,7 +46,7 @@ def _rate_lines(confirmation: GoalConfirmation) -> Iterator[str]:
     c = confirmation
     if c.own_rates:
         rates = ", ".join(f"{name} {own.lr:g}" for name, own in c.own_rates.items())
-        yield f"learning rates for {c.goal}, by short runs of each candidate: {rates}"
+        yield f"learning rates for {c.goal}: {rates}"
     if c.sweep:
         tried = ", ".join(
             f"{rate}: {'diverged' if accuracy is None else f'{100 * accuracy:.1f} %'}"

@@ -171,7 +171,7 @@ def _features_by_stage(
     for checkpoint in found:
         if checkpoint.epoch in place.recipe.after_epochs:
             for seed in range(place.recipe.n_transfer_seeds):
-                run = Transfer(task, checkpoint, seed, summary.lr)
+                run = Transfer(task, Candidate(checkpoint), seed, summary.lr)
                 about = {**first, "epoch": checkpoint.epoch, "stage": "after"}
                 yield {**about, "transfer_seed": seed}, checkpoint, run.features_after
 

@@ -107,10 +107,11 @@ class Agreement:
 
 @dataclass(frozen=True, config=FINITE)
 class OwnRate:
-    """The learning rate of one candidate, where each has its own.
+    """The learning rate of one candidate, where each has its own, or the candidates at each layer.
 
     lr: it was trained with this; where all that were tried diverged, the rate for all.
-    sweep: held-out accuracy of its short runs by learning rate (as text), null where one diverged.
+    sweep: held-out accuracy of its short runs, or the mean of some at its layer, by learning rate (as
+    text), null where one diverged.
     at_edge: it is the lowest or highest tried.
     """
 
@@ -142,7 +143,7 @@ class GoalConfirmation:
     agreement: by score or reference, over the candidates that ended the rung at `agreement_step`.
     agreement_step: null where no rung was ended by all.
     flags: what to doubt.
-    own_rates: by candidate, with `--lr-per-candidate`; else empty.
+    own_rates: by candidate, with `--lr-per-candidate`, and for `fe` of several layers; else empty.
     """
 
     goal: str

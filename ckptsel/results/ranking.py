@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -68,6 +68,8 @@ class Row:
     weights_key: which weights of the file were used.
     copy_of: the checkpoint with the same tensors whose scores these are.
     layer: where the network was read; `last` is the input of its classifier.
+    stage_scales: what the features of each stage were divided by, by its name, where all stages were
+    read side by side; null elsewhere.
     rank: from 1; null where it failed.
     in_tie_set: cannot be told from the best at 95 %.
     p_best: share of resamples in which it is the best.
@@ -92,6 +94,7 @@ class Row:
     weights_key: str | None = None
     copy_of: str | None = None
     layer: str = "last"
+    stage_scales: dict[str, Annotated[float, Gt(0)]] | None = None
     rank: int | None = None
     in_tie_set: bool = False
     p_best: Share | None = None

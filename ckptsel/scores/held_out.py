@@ -91,8 +91,7 @@ class Probing:
         log_likelihoods = np.zeros(self.shape)
         choices: list[tuple[str, Strength]] = []
         n_unconverged = 0
-        fitted = self._paper(view) if self.probe == "paper" else self._logistic(view)
-        for fold, log_p, choice, converged in fitted:
+        for fold, log_p, choice, converged in self.fits(view):
             place = (fold.repeat, fold.columns)
             predictions[place] = log_p.argmax(1).cpu().numpy()
             truth = self.labels[fold.held_rows]
@@ -107,7 +106,11 @@ class Probing:
             details["scaling"] = sorted({scaling for scaling, _ in choices})
         return HeldOut(predictions, log_likelihoods, flags, details)
 
-    def _paper(self, view: str) -> Iterator["_Fitted"]:
+    def fits(self, view: str) -> Iterator["Fitted"]:
+        """The probe of each fold on one view, and what it says of the images that are held out."""
+        return self._paper(view) if self.probe == "paper" else self._logistic(view)
+
+    def _paper(self, view: str) -> Iterator["Fitted"]:
         for fold in self.folds:
             spectrum, labels = self._spectrum(fold), self.labels[fold.fit_rows]
             inputs = spectrum.component(self.features[fold.fit_rows], view).float()
@@ -115,7 +118,7 @@ class Probing:
             probe = fit_paper_probe(inputs, labels, self.n_classes, self.seed)
             yield fold, probe.log_probabilities(held), None, True
 
-    def _logistic(self, view: str) -> Iterator["_Fitted"]:
+    def _logistic(self, view: str) -> Iterator["Fitted"]:
         """For folds that are small, many at once: their fits are too short to be made one by one."""
         n, d = len(self.folds[0].fit_rows), self.features.shape[1]
         n_together = max(1, TOGETHER_VALUES // (3 * N_INNER_FOLDS * n * min(n, d)))
@@ -179,7 +182,7 @@ class Probing:
         return self.spectra.of(fold.number, fold.fit_rows)
 
 
-_Fitted = tuple[Fold, Tensor, tuple[str, Strength] | None, bool]
+Fitted = tuple[Fold, Tensor, tuple[str, Strength] | None, bool]
 """A fold, log probabilities (m, C) of what it holds out, scaling and strength, whether it converged."""
 
 

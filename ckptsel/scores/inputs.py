@@ -100,6 +100,12 @@ class ScoreInputs:
         """Room for the class of every evaluated image in every repeat: (n_repeats, n_eval) zeros."""
         return np.zeros((self.evaluation.n_repeats, len(self.evaluation.evaluated)), dtype=np.int64)
 
+    def log_probabilities(self, view: str) -> Iterator[tuple[Fold, Tensor]]:
+        """Of each fold, those of the images that it holds out: (m, C), nats."""
+        with few_threads(self.features.numel()):
+            for fold, log_p, _, _ in self._probing.fits(view):
+                yield fold, log_p
+
     def held_out(self, view: str) -> HeldOut:
         """Output of the probe on one view of the features, for every evaluated image."""
         if view not in self._held_out:

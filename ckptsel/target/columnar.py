@@ -9,7 +9,7 @@ import numpy as np
 
 from ckptsel.errors import DataError, listed
 from ckptsel.target.classes import common_names, renumber
-from ckptsel.target.columns import IMAGE_COLUMNS, LABEL_COLUMNS, choose_column
+from ckptsel.target.columns import IMAGE_COLUMNS, LABEL_COLUMNS, choose_column, usual_column
 from ckptsel.target.images import ImageSet
 from ckptsel.target.labels import Labels, Names, encode_labels, names_or_numbers, whole_numbers
 from ckptsel.target.layout import SPLIT_NAMES, split_of_file
@@ -18,6 +18,7 @@ from ckptsel.target.parquet import (
     ParquetColumn,
     ParquetSamples,
     RowGroup,
+    read_groups,
     read_schema,
     read_values,
 )
@@ -68,6 +69,24 @@ class ColumnarSource:
                 ParquetColumn(image_column, groups), np.arange(len(labels)), str(self.root), split
             ),
         )
+
+    def has_labels(self, split: str) -> bool:
+        """Whether a column says, or was said to say, what the images show."""
+        schema = read_schema(self._files[split][0])
+        usual = (*_features_of_type(schema, "ClassLabel"), *LABEL_COLUMNS)
+        return self._label_column is not None or usual_column(schema.names, usual) is not None
+
+    def read_unlabelled(self, split: str, class_name: str) -> ImageSet:
+        """The images of a split without labels, as if all were of one class."""
+        files = self._files[split]
+        column = self._choose_image_column(read_schema(files[0]))
+        groups = []
+        for file in files:
+            choose_column(file, read_schema(file).names, column, (), "image")
+            groups += read_groups(file)
+        rows = np.arange(sum(group.n_rows for group in groups))
+        samples = ParquetSamples(ParquetColumn(column, groups), rows, str(self.root), split)
+        return ImageSet(split, np.zeros_like(rows), (class_name,), samples)
 
     def _choose_label_column(self, file: Path, schema: Any) -> str:
         usual = (*_features_of_type(schema, "ClassLabel"), *LABEL_COLUMNS)

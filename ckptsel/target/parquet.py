@@ -138,10 +138,36 @@ def read_values(file: Path, column: str) -> tuple[list[Any], list[RowGroup]]:
         return _read_arrow_values(file, column)
     # Not pq.read_table, which imports pandas for a second.
     with _named_if_broken(file), pq.ParquetFile(file) as opened:
-        _check_rows(file, opened.metadata.num_rows)
+        groups = _groups_of(file, opened)
         values = opened.read([column]).column(column).to_pylist()
-        sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
-    return values, [RowGroup(str(file), i, n) for i, n in enumerate(sizes)]
+    return values, groups
+
+
+def read_groups(file: Path) -> list[RowGroup]:
+    """The row groups of a file alone. Raises DataError where it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not _is_arrow(file):
+        with _named_if_broken(file), pq.ParquetFile(file) as opened:
+            return _groups_of(file, opened)
+    groups: list[RowGroup] = []
+    with _named_if_broken(file), pa.OSFile(str(file)) as opened:
+        stream = pa.ipc.open_stream(opened)
+        while True:
+            start = opened.tell()
+            try:
+                batch = stream.read_next_batch()
+            except StopIteration:
+                return groups
+            _check_rows(file, sum(group.n_rows for group in groups) + batch.num_rows)
+            groups.append(RowGroup(str(file), start, batch.num_rows))
+
+
+def _groups_of(file: Path, opened: Any) -> list[RowGroup]:
+    _check_rows(file, opened.metadata.num_rows)
+    sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+    return [RowGroup(str(file), i, n) for i, n in enumerate(sizes)]
 
 
 def _is_arrow(file: Path | str) -> bool:

@@ -107,7 +107,11 @@ class Preprocessing:
         return "uint8"
 
     def prepare(self, samples: Samples, index: int) -> NDArray[np.uint8]:
-        image = to_colour_mode(samples.open(index), self.input_size[0])
+        return self.pixels_of(samples.open(index))
+
+    def pixels_of(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The prepared pixels (C, H, W) of an image. Raises ValueError where one side is far longer."""
+        image = to_colour_mode(image, self.input_size[0])
         if max(image.size) > LONGEST * min(image.size):
             raise ValueError(
                 f"{image.width} x {image.height} pixels: one side is more than {LONGEST} times the other"

@@ -159,6 +159,28 @@ def read_rows(
     return rows
 
 
+def list_unlabelled(path: Path, image_column: str | None) -> list[str]:
+    """Paths of the images that a table lists without any label; none where it has a column of labels.
+
+    Raises DataError where a row names no image, or one that is not there.
+    """
+    columns, records = _read(path)
+    if usual_column(columns, LABEL_COLUMNS) is not None:
+        return []
+    image = columns.index(choose_column(path, columns, image_column, IMAGE_COLUMNS, "image"))
+    found = []
+    for line, cells in records:
+        name = cells[image]
+        file = path.parent / name.strip() if isinstance(name, str) and name.strip() else None
+        if file is None or not file.is_file():
+            raise DataError(
+                f"{path}, line {line} names no image that is there ({file or name!r}). Paths are taken "
+                "relative to the folder of the file that lists them."
+            )
+        found.append(str(file))
+    return found
+
+
 def _split_named(value: Any, path: Path, line: int) -> str:
     name = str(value or "train").strip().lower() or "train"
     if name not in SPLIT_NAMES:

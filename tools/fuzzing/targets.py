@@ -38,6 +38,7 @@ def make_targets() -> dict[str, Callable[[], Target]]:
         checkpoint_target,
         config_target,
         data_target,
+        extractor_target,
         results_target,
     )
 
@@ -47,4 +48,5 @@ def make_targets() -> dict[str, Callable[[], Target]]:
         "results": results_target.make,
         "config": config_target.make,
         "data": data_target.make,
+        "extractor": extractor_target.make,
     }
