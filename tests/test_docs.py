@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ def in_world(world: Path, reference_cache: str, monkeypatch: pytest.MonkeyPatch,
             monkeypatch.setitem(presets, goal, dataclasses.replace(protocol, n_steps=9))
     if not Path("ranking").exists():
         assert run("rank", "ckpts/", "--data", "my_images/", "--out", "ranking/", "-q")[0] == 0
+        shutil.copytree("ranking", "other")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import typer
 
 from ckptsel.cli import (  # noqa: F401
     cache,
+    compare,
     confirm,
     gate,
     inspect,
@@ -23,7 +24,10 @@ from ckptsel.common.streams import say_text
 
 __all__ = ["app", "run"]
 
-ORDER = ("rank", "gate", "pick", "confirm", "report", "inspect", "scores", "cache", "reproduce")
+ORDER = (
+    *("rank", "gate", "pick", "confirm", "compare", "report", "inspect", "scores", "cache"),
+    "reproduce",
+)
 """In which help shows them: importing a command adds it to `app`, in whatever order."""
 
 app.registered_commands.sort(key=lambda command: ORDER.index(command.name or ""))
