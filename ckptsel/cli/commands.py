@@ -11,6 +11,7 @@ from ckptsel.cli import (  # noqa: F401
     confirm,
     gate,
     inspect,
+    log,
     pick,
     rank,
     report,
@@ -25,8 +26,8 @@ from ckptsel.common.streams import say_text
 __all__ = ["app", "run"]
 
 ORDER = (
-    *("rank", "gate", "pick", "confirm", "compare", "report", "inspect", "scores", "cache"),
-    "reproduce",
+    *("rank", "gate", "pick", "confirm", "compare", "report", "log", "inspect", "scores"),
+    *("cache", "reproduce"),
 )
 """In which help shows them: importing a command adds it to `app`, in whatever order."""
 
