@@ -9,6 +9,7 @@ from ckptsel.cli import (  # noqa: F401
     cache,
     compare,
     confirm,
+    demo,
     gate,
     inspect,
     log,
@@ -27,7 +28,7 @@ __all__ = ["app", "run"]
 
 ORDER = (
     *("rank", "gate", "pick", "confirm", "compare", "report", "log", "inspect", "scores"),
-    *("cache", "reproduce"),
+    *("cache", "demo", "reproduce"),
 )
 """In which help shows them: importing a command adds it to `app`, in whatever order."""
 
