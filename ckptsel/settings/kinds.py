@@ -33,6 +33,13 @@ Size = Annotated[
     str, Field(pattern=SIZE_PATTERN, description="it must be a size such as 5GiB or 500MB")
 ]
 Age = Annotated[str, Field(pattern=AGE_PATTERN, description="it must be an age such as 30d or 12h")]
+Repository = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+        description="it must be ORG/NAME, such as my-lab/my-backbone",
+    ),
+]
 Precision = Literal["float32", "bfloat16", "float16"]
 Form = Literal["table", "json", "csv", "md"]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
