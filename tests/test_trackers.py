@@ -9,14 +9,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ckptsel.cli import tracking
+from ckptsel.errors import UsageError
 from ckptsel.results.files import read_ranking
 from ckptsel.trackers.entry import entry_of
+from ckptsel.trackers.log import check_installed
 
 FIRST = Path("reference_runs/cifar10-mnist-small/seed0/mnist-1000")
 
@@ -119,12 +122,30 @@ def test_a_tracker_that_fails_costs_a_warning(
     monkeypatch.setattr(tracking, "LIMIT_S", 4)
     out = tmp_path / "ranking"
     options = ("--scores", "linear_probe", "-o", out, "-q", "--log-to", "mlflow")
-    start = time.monotonic()
     ended, text, err = run("rank", trajectory, "-d", images, *options)
     assert ended == 0 and "*1" in text
     assert err.startswith("warning: mlflow: ") and message in err and len(err.splitlines()) == 1
     assert {path.name for path in out.iterdir()} >= {"ranking.json", "report.html"}
-    assert time.monotonic() - start < 40
+
+
+def test_a_tracker_that_hangs_is_given_up_in_time(
+    ranked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path / "fake", "mlflow", "import time; time.sleep(600)", monkeypatch)
+    monkeypatch.setattr(tracking, "LIMIT_S", 1)
+    start = time.monotonic()
+    tracking.track(("mlflow",), ranked)
+    assert time.monotonic() - start < 15
+
+
+@pytest.mark.skipif(bool(find_spec("wandb")), reason="Weights & Biases is installed")
+def test_a_folder_that_a_tracker_left_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError, match="Weights & Biases needs the package wandb"):
+        check_installed(["wandb"])
 
 
 def test_logged_by_itself_a_failure_is_an_error(run, ranked, tmp_path, monkeypatch) -> None:
@@ -137,8 +158,6 @@ def test_logged_by_itself_a_failure_is_an_error(run, ranked, tmp_path, monkeypat
 def test_what_is_missing_is_said_before_the_work(
     run, trajectory: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "wandb").mkdir()  # what it leaves behind where it ran is no package
-    monkeypatch.syspath_prepend(str(tmp_path))
     call = ("rank", trajectory, "-d", images, "-q")
     monkeypatch.setitem(sys.modules, "mlflow", None)
     code, out, err = run(*call, "-o", tmp_path / "r", "--log-to", "mlflow")
