@@ -13,10 +13,12 @@ import pytest
 
 from ckptsel.comparison.changes import changes_of, changes_of_estimates
 from ckptsel.comparison.compare import INDEPENDENT, PAIRED, compare
+from ckptsel.comparison.kept import kept_values
 from ckptsel.comparison.matching import match
 from ckptsel.errors import InputError
 from ckptsel.ranking.judgement import Readings
 from ckptsel.ranking.order import order_rows
+from ckptsel.results.confirmation import CONFIRMED
 from ckptsel.results.estimate import Estimate
 from ckptsel.results.files import write_ranking
 from ckptsel.results.ranking import Ranking
@@ -182,6 +184,17 @@ def test_seeds_of_training_are_not_taken_for_the_same() -> None:
     two = changes_of(read(0.80, 0.90), read(0.85, 0.95), paired=True).of_value[0]
     assert one.value == pytest.approx(two.value) == pytest.approx(0.05)
     assert one.low > 0 and two.low < -0.1
+
+
+def test_of_confirmed_accuracy_what_counts_is_what_each_seed_had_right() -> None:
+    ranking, arrays = made(FIRST)
+    labels = np.arange(N) % 3
+    predicted = np.stack([labels, np.zeros(N, int)])
+    arrays |= {"confirmed/fe/labels": labels, "confirmed/fe/a/90": predicted}
+    kept = kept_values(ranking, arrays, CONFIRMED, 90)
+    assert list(kept.values) == ["a"] and kept.n_seeds("a") == 2
+    assert kept.values["a"].mean(axis=1) == pytest.approx([1, 1 / 3], abs=0.001)
+    assert kept_values(ranking, arrays, CONFIRMED, 30) is None
 
 
 def test_the_order_says_how_many_independent_points_it_rests_on() -> None:

@@ -101,6 +101,15 @@ def test_rank_logs_at_its_end(run, trajectory: Path, images: Path, tmp_path: Pat
     assert list((out / "tensorboard/ranking").iterdir())
 
 
+def test_confirm_logs_what_training_gave(run, ranked: Path) -> None:
+    options = ("--steps", 6, "--seeds", 1, "--lr", "0.1", "--full", "-q")
+    assert run("confirm", ranked, *options, "--log-to", "tensorboard")[0] == 0
+    events = EventAccumulator(str(ranked / "tensorboard/ranking")).Reload()
+    logged = {e.step: e.value for e in events.Scalars("ckptsel/confirmed_fe")}
+    rows = read_ranking(ranked)[0]
+    assert logged == pytest.approx({int(row.epoch): row.trained("fe").value for row in rows})
+
+
 # ---- a tracker that fails costs nothing ----------------------------------------------------------
 
 FAILURES = {
