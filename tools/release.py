@@ -22,7 +22,6 @@ USES = re.compile(r"[\w.-]+/ckptsel@v[\w.]+")
 """The action, as a workflow uses it."""
 
 PINNED = re.compile(r"ckptsel==[\w.]+")
-IMAGE = re.compile(r"ghcr\.io/[\w.-]+/ckptsel")
 
 
 def project() -> tuple[str, str]:
@@ -36,7 +35,6 @@ def current(text: str) -> str:
     """A text with the version and the repository that hold now."""
     version, repository = project()
     text = USES.sub(f"{repository}@v{version}", text)
-    text = IMAGE.sub(f"ghcr.io/{repository.lower()}", text)
     return PINNED.sub(f"ckptsel=={version}", text)
 
 
