@@ -6,7 +6,7 @@ BIN = .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist loadfile
 RUN = reference_runs/cifar10-mnist-small
 
-.PHONY: demo test test-all test-oldest test-trainers lint types docs simulations fuzz faults benchmarks clean
+.PHONY: demo test test-all test-oldest test-trainers test-trackers lint types docs simulations fuzz faults benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
@@ -22,6 +22,11 @@ test-all: .venv/installed-dev
 test-trainers: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[trainers]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_trainers.py tests/test_integrations.py
+
+# MLflow's server and Weights & Biases' files themselves; no other test needs them.
+test-trackers: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[mlflow,wandb]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_trackers.py
 
 # With the oldest versions that are supported, in an environment of its own.
 test-oldest: .venv-oldest/installed-dev

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 import torch
+import typer
 import yaml
 
 import ckptsel
+import ckptsel.cli
 from ckptsel.confirmation import protocols
 from tests.conftest import TINY_MODEL, make_data, make_imagenet, save_checkpoint, save_images
 from tools import reference
@@ -46,7 +49,7 @@ NOT_OURS = {
 }
 """Commands of other programs, by their first words, which are not run."""
 
-OTHERS_OPTIONS = {"--checkpoint-hist", "--output", "--saveckp_freq", "--times"}
+OTHERS_OPTIONS = {"--checkpoint-hist", "--output", "--saveckp_freq", "--times", "--user"}
 """Options of other programs, and of tools of the repository, that the text speaks of."""
 
 VERDICTS = (0, 4, 5)
@@ -131,6 +134,7 @@ def in_world(world: Path, reference_cache: str, monkeypatch: pytest.MonkeyPatch,
             monkeypatch.setitem(presets, goal, dataclasses.replace(protocol, n_steps=9))
     if not Path("ranking").exists():
         assert run("rank", "ckpts/", "--data", "my_images/", "--out", "ranking/", "-q")[0] == 0
+        shutil.copytree("ranking", "other")
 
 
 @pytest.fixture
@@ -190,7 +194,8 @@ def make_targets() -> set[str]:
 def test_every_option_spoken_of_exists(page: Path) -> None:
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     inline = " ".join(code for code in re.findall(r"`([^`\n]+)`", text) if "torchrun" not in code)
-    parameters = [p for command in reference.commands().values() for p in command.params]
+    commands = [typer.main.get_command(ckptsel.cli.app), *reference.commands().values()]
+    parameters = [p for command in commands for p in command.params]
     known = {name for p in parameters for name in (*p.opts, *p.secondary_opts)}
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", inline)) - known - OTHERS_OPTIONS == set()
 

@@ -17,6 +17,7 @@ import ckptsel
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.order import in_training_order
 from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.comparison.changes import independent_difference
 from ckptsel.confirmation.confirm import _agreement
 from ckptsel.confirmation.learning_rate import Choice, best_rate, choose_rate, try_rates
 from ckptsel.confirmation.protocols import FE, FT
@@ -28,7 +29,7 @@ from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import feature_key
 from ckptsel.features.store import Cache
-from ckptsel.gating.baseline import _unpaired, compare_with_stored
+from ckptsel.gating.baseline import compare_with_stored
 from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, best_accuracy, hold_against
 from ckptsel.ranking import scoring as scoring_module
 from ckptsel.ranking.judgement import Readings, judge
@@ -741,7 +742,7 @@ def test_two_intervals_add_up_side_by_side() -> None:
     """What is ahead is lower by my low side and their high side, higher by the other two."""
     mine = Measured(0.80, 0.77, 0.81, by="linear_probe")
     theirs = Measured(0.70, 0.64, 0.74, by="linear_probe")
-    ahead = _unpaired(mine, theirs)
+    ahead = independent_difference(theirs, mine)
     assert ahead.value == pytest.approx(0.10)
     assert ahead.low == pytest.approx(0.10 - 0.05)
     assert ahead.high == pytest.approx(0.10 + np.hypot(0.01, 0.06))

@@ -439,6 +439,7 @@ max-file-size = "1TB"
 strict = true
 out = "out"
 format = "md"
+log-to = ["mlflow", "wandb"]
 [gate]
 current = "a"
 max-regret = 0

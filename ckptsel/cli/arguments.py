@@ -1,7 +1,7 @@
 """From declared options to the parameters that typer shows, and from what it parsed to values."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -26,13 +26,32 @@ def _parameter(option: Declared) -> inspect.Parameter:
     if isinstance(option.option, Argument):
         shown: Any = typer.Argument(help=option.option.help)
     else:
-        shown = typer.Option(*option.flags, help=help_text(option), metavar=_metavar(option))
+        shown = typer.Option(
+            *option.flags,
+            help=help_text(option),
+            metavar=_metavar(option),
+            autocompletion=_completion(option),
+        )
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if option.is_required else None,
         annotation=Annotated[kind if option.is_required else kind | None, shown],
     )
+
+
+def _completion(option: Declared) -> Callable[[str], list[str]] | None:
+    """What a shell offers for the value; None where any text may stand."""
+    if option.kind == "boolean":
+        return None
+    known: list[str] = option.schema.get("items", option.schema).get("enum", [])
+
+    def complete(incomplete: str) -> list[str]:
+        # Of several separated by commas the last is being typed.
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete if known else None
 
 
 def help_text(option: Declared) -> str:

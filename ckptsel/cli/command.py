@@ -14,7 +14,6 @@ app = typer.Typer(
     name="ckptsel",
     help="Which checkpoint of a pre-training run to use on your data, how sure that is, and why.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,10 +7,13 @@ import typer
 
 from ckptsel.cli import (  # noqa: F401
     cache,
+    compare,
     confirm,
+    demo,
     extract,
     gate,
     inspect,
+    log,
     pick,
     rank,
     report,
@@ -26,8 +29,8 @@ from ckptsel.common.streams import say_text
 __all__ = ["app", "run"]
 
 ORDER = (
-    *("rank", "watch", "gate", "pick", "extract", "confirm", "report", "inspect", "scores", "cache"),
-    "reproduce",
+    *("rank", "watch", "gate", "pick", "extract", "confirm", "compare", "report", "log", "inspect"),
+    *("scores", "cache", "demo", "reproduce"),
 )
 """In which help shows them: importing a command adds it to `app`, in whatever order."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from ckptsel.cli.checks import check_device, print_notes, say_own_code
 from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw
+from ckptsel.cli.tracking import check_trackers, track
 from ckptsel.common.streams import put
 from ckptsel.settings.confirm import ConfirmCall, ConfirmInput, ConfirmSettings
 from ckptsel.settings.effect import idle_in_confirm
@@ -20,6 +21,7 @@ def confirm(given: Given) -> None:
     run, call = given.make(ConfirmInput).run, given.make(ConfirmCall)
     settings = given.make(ConfirmSettings)
     check_device(settings.device, given)
+    check_trackers(call.log_to, run)
     say_own_code(settings.model, given)
     print_notes(idle_in_confirm(given, _goals(run, settings, given)))
     _run(run, settings, call)
@@ -45,4 +47,5 @@ def _run(run: Path, settings: ConfirmSettings, call: ConfirmCall) -> None:
 
     ranking = confirm_run(run, settings, call.quiet)
     draw(run, ranking, read_ranking(run)[1])
+    track(call.log_to, run)
     put(format_ranking(ranking, call.format))

@@ -8,8 +8,8 @@ from ckptsel.cli.checks import say_own_code
 from ckptsel.cli.command import command
 from ckptsel.common.outlets import exact, json_text, stdout_encoding
 from ckptsel.common.streams import put, say
-from ckptsel.settings.kinds import OwnModelOption, RunArgument, Text
-from ckptsel.settings.option import Given, Option, Options
+from ckptsel.settings.kinds import OwnModelOption, Repository, RunArgument, Text
+from ckptsel.settings.option import Given, Option, OptionError, Options
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,25 @@ class PickOptions(Options):
         Path | None, Option("Write its backbone, and how it is read, to this safetensors file.")
     ] = None
     checkpoint: Annotated[Text | None, Option("Another than the best, by its name or path.")] = None
+    model_card: Annotated[
+        Path | None, Option("Write a model card to this Markdown file, its picture beside it.")
+    ] = None
+    push_to_hub: Annotated[
+        Repository | None,
+        Option(
+            "Push weights and card to ORG/NAME on the Hugging Face hub, made where it is not there."
+        ),
+    ] = None
+    public: Annotated[bool, Option("With --push-to-hub: one that is made is public.")] = False
     model: OwnModelOption = None
     format: Annotated[
         Literal["path", "json"],
         Option("path, or json: all that is known of it.", ("--format", "-f")),
     ] = "path"
+
+    def check_together(self) -> None:
+        if self.public and self.push_to_hub is None:
+            raise OptionError("{0} is for {1}.", "public", "push_to_hub")
 
 
 @command(PickOptions)
@@ -47,7 +61,11 @@ def _run(options: PickOptions) -> None:
 
     from ckptsel.results.files import read_ranking
 
-    ranking, _ = read_ranking(options.run)
+    if options.push_to_hub is not None:
+        from ckptsel.export.hub import check_hub
+
+        check_hub()
+    ranking, arrays = read_ranking(options.run)
     row = ranking.find(options.checkpoint or ranking.best)
     if options.format == "path":
         instead = "Rename the file and rank again, or read it with --format json."
@@ -59,6 +77,17 @@ def _run(options: PickOptions) -> None:
 
         export(ranking, row, options.to, options.model)
         say(f"{row.name} written to {options.to}")
+    if options.model_card is not None:
+        from ckptsel.export.publish import write_card
+
+        write_card(options.model_card, ranking, row, arrays)
+        say(f"card of {row.name} written to {options.model_card}")
+    if options.push_to_hub is not None:
+        from ckptsel.export.publish import publish
+
+        repo = options.push_to_hub
+        where = publish(repo, ranking, row, arrays, options.model, options.public)
+        say(f"{row.name} pushed to {repo}: {where}")
     if not ranking.recommended:
         say(f"warning: {ranking.doubts[0]}")
     if row.layer != "last":

@@ -6,6 +6,7 @@ from pathlib import Path
 from ckptsel.cli.checks import check_device, print_notes, read_own_config, say_own_code
 from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw, end
+from ckptsel.cli.tracking import check_trackers, track
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import put
 from ckptsel.errors import UsageError
@@ -35,6 +36,7 @@ class _Job:
     junit: Path | None
     out: Path | None
     form: str
+    log_to: tuple[str, ...] | None
     explain: bool
     quiet: bool
 
@@ -52,6 +54,7 @@ def rank(given: Given) -> None:
     check_device(job.settings.device, given)
     for device in job.settings.devices or ():
         check_device(device, given, "devices")
+    check_trackers(job.log_to, job.out)
     print_notes(idle_in_rank(given))
     say_own_code(job.settings.model, given)
     if call.shard is None:
@@ -93,6 +96,7 @@ def _make_job(given: Given, config: Config, call: RankCall) -> _Job:
         junit=config.gate.make(GateFiles).junit,
         out=files.out,
         form=files.format,
+        log_to=files.log_to,
         explain=call.explain,
         quiet=call.quiet,
     )
@@ -120,4 +124,5 @@ def _run(job: _Job, given: Given) -> None:
             write_confirmation_of(job.out, confirmation)
     if job.out is not None:
         draw(job.out, ranking, predictions)
+        track(job.log_to, job.out)
     end(ranking, predictions, job.policy, job.out, job.form, job.junit, explain=job.explain)

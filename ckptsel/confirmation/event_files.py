@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ckptsel.errors import UsageError
+from ckptsel.common.event_files import check_events, open_events
 from ckptsel.results.confirmation import Point
 
 
@@ -19,7 +19,7 @@ class EventFiles:
         self._writers: dict[tuple[str, int], Any] = {}
         self._written: dict[tuple[str, int], int] = {}
         if self._folder is not None:
-            self._writer_class = _summary_writer()
+            check_events()
             # Runs that go on write their points from the first.
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -36,18 +36,7 @@ class EventFiles:
             return
         self._written[name, seed] = point.step
         if (name, seed) not in self._writers:
-            folder = self._folder / name / f"seed{seed}"
-            self._writers[name, seed] = self._writer_class(str(folder), flush_secs=10)
+            self._writers[name, seed] = open_events(self._folder / name / f"seed{seed}")
         writer = self._writers[name, seed]
         for key in ("train_loss", "held_loss", "held_accuracy"):
             writer.add_scalar(key, getattr(point, key), point.step)
-
-
-def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError(
-            "--tensorboard needs the package tensorboard: pip install 'ckptsel[tensorboard]'."
-        ) from error
-    return SummaryWriter

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from ckptsel.ranking.intervals import LEVEL
 from ckptsel.ranking.judgement import N_RESAMPLES, Readings, estimate_each, judge
-from ckptsel.ranking.order import measured
 from ckptsel.results.confirmation import CONFIRMED, Standing
-from ckptsel.results.estimate import Measured
+from ckptsel.results.estimate import Measured, measured
 
 TOLERANCE = 0.01
 MIN_RUNG = 2

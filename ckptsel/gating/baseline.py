@@ -1,24 +1,19 @@
 """A ranking beside a stored one of the same target: is its best still as good?"""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ckptsel.comparison.changes import independent_difference
+from ckptsel.comparison.kept import Arrays, Kept, kept_values
 from ckptsel.errors import InputError
 from ckptsel.gating.gate import best_accuracy
-from ckptsel.ranking.intervals import IMAGES
 from ckptsel.ranking.judgement import Readings, compare_groups
-from ckptsel.ranking.order import measured
 from ckptsel.results.confirmation import CONFIRMED
-from ckptsel.results.estimate import Measured
+from ckptsel.results.estimate import Measured, measured
 from ckptsel.results.files import read_ranking
 from ckptsel.results.ranking import Ranking
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measured | None:
@@ -38,10 +33,11 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measu
     best, best_of_other = ranking[ranking.best], other[other.best]
     if (best.digest, best.layer) == (best_of_other.digest, best_of_other.layer):
         return Measured(0.0, 0.0, 0.0, by="the same weights")
-    first = _readings(ranking, arrays, mine)
-    second = _readings(other, other_arrays, theirs)
-    if first is None or second is None or first.shown != second.shown:
-        return _unpaired(mine, theirs)
+    first = kept_values(ranking, arrays, mine.by, mine.step)
+    second = kept_values(other, other_arrays, theirs.by, theirs.step)
+    if first is None or second is None or not _are_paired(first, ranking.best, second, other.best):
+        by = f"{mine.by}, not on the same images one by one"
+        return measured(independent_difference(theirs, mine), by)
     values = np.stack([*first.values.values(), *second.values.values()])
     one = list(first.values).index(ranking.best)
     two = len(first.values) + list(second.values).index(other.best)
@@ -49,32 +45,11 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measu
     return measured(ahead, f"{mine.by} on the same images", mine.step)
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What the candidates of a ranking gave on the held-out images.
-
-    values: 1.0 where right (n_seeds, n_images), by candidate. shown: says which images and seeds.
-    """
-
-    values: dict[str, NDArray[np.float64]]
-    shown: tuple[bytes, int]
-
-
-def _readings(ranking: Ranking, arrays: Arrays, best: Measured) -> _Kept | None:
-    """What decided, of all that ended beside the best; None where it was not kept."""
-    if best.by == CONFIRMED:
-        first = f"confirmed/{ranking.goal}"
-        images = arrays.get(f"{first}/labels")
-        keys = {row.name: f"{first}/{row.name}/{best.step}" for row in ranking}
-        kept = {name: arrays[key] == images for name, key in keys.items() if key in arrays}
-    else:
-        images = arrays.get("evaluated")
-        keys = {row.name: f"{row.name}/{best.by}/per_image" for row in ranking}
-        kept = {name: arrays[key][None] for name, key in keys.items() if key in arrays}
-    if images is None or ranking.best not in kept:
-        return None
-    values = {name: value.astype(np.float64) for name, value in kept.items()}
-    return _Kept(values, (images.tobytes(), len(values[ranking.best])))
+def _are_paired(first: Kept, best: str, second: Kept, best_of_other: str) -> bool:
+    """Whether both bests were read on the same images, with as many seeds."""
+    if best not in first.values or best_of_other not in second.values:
+        return False
+    return first.images == second.images and first.n_seeds(best) == second.n_seeds(best_of_other)
 
 
 def _check_comparable(
@@ -112,12 +87,3 @@ def _target(ranking: Ranking) -> str:
     return (
         f"{ranking.target['n_classes']} classes, fingerprint {ranking.target['fingerprint'][:12]}"
     )
-
-
-def _unpaired(mine: Measured, theirs: Measured) -> Measured:
-    value = mine.value - theirs.value
-    (low, high), (other_low, other_high) = mine.bounds, theirs.bounds
-    below = np.hypot(mine.value - low, other_high - theirs.value)
-    above = np.hypot(high - mine.value, theirs.value - other_low)
-    by = f"{mine.by}, not on the same images one by one"
-    return Measured(value, value - float(below), value + float(above), random=IMAGES, by=by)

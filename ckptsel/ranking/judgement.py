@@ -116,7 +116,7 @@ def judge(
     readings: Readings, level: float = LEVEL, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Judgement:
     """All that readings say together. seed: of the resamples, which decide the last digits."""
-    covariance = _covariance(readings)
+    covariance = mean_covariance(readings)
     errors = _resample_errors(readings, covariance, n_resamples, seed)
     critical = _critical_leads(readings, covariance, errors, level)
     least = _least_differences(readings, critical)
@@ -168,7 +168,7 @@ def _critical_leads(readings: Readings, covariance: Values, errors: Values, leve
     )
 
 
-def _covariance(readings: Readings) -> Values:
+def mean_covariance(readings: Readings) -> Values:
     """Of the means over images: (n_candidates, n_candidates)."""
     n = readings.n_images
     centred = readings.per_image - readings.means[:, None]
@@ -306,7 +306,7 @@ def resample_means(readings: Readings, n_resamples: int = N_RESAMPLES, seed: int
 
     What a set of seeds adds to all candidates is left out: it changes no order.
     """
-    errors = _resample_errors(readings, _covariance(readings), n_resamples, seed)
+    errors = _resample_errors(readings, mean_covariance(readings), n_resamples, seed)
     return np.asarray(readings.means[:, None] + errors)
 
 
@@ -316,7 +316,7 @@ def compare_groups(readings: Readings, n_first: int, one: int, other: int) -> Es
     The first `n_first` candidates are one group. The interval holds for every pair of both groups at
     once, so also for `one` and `other`, which were chosen because they did well on these images.
     """
-    covariance = _covariance(readings)
+    covariance = mean_covariance(readings)
     errors = _resample_errors(readings, covariance, N_RESAMPLES, 0)
     # What one training run adds to each of a pair differs between them.
     variance = covariance.diagonal() + readings.scatter.own

@@ -10,7 +10,7 @@ import numpy as np
 from ckptsel.features.encoder import LAST
 from ckptsel.ranking.judgement import Readings, estimate_each, judge
 from ckptsel.results.about import Details
-from ckptsel.results.estimate import Estimate, Measured
+from ckptsel.results.estimate import Estimate, Measured, measured
 from ckptsel.results.ranking import ACCURACY, EPOCH, Reference, Row, ScoreValue
 from ckptsel.results.scores import ScoreResult
 from ckptsel.settings.rank import RankSettings
@@ -137,11 +137,6 @@ def _by_score(
 def _negated(estimate: Estimate) -> Estimate:
     low, high = estimate.bounds
     return dataclasses.replace(estimate, value=-estimate.value, low=-high, high=-low)
-
-
-def measured(estimate: Estimate, by: str, step: int | None = None) -> Measured:
-    """An estimate with what measured it."""
-    return Measured(**vars(estimate), by=by, step=step)
 
 
 def _read_scores(

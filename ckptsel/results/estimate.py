@@ -61,6 +61,11 @@ class Measured(Estimate):
             raise ValueError("a measured difference without an interval")
 
 
+def measured(estimate: Estimate, by: str, step: int | None = None) -> Measured:
+    """An estimate with what measured it."""
+    return Measured(**vars(estimate), by=by, step=step)
+
+
 def percent(estimate: Estimate, unit: str = "") -> str:
     """A fraction in percent, with its interval where it has one."""
     text = f"{100 * estimate.value:.1f}{unit}"

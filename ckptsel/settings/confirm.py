@@ -10,6 +10,7 @@ from ckptsel.settings.kinds import (
     Count,
     DeviceName,
     FormatOption,
+    LogToOption,
     OwnModelOption,
     Positive,
     Precision,
@@ -141,6 +142,7 @@ class ConfirmCall(Options):
     """What holds for one call of `ckptsel confirm`."""
 
     format: FormatOption = "table"
+    log_to: LogToOption = None
     quiet: QuietOption = False
 
 

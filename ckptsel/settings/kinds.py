@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, Field
 
 from ckptsel.common.quantities import AGE_PATTERN, SIZE_PATTERN
@@ -40,8 +40,16 @@ ShardName = Annotated[
     ),
 ]
 Age = Annotated[str, Field(pattern=AGE_PATTERN, description="it must be an age such as 30d or 12h")]
+Repository = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+        description="it must be ORG/NAME, such as my-lab/my-backbone",
+    ),
+]
 Precision = Literal["float32", "bfloat16", "float16"]
 Form = Literal["table", "json", "csv", "md"]
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
 RunArgument = Annotated[Path, Argument("Folder that `ckptsel rank --out` wrote.")]
 FormatOption = Annotated[Form, Option("table, json, csv or md.", ("--format", "-f"))]
@@ -57,6 +65,14 @@ QuietOption = Annotated[bool, Option("No progress on stderr.", ("--quiet", "-q")
 OwnModelOption = Annotated[
     Text | None,
     Option("package.module:function, where it was ranked with one.", ("--model", "-m")),
+]
+LogToOption = Annotated[
+    tuple[Tracker, ...] | None,
+    MinLen(1),
+    Option(
+        "Log the results to tensorboard, mlflow or wandb, as `ckptsel log` does; several separated by "
+        "commas."
+    ),
 ]
 ReadMemoryOption = Annotated[
     Size, Option("Memory that reading one checkpoint may take besides the file itself.")

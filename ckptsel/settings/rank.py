@@ -14,6 +14,7 @@ from ckptsel.settings.kinds import (
     DeviceName,
     EpochRegexOption,
     FormatOption,
+    LogToOption,
     MaxFileSizeOption,
     OrderOption,
     Positive,
@@ -248,6 +249,7 @@ class RankFiles(Options):
         Path | None, Option("Folder for ranking.json and the rest.", ("--out", "-o"))
     ] = None
     format: FormatOption = "table"
+    log_to: LogToOption = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""What `pick` writes for others: the model card, and everything on the hub."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ckptsel.common.files import write_text
+from ckptsel.export.backbone import export
+from ckptsel.export.card import WEIGHTS_NAME, card_text, draw_picture
+from ckptsel.export.hub import push
+from ckptsel.results.ranking import Ranking, Row
+
+
+def write_card(path: Path, ranking: Ranking, row: Row, arrays: dict[str, Any]) -> None:
+    """The card, and its picture beside it."""
+    write_text(path, card_text(ranking, row, draw_picture(path.parent, ranking, arrays)))
+
+
+def publish(
+    repo: str,
+    ranking: Ranking,
+    row: Row,
+    arrays: dict[str, Any],
+    model: str | None = None,
+    public: bool = False,
+) -> str:
+    """Push weights, card and picture to `ORG/NAME`; gives the commit's address. Raises as `export` and
+    `push`."""
+    with tempfile.TemporaryDirectory(prefix="ckptsel-hub-") as temporary:
+        folder = Path(temporary)
+        export(ranking, row, folder / WEIGHTS_NAME, model)
+        picture = draw_picture(folder, ranking, arrays)
+        write_text(folder / "README.md", card_text(ranking, row, picture, repo))
+        return push(folder, repo, public)
