@@ -36,7 +36,11 @@ REFUSED = {
         "with timm.create_model(NAME, checkpoint_path=...) and save model.state_dict() with torch.save."
     ),
     "paddle": "weights of PaddlePaddle. Save them under the names of the torch network with torch.save.",
-    "gguf": "a GGUF file of a quantised language model, which is not read.",
+    "gguf": (
+        "a GGUF file of a quantised language model, which is not read. Give the checkpoint that it was "
+        "made from."
+    ),
+    "tar": "a tar archive of checkpoints. Unpack it: tar -xf FILE, and give the folder.",
 }
 
 ENDS = 1 << 16
@@ -50,6 +54,9 @@ TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
 OLD_PICKLE = re.compile(rb"[(\]}c]")
 """How pickles begin; those of protocol 0 and 1 like text, and only under a pickle's name."""
+
+TARRED = re.compile(rb"\.(pth|pt|ckpt|safetensors|bin|pkl)\x00")
+"""In a tar's first headers: names of checkpoints."""
 
 MINDSPORE = re.compile(rb"\n[\x05-\xff]\x01?\n[\x01-\x7f][\w.]+\x12", re.DOTALL)
 ONNX = re.compile(rb"\x08[\x01-\x20]\x12.(pytorch|tf2onnx|skl2onnx|onnx|keras2onnx|\w)", re.DOTALL)
@@ -84,6 +91,8 @@ def kind_of_bytes(head: bytes, tail: bytes, size: int, name: str) -> str:
         return "keras" if is_keras or name.endswith((".keras", ".weights.h5")) else ""
     if head.startswith(b"GGUF"):
         return "gguf"
+    if head[257:262] == b"ustar" and TARRED.search(head):
+        return "tar"
     return _kind_by_name_too(head, tail, name)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.choosing import is_average
-from ckptsel.checkpoints.order import has_bare_number
+from ckptsel.checkpoints.reading import has_bare_number
 from ckptsel.errors import listed, subject
 
 SHOWN = 3
