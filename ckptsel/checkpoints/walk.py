@@ -107,8 +107,8 @@ def nothing_below(root: Path, others: Mapping[str, int]) -> InputError:
     unpack = " Where checkpoints are packed in an archive, unpack it." if packed else ""
     return InputError(
         f"no checkpoints below {root}: {there}.{unpack} Files are known by their first bytes, whatever "
-        f"their suffix ({', '.join(SURE_SUFFIXES)} and others), and folders as Hugging Face's checkpoint-N/. "
-        "Give the folder that your training wrote to."
+        f"their suffix ({', '.join(SURE_SUFFIXES)} and others), and folders as Hugging Face's "
+        "checkpoint-N/. Give the folder that your training wrote to."
     )
 
 
