@@ -106,7 +106,7 @@ def test_an_epoch_from_a_name_is_marked_and_said(run, numbered: Path) -> None:
 
 def test_a_pattern_says_what_the_epoch_is(run, tmp_path: Path) -> None:
     for epoch, seed in ((3, 8), (1, 9)):
-        save(tmp_path, f"e{epoch}_seed_{seed}.pth", weights(epoch))
+        save(tmp_path, f"e{epoch}_net_{seed}.pth", weights(epoch))
     code, out, err = run("inspect", tmp_path, "--epoch-regex", "e([0-9]+)_", "-f", "json")
     rows = json.loads(out)
     assert code == 0
@@ -165,6 +165,23 @@ def test_several_runs_are_said_to_be_no_trajectory(tmp_path: Path, names, said: 
     for seed, name in enumerate(names):
         save(tmp_path, f"{name}.pth", weights(seed))
     assert said in " ".join(scan(tmp_path).notes())
+
+
+@pytest.mark.parametrize("name", ["seed_{}", "trial-{}/model", "fold{}"])
+def test_names_that_count_something_else_are_no_epochs(tmp_path: Path, name: str) -> None:
+    for n in (1, 2):
+        save(tmp_path, f"{name.format(n)}.pth", weights(n))
+    found = scan(tmp_path)
+    assert [c.epoch for c in found.checkpoints] == [None, None]
+    (note,) = found.notes()
+    assert note.startswith("these may be no trajectory: the names of 2 files (")
+    assert note.endswith("s. Give the files of one run")
+
+
+def test_one_run_below_a_numbered_folder_is_a_trajectory(tmp_path: Path) -> None:
+    for n in (1, 2):
+        save(tmp_path, f"version_0/checkpoints/epoch_{n}.pth", weights(n))
+    assert "no trajectory" not in " ".join(scan(tmp_path).notes())
 
 
 def made(epoch: float | None = None, step: int | None = None, source: str = "file") -> Checkpoint:
@@ -593,6 +610,36 @@ def test_a_single_file_that_is_no_checkpoint_says_what_it_is(littered: Path) -> 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it is empty"):
         find_checkpoint_files(tmp_path)
+
+
+def test_the_state_of_an_optimiser_is_no_checkpoint(tmp_path: Path) -> None:
+    """Whatever it is called; asked for alone it says what it is."""
+    save(tmp_path, "epoch1.pt", weights())
+    path = save(tmp_path, "epoch1_opt.pt", torch.optim.SGD(Odd().parameters(), 0.1).state_dict())
+    found = scan(tmp_path)
+    assert ([c.name for c in found.checkpoints], found.others) == (["epoch1"], {".pt": 1})
+    assert problem_of(path) == "it holds the state of an optimiser alone, and no network."
+
+
+def test_arrays_of_something_else_are_no_weights(tmp_path: Path) -> None:
+    """scikit-learn's models have an attribute class_weight."""
+    holder = types.SimpleNamespace(class_weight=None, coef_=np.zeros(3), classes_=np.zeros(2))
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(vars(holder)))
+    assert "it holds no weights" in problem_of(tmp_path / "model.pkl")
+
+
+def test_quantised_weights_are_named(tmp_path: Path) -> None:
+    packed = {"0.scale": torch.tensor(1.0), "0._packed_params._packed_params": (1, None)}
+    save(tmp_path, "model.pt", packed)
+    assert "it is quantised: give the checkpoint of float numbers" in problem_of(tmp_path)
+
+
+def test_a_web_page_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>")
+    (tmp_path / "page").write_bytes(b"<html></html>")
+    found = scan(tmp_path)
+    assert [c.problem[:12] for c in found.checkpoints] == ["a web page, "]
+    assert found.others == {"without a suffix": 1}
 
 
 def test_a_folder_of_optimisers_is_said_to_be_skipped(tmp_path: Path) -> None:

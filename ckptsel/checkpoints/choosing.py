@@ -11,7 +11,7 @@ from typing import Any
 
 from ckptsel.checkpoints.modules import contents_of, is_module
 from ckptsel.checkpoints.pickles import NumpyArray, Unknown
-from ckptsel.checkpoints.tensors import StoredTensor
+from ckptsel.checkpoints.tensors import NOT_DENSE, StoredTensor
 from ckptsel.errors import CheckpointError, listed
 
 Tensors = dict[str, StoredTensor]
@@ -91,6 +91,10 @@ class NotWeightsError(CheckpointError):
     """A file that is whole and is no checkpoint."""
 
 
+class OptimizerError(NotWeightsError):
+    """An optimiser's state alone, as it lies beside checkpoints."""
+
+
 class UndecidedError(CheckpointError):
     """A file holds several networks, and nothing says which is meant. choices: their keys."""
 
@@ -137,8 +141,8 @@ def tensors_in(value: Mapping[Any, Any]) -> Tensors:
     as often."""
     named = {key: each for key, each in value.items() if isinstance(key, str)}
     found = {key: each for key, each in named.items() if isinstance(each, StoredTensor)}
-    if not found and any(WEIGHT_NAMES.search(key) for key in named):
-        arrays = {k: each.tensor for k, each in named.items() if isinstance(each, NumpyArray)}
+    arrays = {key: each.tensor for key, each in named.items() if isinstance(each, NumpyArray)}
+    if not found and any(WEIGHT_NAMES.search(key) for key in arrays):
         found = {key: tensor for key, tensor in arrays.items() if tensor is not None}
     return found
 
@@ -223,6 +227,10 @@ def _no_such(choices: tuple[str, ...], weights: str) -> CheckpointError:
 
 def _nothing_in(payload: Mapping[str, Any]) -> CheckpointError:
     keys = [str(key) for key in payload] or ["none"]
+    if set(keys) == {"state", "param_groups"}:
+        return OptimizerError("it holds the state of an optimiser alone, and no network.")
+    if any("_packed_params" in key for key in keys):
+        return CheckpointError(f"it {NOT_DENSE['quantised']}")
     return NotWeightsError(f"it holds no state dict: its keys are {_listed(keys)}.")
 
 

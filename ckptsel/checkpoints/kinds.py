@@ -40,6 +40,10 @@ REFUSED = {
         "a GGUF file of a quantised language model, which is not read. Give the checkpoint that it was "
         "made from."
     ),
+    "html": (
+        "a web page, not the weights: perhaps what was downloaded is a page to sign in at, or an error. "
+        "Download it again."
+    ),
     "tar": "a tar archive of checkpoints. Unpack it: tar -xf FILE, and give the folder.",
 }
 
@@ -54,6 +58,8 @@ TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
 OLD_PICKLE = re.compile(rb"[(\]}c]")
 """How pickles begin; those of protocol 0 and 1 like text, and only under a pickle's name."""
+
+WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
 
 TARRED = re.compile(rb"\.(pth|pt|ckpt|safetensors|bin|pkl)\x00")
 """In a tar's first headers: names of checkpoints."""
@@ -78,6 +84,8 @@ def kind_of_bytes(head: bytes, tail: bytes, size: int, name: str) -> str:
     """The same from the first and last bytes. name: in small letters."""
     if head.startswith(b"version https://git-lfs.github.com/"):
         return "lfs"
+    if WEB_PAGE.match(head):
+        return "html"
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(head, tail, name)
     if name.endswith(".pdparams"):

@@ -147,6 +147,12 @@ COUNTED = {
 }
 """Numbers in names that say what they count; Composer calls them ep and ba (batches)."""
 
+OTHER_NUMBER = re.compile(
+    r"(?:^|[^a-z])(seed|trial|fold|run|rep|split|exp|rank|part|version)s?[_=-]?([0-9]{1,15})$",
+    re.IGNORECASE,
+)
+"""Numbers at the end of names that say that they count something else than training."""
+
 NOT_ITS_OWN = re.compile(r"pytorch_model(_fsdp)?_[0-9]+$")
 """What Accelerate calls the weights in the folder of each checkpoint."""
 
@@ -155,6 +161,12 @@ def has_bare_number(checkpoint: Checkpoint) -> bool:
     """Whether its epoch is a number in its name, of which the name does not say what it counts."""
     says_what = any(word.search(checkpoint.name) for word in COUNTED.values())
     return checkpoint.epoch_from == "name" and not says_what
+
+
+def counted_otherwise(name: str) -> tuple[str, str] | None:
+    """(word, number) of something else than training that a part of a name counts: seed_3, trial_1/."""
+    matches = (OTHER_NUMBER.search(part) for part in name.split("/"))
+    return next(((match[1].lower(), match[2]) for match in matches if match), None)
 
 
 def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
@@ -170,7 +182,8 @@ def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
         found = {
             kind: int(m.group(1)) for kind, word in COUNTED.items() if (m := word.search(part))
         }
-        match = BARE_NUMBER.search(part) if not found and part is last else None
+        is_bare = not found and part is last and not OTHER_NUMBER.search(part)
+        match = BARE_NUMBER.search(part) if is_bare else None
         if match:
             found["step" if path.is_dir() else "epoch"] = int(match.group(1))
         if found:

@@ -207,7 +207,8 @@ def _could_be(path: Path, entry: os.DirEntry[str], root: Path) -> bool:
         kind = kind_of(path)
     except OSError:
         return False
-    return kind in READ or (kind in REFUSED and (kind != "lfs" or name.endswith(SUFFIXES)))
+    by_name = kind not in ("lfs", "html") or name.endswith(SUFFIXES)
+    return kind in READ or (kind in REFUSED and by_name)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
