@@ -192,7 +192,7 @@ def _kind_of(payload: object) -> str:
 def _read_folder(folder: Path, root: Path) -> Payload:
     kind = folder_kind(folder)
     if kind == "Orbax":
-        raise CheckpointError(REFUSED["jax"])
+        raise CheckpointError(REFUSED["flax"])
     if kind is None:
         raise CheckpointError("a folder without the files of Hugging Face.")
     return _read_hugging_face(folder, root) if kind == "Hugging Face" else _read_dcp(folder, root)

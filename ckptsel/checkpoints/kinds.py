@@ -32,8 +32,12 @@ REFUSED = {
         "the names of the torch network with torch.save."
     ),
     "jax": (
-        "weights of JAX (Flax, Orbax, big_vision, the original ViT). timm reads many of them: load "
-        "with timm.create_model(NAME, checkpoint_path=...) and save model.state_dict() with torch.save."
+        "weights of JAX (big_vision, the original ViT). timm reads many of them: load with "
+        "timm.create_model(NAME, checkpoint_path=...) and save model.state_dict() with torch.save."
+    ),
+    "flax": (
+        "weights of JAX (Flax, Orbax). Load them in JAX, and save the arrays under the names and in the "
+        "shapes of a torch network with safetensors.numpy.save_file."
     ),
     "paddle": "weights of PaddlePaddle. Save them under the names of the torch network with torch.save.",
     "gguf": (
@@ -115,7 +119,7 @@ def _kind_by_name_too(head: bytes, tail: bytes, name: str) -> str:
     if name.endswith(".ckpt") and MINDSPORE.match(head):
         return "mindspore"
     is_flax = name.endswith(".msgpack") or re.search(r"checkpoint_\d+$", name)
-    return "jax" if is_flax and FLAX.match(head) else ""
+    return "flax" if is_flax and FLAX.match(head) else ""
 
 
 def _kind_of_zip(head: bytes, tail: bytes, name: str) -> str:
