@@ -150,6 +150,8 @@ def _read_torch(path: Path) -> Payload:
 def check_regular(path: Path) -> None:
     """Raises CheckpointError where a path is no regular file: opening a pipe waits for ever."""
     try:
+        if path.is_symlink() and not path.exists():
+            raise CheckpointError(f"a link to {path.readlink()}, where no file is.")
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot open the file: {error}") from error
