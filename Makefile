@@ -18,7 +18,8 @@ test: .venv/installed-dev
 test-all: .venv/installed-dev
 	$(call PYTEST,$(BIN)) -m 'slow or not slow'
 
-# What transformers and open_clip really write, and the watch inside Lightning and transformers; no other test needs them.
+# What trainers really write (transformers, open_clip, Lightning, DeepSpeed, ...), and the watch inside
+# Lightning and transformers; no other test needs them.
 test-trainers: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[trainers]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_trainers.py tests/test_integrations.py

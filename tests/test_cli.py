@@ -91,12 +91,17 @@ def test_bad_input_exits_3_with_one_message(
     for name in ("class1", "class2"):
         for path in (one_class / name).iterdir():
             path.unlink()
+    (one_class / "labels.csv").write_text("path,label\n")
     for arguments, message in (
         ((tmp_path / "nowhere", "-d", images), f"no such file or folder: {tmp_path / 'nowhere'}"),
         ((empty, "-d", images), f"no checkpoints below {empty}"),
         ((trajectory, "-d", tmp_path / "nowhere"), f"no data at {tmp_path / 'nowhere'}"),
         ((trajectory, "-d", empty), f"no images below {empty}"),
         ((trajectory, "-d", one_class), "has one class only ('class0')"),
+        (
+            (trajectory, "-d", one_class),
+            "Lists lie in it (labels.csv): give one of them, as in --data ",
+        ),
         ((trajectory, "-d", images, "-m", "resnt50"), "unknown model 'resnt50'"),
     ):
         code, out, err = run("rank", *arguments)

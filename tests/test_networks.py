@@ -27,6 +27,7 @@ from ckptsel.errors import ModelError, UsageError
 from ckptsel.features import hugging_face
 from ckptsel.features.encoders import ImageEncoder, build_image_encoder
 from ckptsel.features.inputs import Inputs
+from ckptsel.features.names import told_by_tensors
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.own_code import LIBRARIES
 from ckptsel.ranking.workspace import audit, open_workspace
@@ -203,6 +204,34 @@ def test_mae_is_known_by_its_own_name_and_normalised_as_trained() -> None:
     )
     encoder = build_image_encoder("mae_vit_base_patch16", recorded=Recorded(read=lambda: weights))
     assert encoder.name == "vit_base_patch16_224"
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "said"),
+    [
+        (TINY_MODEL, "module.backbone.", f" Their tensors fit {TINY_MODEL}."),
+        ("resnet50", "", " Their tensors fit resnet50."),
+        ("vit_tiny_patch16_224", "model.", " Their tensors fit vit_tiny_patch16_224."),
+        ("resnet26", "", ""),
+    ],
+)
+def test_tensors_tell_what_common_network_they_are_of(name: str, prefix: str, said: str) -> None:
+    with torch.device("meta"):
+        state = timm.create_model(name, num_classes=5).state_dict()
+    assert told_by_tensors({prefix + n: tensor for n, tensor in state.items()}) == said
+
+
+def test_a_network_of_text_is_told() -> None:
+    assert "a network of text" in told_by_tensors({"model.embed_tokens.weight": torch.ones(2, 2)})
+    assert told_by_tensors({}) == ""
+
+
+def test_a_network_that_files_do_not_name_is_suggested(run, images: Path, tmp_path: Path) -> None:
+    torch.save(timm.create_model(TINY_MODEL).state_dict(), tmp_path / "epoch_1.pth")
+    code, _, err = run("rank", tmp_path / "epoch_1.pth", "-d", images)
+    assert code == 3
+    assert "Name it with --model: a timm name such as resnet50" in err
+    assert f"Their tensors fit {TINY_MODEL}." in err
 
 
 def test_suggestions_are_networks_that_the_tensors_fit() -> None:

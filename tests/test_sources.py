@@ -368,7 +368,7 @@ def test_only_pictures_are_images_and_other_files_are_counted(tmp_path: Path) ->
     train = open_source(str(tmp_path)).read("train")
     assert len(train) == 6
     assert train.notes[0].startswith(
-        "5 files in folders of classes are not pictures by their suffix"
+        "5 files are not pictures by the suffix, in folders of classes"
     )
     assert ".heic 2" in train.notes[0]
 

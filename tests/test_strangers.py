@@ -8,9 +8,9 @@ import functools
 import io
 import json
 import pickle
-import shutil
 import subprocess
 import sys
+import tarfile
 import types
 import warnings
 import zipfile
@@ -106,7 +106,7 @@ def test_an_epoch_from_a_name_is_marked_and_said(run, numbered: Path) -> None:
 
 def test_a_pattern_says_what_the_epoch_is(run, tmp_path: Path) -> None:
     for epoch, seed in ((3, 8), (1, 9)):
-        save(tmp_path, f"e{epoch}_seed_{seed}.pth", weights(epoch))
+        save(tmp_path, f"e{epoch}_net_{seed}.pth", weights(epoch))
     code, out, err = run("inspect", tmp_path, "--epoch-regex", "e([0-9]+)_", "-f", "json")
     rows = json.loads(out)
     assert code == 0
@@ -165,6 +165,23 @@ def test_several_runs_are_said_to_be_no_trajectory(tmp_path: Path, names, said: 
     for seed, name in enumerate(names):
         save(tmp_path, f"{name}.pth", weights(seed))
     assert said in " ".join(scan(tmp_path).notes())
+
+
+@pytest.mark.parametrize("name", ["seed_{}", "trial-{}/model", "fold{}"])
+def test_names_that_count_something_else_are_no_epochs(tmp_path: Path, name: str) -> None:
+    for n in (1, 2):
+        save(tmp_path, f"{name.format(n)}.pth", weights(n))
+    found = scan(tmp_path)
+    assert [c.epoch for c in found.checkpoints] == [None, None]
+    (note,) = found.notes()
+    assert note.startswith("these may be no trajectory: the names of 2 files (")
+    assert note.endswith("s. Give the files of one run")
+
+
+def test_one_run_below_a_numbered_folder_is_a_trajectory(tmp_path: Path) -> None:
+    for n in (1, 2):
+        save(tmp_path, f"version_0/checkpoints/epoch_{n}.pth", weights(n))
+    assert "no trajectory" not in " ".join(scan(tmp_path).notes())
 
 
 def made(epoch: float | None = None, step: int | None = None, source: str = "file") -> Checkpoint:
@@ -595,6 +612,61 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
         find_checkpoint_files(tmp_path)
 
 
+def test_the_state_of_an_optimiser_is_no_checkpoint(tmp_path: Path) -> None:
+    """Whatever it is called; asked for alone it says what it is."""
+    save(tmp_path, "epoch1.pt", weights())
+    path = save(tmp_path, "epoch1_opt.pt", torch.optim.SGD(Odd().parameters(), 0.1).state_dict())
+    found = scan(tmp_path)
+    assert ([c.name for c in found.checkpoints], found.others) == (["epoch1"], {".pt": 1})
+    assert problem_of(path) == "it holds the state of an optimiser alone, and no network."
+
+
+def test_arrays_of_something_else_are_no_weights(tmp_path: Path) -> None:
+    """scikit-learn's models have an attribute class_weight."""
+    holder = types.SimpleNamespace(class_weight=None, coef_=np.zeros(3), classes_=np.zeros(2))
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(vars(holder)))
+    assert "it holds no weights" in problem_of(tmp_path / "model.pkl")
+
+
+def test_quantised_weights_are_named(tmp_path: Path) -> None:
+    packed = {"0.scale": torch.tensor(1.0), "0._packed_params._packed_params": (1, None)}
+    save(tmp_path, "model.pt", packed)
+    assert "it is quantised: give the checkpoint of float numbers" in problem_of(tmp_path)
+
+
+def test_a_web_page_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.pth").write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>")
+    (tmp_path / "page").write_bytes(b"<html></html>")
+    found = scan(tmp_path)
+    assert [c.problem[:12] for c in found.checkpoints] == ["a web page, "]
+    assert found.others == {"without a suffix": 1}
+
+
+def test_a_folder_of_optimisers_is_said_to_be_skipped(tmp_path: Path) -> None:
+    save(tmp_path, "optimizer_1.pt", {"state": {}})
+    with pytest.raises(InputError, match="what is there is skipped \\(optimisers, random states"):
+        find_checkpoint_files(tmp_path)
+
+
+def test_archives_of_checkpoints_are_to_be_unpacked(run, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "ckpts.tar", "w") as archive:
+        archive.add(save(tmp_path / "packed", "model_1.pth", weights()), "run/model_1.pth")
+    assert "Unpack it: tar -xf FILE" in problem_of(tmp_path / "ckpts.tar")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ckpts.tar.gz").write_bytes(b"x")
+    _, _, err = run("inspect", tmp_path / "data")
+    assert "Where checkpoints are packed in an archive, unpack it." in err
+
+
+def test_a_tar_of_images_is_no_checkpoint(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"x")
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(picture, "a.png")
+    save(tmp_path, "model_1.pth", weights())
+    assert [c.name for c in scan_checkpoints(tmp_path)] == ["model_1"]
+
+
 def test_nothing_outside_of_the_folder_is_looked_at(tmp_path: Path) -> None:
     secret = save(tmp_path / "elsewhere", "secret", weights())
     folder = tmp_path / "ckpts"
@@ -659,25 +731,6 @@ def test_a_final_model_hides_no_files_beside_it(tmp_path: Path) -> None:
     assert names == {"epoch_1", "epoch_2", tmp_path.name}
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-def test_a_folder_of_dcp_is_named_and_its_converter_works(run, tmp_path: Path) -> None:
-    import torch.distributed.checkpoint as dcp
-
-    dcp.save({"model": weights()}, checkpoint_id=tmp_path / "ckpts" / "step 10", no_dist=True)
-    code, out, _ = run("inspect", tmp_path / "ckpts", "-f", "json")
-    (row,) = json.loads(out)
-    assert code == 0
-    assert (row["name"], row["step"]) == ("step 10", None)
-    said, _, command = row["problem"].partition(" run python -m ")
-    assert said.startswith("a folder of torch.distributed.checkpoint (DCP)")
-    done = subprocess.run(
-        f"{sys.executable} -m {command}", shell=True, cwd=tmp_path / "ckpts", capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
-    shutil.rmtree(tmp_path / "ckpts" / "step 10")
-    check_same(only(tmp_path / "ckpts"), weights())
-
-
 def test_a_folder_of_orbax_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "100" / "default"
     (folder / "d").mkdir(parents=True)
@@ -710,7 +763,7 @@ def test_deepspeed_is_read_where_it_is_whole_and_named_where_it_is_not(tmp_path:
     found = {c.name.split("/")[0]: c for c in scan_checkpoints(tmp_path)}
     assert (found["global_step100"].step, found["global_step100"].format) == (100, "DeepSpeed")
     check_same(found["global_step100"], weights())
-    assert "zero_to_fp32.py . joined/" in (found["global_step200"].problem or "")
+    assert "python zero_to_fp32.py . joined/$t --tag $t" in (found["global_step200"].problem or "")
 
 
 # What is recorded.
@@ -731,6 +784,13 @@ def test_epochs_under_other_names(tmp_path: Path, recorded, epoch, step) -> None
     save(tmp_path, "a.pth", {"state_dict": weights(), **recorded})
     found = only(tmp_path)
     assert (found.epoch, found.step) == (epoch, step)
+
+
+def test_a_bare_number_is_no_epoch_where_the_file_records_a_step(tmp_path: Path) -> None:
+    """Detectron2's model_0000099.pth and Ignite's checkpoint_100.pt are numbered by step."""
+    save(tmp_path, "model_0000099.pth", {"model": weights(), "iteration": 99})
+    found = only(tmp_path)
+    assert (found.epoch, found.step, found.epoch_from) == (None, 99, "file")
 
 
 @pytest.mark.parametrize("key", ["acc", "best_prec1", "best_acc", "top1", "val_acc", "Test_Acc"])

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from ckptsel.checkpoints.choosing import NotWeightsError, UndecidedError
+from ckptsel.checkpoints.choosing import NotWeightsError, OptimizerError, UndecidedError
 from ckptsel.checkpoints.reading import check_all, inspect_checkpoint, read_checkpoint
 from ckptsel.checkpoints.walk import size_of
 from ckptsel.errors import reason_of
@@ -58,6 +58,8 @@ def _about(error: Exception) -> dict[str, Any]:
     """What the asker needs of an error besides its message."""
     if isinstance(error, UndecidedError):
         return {"choices": _valid(error.choices)}
+    if isinstance(error, OptimizerError):
+        return {"is_other": True, "is_optimizer": True}
     return {"is_other": True} if isinstance(error, NotWeightsError) else {}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ckptsel.checkpoints.modules import contents_of, is_module
 from ckptsel.checkpoints.pickles import NumpyArray, Unknown
-from ckptsel.checkpoints.tensors import StoredTensor
+from ckptsel.checkpoints.tensors import NOT_DENSE, StoredTensor
 from ckptsel.errors import CheckpointError, listed
 
 Tensors = dict[str, StoredTensor]
@@ -43,6 +43,13 @@ WEIGHTS_CHOICES: dict[str, tuple[str, ...]] = {
 """Where the weights lie in a file, by what the user asked for; the first key that is there, in capitals
 or not."""
 
+SWAPPED = (
+    ({"state_dict", "current_model_state", "averaging_state"}, "current_model_state"),
+    ({"state_dict", "meta", "ema_state_dict"}, "ema_state_dict"),
+)
+"""Where raw weights lie in files that have these keys (Lightning's weight averaging, MMEngine's
+EMAHook), whose `state_dict` is the average."""
+
 AVERAGED_CHOICES = ("ema", "teacher", "momentum", "target")
 RAW_CHOICES = ("raw", "student", "online")
 
@@ -57,7 +64,7 @@ HEADS = re.compile(r"(heads?|\w+_head|projector|projection\w*|predictor|proj|cla
 TRUNK = re.compile(r"(backbone|trunk|feature_extractor)$", re.IGNORECASE)
 
 AVERAGED_PART = re.compile(
-    r"teacher|momentum|(^|[._])ema([_.]|$)|(^|\.)target|encoder_k$|key_encoder",
+    r"teacher|momentum|(^|[._])ema([_.]|$)|(^|\.)target|encoder_k($|\.)|key_encoder",
     re.IGNORECASE,
 )
 """The first part of the names of a network that is an average of another."""
@@ -67,6 +74,9 @@ WRAPPERS = ("module.", "_orig_mod.", "_module.")
 
 INNER_WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of names that wrappers of torch put in at any depth."""
+
+COUNTERS = ("n_averaged", "steps")
+"""Of what was averaged: torch's and MMEngine's."""
 
 WEIGHT_NAMES = re.compile(r"(weight|bias|kernel|running_mean|running_var|_[wb])$")
 
@@ -79,6 +89,10 @@ DEPTH = 4
 
 class NotWeightsError(CheckpointError):
     """A file that is whole and is no checkpoint."""
+
+
+class OptimizerError(NotWeightsError):
+    """An optimiser's state alone, as it lies beside checkpoints."""
 
 
 class UndecidedError(CheckpointError):
@@ -95,9 +109,9 @@ def choose_weights(payload: Mapping[str, Any], weights: str) -> tuple[str, Tenso
     Raises CheckpointError naming what is there, UndecidedError where several networks are.
     """
     there = _state_dicts(payload)
-    averaged_by_lightning = {"current_model_state", "averaging_state"} <= set(map(str, payload))
-    if averaged_by_lightning and weights in ("raw", "ema"):
-        weights = "current_model_state" if weights == "raw" else "state_dict"
+    raw = next((key for keys, key in SWAPPED if keys <= payload.keys()), None)
+    if raw is not None and weights in ("auto", "raw", "ema"):
+        weights = raw if weights == "raw" else "state_dict"
     key = _asked_key(there, weights)
     if key is None and weights not in WEIGHTS_CHOICES:
         return _named_part(payload, there, weights)
@@ -109,7 +123,7 @@ def choose_weights(payload: Mapping[str, Any], weights: str) -> tuple[str, Tenso
 
 def strip_wrappers(state_dict: Tensors) -> Tensors:
     """Without the wrappers' prefixes, as often as most of the names begin with one, without those
-    that lie inside names, and without the counter of averages."""
+    that lie inside names, and without the counters of averages."""
     bare = {INNER_WRAPPERS.sub("", name): tensor for name, tensor in state_dict.items()}
     state_dict = bare if len(bare) == len(state_dict) else state_dict
     while True:
@@ -118,7 +132,8 @@ def strip_wrappers(state_dict: Tensors) -> Tensors:
                 state_dict = {name.removeprefix(prefix): t for name, t in state_dict.items()}
                 break
         else:
-            return {name: t for name, t in state_dict.items() if name != "n_averaged"} or state_dict
+            kept = {name: t for name, t in state_dict.items() if name not in COUNTERS}
+            return kept or state_dict
 
 
 def tensors_in(value: Mapping[Any, Any]) -> Tensors:
@@ -126,8 +141,8 @@ def tensors_in(value: Mapping[Any, Any]) -> Tensors:
     as often."""
     named = {key: each for key, each in value.items() if isinstance(key, str)}
     found = {key: each for key, each in named.items() if isinstance(each, StoredTensor)}
-    if not found and any(WEIGHT_NAMES.search(key) for key in named):
-        arrays = {k: each.tensor for k, each in named.items() if isinstance(each, NumpyArray)}
+    arrays = {key: each.tensor for key, each in named.items() if isinstance(each, NumpyArray)}
+    if not found and any(WEIGHT_NAMES.search(key) for key in arrays):
         found = {key: tensor for key, tensor in arrays.items() if tensor is not None}
     return found
 
@@ -212,6 +227,10 @@ def _no_such(choices: tuple[str, ...], weights: str) -> CheckpointError:
 
 def _nothing_in(payload: Mapping[str, Any]) -> CheckpointError:
     keys = [str(key) for key in payload] or ["none"]
+    if set(keys) == {"state", "param_groups"}:
+        return OptimizerError("it holds the state of an optimiser alone, and no network.")
+    if any("_packed_params" in key for key in keys):
+        return CheckpointError(f"it {NOT_DENSE['quantised']}")
     return NotWeightsError(f"it holds no state dict: its keys are {_listed(keys)}.")
 
 
@@ -276,16 +295,17 @@ def _has_branch(tensors: Tensors, weights: str) -> bool:
 
 
 def averaged_parts(tensors: Tensors) -> tuple[str, ...]:
-    """First parts of names (one or two words deep) under which an average of another network lies: one
+    """First parts of names (one to three words deep) under which an average of another network lies: one
     that is called so, and whose tensors all lie under another part too."""
     tails: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, tensor in tensors.items():
         words = name.split(".")
-        for depth in (1, 2):
+        for depth in (1, 2, 3):
             if len(words) > depth:
                 part, tail = ".".join(words[:depth]), ".".join(words[depth:])
                 tails.setdefault(part, {})[tail] = tensor.shape
     called = [part for part in tails if AVERAGED_PART.search(part)]
     others = [set(tails[part].items()) for part in tails if not AVERAGED_PART.search(part)]
     with_twin = [p for p in called if any(set(tails[p].items()) <= other for other in others)]
-    return tuple(called) if with_twin else ()
+    outer = [p for p in called if not any(p.startswith(f"{other}.") for other in called)]
+    return tuple(outer) if with_twin else ()

@@ -6,7 +6,6 @@ Finding and ordering them is `ckptsel.checkpoints.scan`; which weights of them a
 
 import json
 import re
-import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ckptsel.checkpoints.choosing import NotWeightsError, holds_tensors, tensors_in
+from ckptsel.checkpoints.dcp import METADATA, read_dcp
 from ckptsel.checkpoints.kinds import REFUSED, kind_of
 from ckptsel.checkpoints.modules import contents_of, is_module
+from ckptsel.checkpoints.parts import ZERO, check_whole
 from ckptsel.checkpoints.safetensors_files import read_safetensors
 from ckptsel.checkpoints.tensors import StoredTensor
 from ckptsel.checkpoints.torch_files import read_torch_file
 from ckptsel.errors import CheckpointError
-
-ZERO = (
-    "a shard of DeepSpeed ZeRO. Join them: in the folder that holds zero_to_fp32.py, run python "
-    "zero_to_fp32.py . joined/, and give the folder joined."
-)
 
 HUGGING_FACE_FILES = (
     "model.safetensors",
@@ -36,26 +32,34 @@ HUGGING_FACE_FILES = (
 HUGGING_FACE_FACTS = ("config", "trainer_state", "preprocessor_config")
 """JSON files beside the weights."""
 
-REFUSED_FOLDERS = {
-    "dcp": (
-        "a folder of torch.distributed.checkpoint (DCP). Make one file of it: in the folder that holds "
-        "it, run python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} {folder}.pth"
+DCP_FACTS = ("meta.pt", "common.pt")
+"""Files beside the pieces: of Lightning and of Megatron."""
+
+FOLDER_PARTS = {
+    "Hugging Face": re.compile(
+        r"(model\.safetensors|pytorch_model\.bin)(\.index\.json)?$"
+        r"|(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)$|tf_model\.h5$|flax_model\.msgpack$"
     ),
-    "orbax": REFUSED["jax"],
+    "DCP": re.compile(r"(meta|common|train_state|extra_state)\.pt$|metadata\.json$"),
 }
-"""Kinds of folders that hold one checkpoint and are not read, with what to do."""
+"""Files of a folder that holds one checkpoint: parts of it, or the same weights again."""
 
 
 def folder_kind(folder: Path) -> str | None:
-    """What a folder is that holds one checkpoint in several files: `Hugging Face`, or a key of
-    REFUSED_FOLDERS; None for any other folder."""
+    """What a folder is that holds one checkpoint in several files: `Hugging Face`, `DCP` or `Orbax`;
+    None for any other folder."""
     if any((folder / name).is_file() for name in HUGGING_FACE_FILES):
         return "Hugging Face"
-    if (folder / ".metadata").is_file() and any(folder.glob("*.distcp")):
-        return "dcp"
+    if (folder / METADATA).is_file() and any(folder.glob("*.distcp")):
+        return "DCP"
     if any((folder / name).is_file() for name in ("manifest.ocdbt", "_CHECKPOINT_METADATA")):
-        return "orbax"
+        return "Orbax"
     return None
+
+
+def is_part(name: str, kind: str | None) -> bool:
+    """Whether a file of a folder of a kind is part of its one checkpoint."""
+    return kind in FOLDER_PARTS and FOLDER_PARTS[kind].match(name) is not None
 
 
 METADATA_KEYS = ("format", "arch", "epoch", "step", "source_accuracy", "reading")
@@ -75,6 +79,8 @@ FORMATS = (
     ("MMEngine", {"state_dict", "meta"}),
     ("DeepSpeed", {"module", "ds_version"}),
     ("Detectron2", {"model", "__author__"}),
+    ("Detectron2", {"model", "scheduler", "iteration"}),
+    ("Megatron", {"model", "checkpoint_version"}),
 )
 """A format is recognised by the keys that its files have; the first that fits."""
 
@@ -103,12 +109,7 @@ def read_payload(path: Path, root: Path) -> Payload:
     if path.is_dir():
         return _read_folder(path, root)
     check_regular(path)
-    if re.search(r"\.rank_\d+\.pth$", path.name):
-        raise CheckpointError(
-            "one shard of a distributed (FSDP) checkpoint. Gather the shards into one state dict."
-        )
-    if re.search(r"zero_pp_rank_\d+_mp_rank_\d+_model_states\.pt$", path.name):
-        raise CheckpointError(ZERO)
+    check_whole(path)
     return _read_file(path)
 
 
@@ -149,6 +150,8 @@ def _read_torch(path: Path) -> Payload:
 def check_regular(path: Path) -> None:
     """Raises CheckpointError where a path is no regular file: opening a pipe waits for ever."""
     try:
+        if path.is_symlink() and not path.exists():
+            raise CheckpointError(f"a link to {path.readlink()}, where no file is.")
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot open the file: {error}") from error
@@ -190,11 +193,25 @@ def _kind_of(payload: object) -> str:
 
 def _read_folder(folder: Path, root: Path) -> Payload:
     kind = folder_kind(folder)
-    if kind in REFUSED_FOLDERS:
-        raise CheckpointError(REFUSED_FOLDERS[kind].format(folder=shlex.quote(folder.name)))
+    if kind == "Orbax":
+        raise CheckpointError(REFUSED["flax"])
     if kind is None:
         raise CheckpointError("a folder without the files of Hugging Face.")
-    return _read_hugging_face(folder, root)
+    return _read_hugging_face(folder, root) if kind == "Hugging Face" else _read_dcp(folder, root)
+
+
+def _read_dcp(folder: Path, root: Path) -> Payload:
+    def check(path: Path) -> None:
+        check_inside(path, root)
+        check_regular(path)
+
+    file = read_dcp(folder, check)
+    beside: dict[Any, Any] = {}
+    for name in DCP_FACTS:
+        if _is_file(folder / name):
+            check(folder / name)
+            beside |= contents_of(read_torch_file(folder / name).value) or {}
+    return Payload({**beside, **file.value}, {"format": "DCP"}, unknown=file.unknown)
 
 
 def _read_hugging_face(folder: Path, root: Path) -> Payload:
@@ -247,8 +264,8 @@ def _read_json(path: Path, root: Path) -> dict[str, Any]:
 
 def format_of(payload: Mapping[str, Any], facts: Mapping[str, Any], path: Path) -> str:
     """Name of the framework that wrote it, as in FORMATS."""
-    if facts.get("format") == "Hugging Face":
-        return "Hugging Face"
+    if facts.get("format") in FOLDER_PARTS:
+        return str(facts["format"])
     keys = {key for key in payload if isinstance(key, str)} | {f"format:{facts.get('format')}"}
     for name, required in FORMATS:
         if required <= keys:

@@ -32,11 +32,23 @@ REFUSED = {
         "the names of the torch network with torch.save."
     ),
     "jax": (
-        "weights of JAX (Flax, Orbax, big_vision, the original ViT). timm reads many of them: load "
-        "with timm.create_model(NAME, checkpoint_path=...) and save model.state_dict() with torch.save."
+        "weights of JAX (big_vision, the original ViT). timm reads many of them: load with "
+        "timm.create_model(NAME, checkpoint_path=...) and save model.state_dict() with torch.save."
+    ),
+    "flax": (
+        "weights of JAX (Flax, Orbax). Load them in JAX, and save the arrays under the names and in the "
+        "shapes of a torch network with safetensors.numpy.save_file."
     ),
     "paddle": "weights of PaddlePaddle. Save them under the names of the torch network with torch.save.",
-    "gguf": "a GGUF file of a quantised language model, which is not read.",
+    "gguf": (
+        "a GGUF file of a quantised language model, which is not read. Give the checkpoint that it was "
+        "made from."
+    ),
+    "html": (
+        "a web page, not the weights: perhaps what was downloaded is a page to sign in at, or an error. "
+        "Download it again."
+    ),
+    "tar": "a tar archive of checkpoints. Unpack it: tar -xf FILE, and give the folder.",
 }
 
 ENDS = 1 << 16
@@ -50,6 +62,11 @@ TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 PICKLE = re.compile(rb"\x80[\x02-\x05]")
 OLD_PICKLE = re.compile(rb"[(\]}c]")
 """How pickles begin; those of protocol 0 and 1 like text, and only under a pickle's name."""
+
+WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
+
+TARRED = re.compile(rb"\.(pth|pt|ckpt|safetensors|bin|pkl)\x00")
+"""In a tar's first headers: names of checkpoints."""
 
 MINDSPORE = re.compile(rb"\n[\x05-\xff]\x01?\n[\x01-\x7f][\w.]+\x12", re.DOTALL)
 ONNX = re.compile(rb"\x08[\x01-\x20]\x12.(pytorch|tf2onnx|skl2onnx|onnx|keras2onnx|\w)", re.DOTALL)
@@ -71,6 +88,8 @@ def kind_of_bytes(head: bytes, tail: bytes, size: int, name: str) -> str:
     """The same from the first and last bytes. name: in small letters."""
     if head.startswith(b"version https://git-lfs.github.com/"):
         return "lfs"
+    if WEB_PAGE.match(head):
+        return "html"
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(head, tail, name)
     if name.endswith(".pdparams"):
@@ -84,6 +103,8 @@ def kind_of_bytes(head: bytes, tail: bytes, size: int, name: str) -> str:
         return "keras" if is_keras or name.endswith((".keras", ".weights.h5")) else ""
     if head.startswith(b"GGUF"):
         return "gguf"
+    if head[257:262] == b"ustar" and TARRED.search(head):
+        return "tar"
     return _kind_by_name_too(head, tail, name)
 
 
@@ -98,7 +119,7 @@ def _kind_by_name_too(head: bytes, tail: bytes, name: str) -> str:
     if name.endswith(".ckpt") and MINDSPORE.match(head):
         return "mindspore"
     is_flax = name.endswith(".msgpack") or re.search(r"checkpoint_\d+$", name)
-    return "jax" if is_flax and FLAX.match(head) else ""
+    return "flax" if is_flax and FLAX.match(head) else ""
 
 
 def _kind_of_zip(head: bytes, tail: bytes, name: str) -> str:

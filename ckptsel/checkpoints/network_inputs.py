@@ -11,7 +11,7 @@ Everything here comes from strangers: what is no plain value of the expected kin
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ckptsel.checkpoints.pickles import Namespace
@@ -30,6 +30,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 """How the code that wrote a format evaluates, where its files do not say: 256 pixels, of which the inner
 224 are kept."""
 
+MOCO_V3 = ("base_encoder.", "momentum_encoder.")
+"""How names of its tensors begin. Its `vit_small` has 12 heads and DINO's, of the same shapes, 6."""
+
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """By Pillow's numbers, which transformers writes."""
 
@@ -39,8 +42,10 @@ MAX_SIZE, MAX_CONFIG, MAX_READING = 4096, 100_000, 10**7
 """Pixels a side, and characters of a configuration or a reading, beyond which it is not believed."""
 
 
-def recorded(payload: Mapping[str, Any], facts: Mapping[str, Any], form: str) -> dict[str, Any]:
-    """What a file of a format (`FORMATS`) records; {} for nothing."""
+def recorded(
+    payload: Mapping[str, Any], facts: Mapping[str, Any], form: str, names: Collection[str] = ()
+) -> dict[str, Any]:
+    """What a file of a format (`FORMATS`) records; {} for nothing. names: of its tensors."""
     config, processor = facts.get("config", {}), facts.get("preprocessor_config", {})
     found: dict[str, Any] = {}
     if isinstance(config.get("model_type"), str) and len(json.dumps(config)) <= MAX_CONFIG:
@@ -63,6 +68,8 @@ def recorded(payload: Mapping[str, Any], facts: Mapping[str, Any], form: str) ->
         found["reading"] = reading
     numbers = _numbers_of(config.get("model_args")) | _numbers_of(arguments.get("model_kwargs"))
     numbers |= _numbers_of({"patch_size": arguments.get("patch_size")})
+    if payload.get("arch") == "vit_small" and any(name.startswith(MOCO_V3) for name in names):
+        numbers["num_heads"] = 12
     if numbers:
         found["arguments"] = numbers
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
-from ckptsel.checkpoints.reading import COUNTED
+from ckptsel.checkpoints.reading import has_bare_number
 from ckptsel.checkpoints.walk import natural_key
 
 EPOCH_REGEX = "epoch-regex"
@@ -94,12 +94,6 @@ def _without_bare_number(checkpoint: Checkpoint) -> Checkpoint:
     if not has_bare_number(checkpoint):
         return checkpoint
     return dataclasses.replace(checkpoint, epoch=None, step=None, epoch_from=None)
-
-
-def has_bare_number(checkpoint: Checkpoint) -> bool:
-    """Whether its epoch is a number in its name, of which the name does not say what it counts."""
-    says_what = any(word.search(checkpoint.name) for word in COUNTED.values())
-    return checkpoint.epoch_from == "name" and not says_what
 
 
 def _number(text: str | None) -> float | None:

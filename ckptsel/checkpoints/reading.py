@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.choosing import (
@@ -15,12 +16,14 @@ from ckptsel.checkpoints.choosing import (
 from ckptsel.checkpoints.formats import Payload, format_of, read_payload
 from ckptsel.checkpoints.modules import SCRIPT
 from ckptsel.checkpoints.network_inputs import recorded
+from ckptsel.checkpoints.parts import check_own
 from ckptsel.checkpoints.records import recorded_accuracy, recorded_arch, recorded_progress
 from ckptsel.checkpoints.tensors import Digest, StoredTensor, is_parameter, n_not_finite
 from ckptsel.checkpoints.walk import short_name
 from ckptsel.errors import CheckpointError, listed
 
 Tensors = dict[str, StoredTensor]
+Number = TypeVar("Number", int, float)
 
 
 def inspect_checkpoint(path: Path, root: Path, weights: str) -> Checkpoint:
@@ -52,11 +55,12 @@ def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, T
     if not tensors:
         raise CheckpointError("it holds no tensors: it is not a checkpoint of a model.")
     _check_names(tensors)
+    check_own(tensors)
     bare = from_name(path, root)
     epoch, step = recorded_progress(payload.value, payload.facts)
     is_recorded = epoch is not None or step is not None
-    if epoch is None:
-        epoch, step = bare.epoch, bare.step if step is None else step
+    if not (is_recorded and has_bare_number(bare)):
+        epoch, step = _first(epoch, bare.epoch), _first(step, bare.step)
     is_named = not is_recorded and (epoch is not None or step is not None)
     form = format_of(payload.value, payload.facts, path)
     return dataclasses.replace(
@@ -70,8 +74,12 @@ def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, T
         arch=recorded_arch(payload.value, payload.facts),
         layout=_layout_of(tensors),
         notes=tuple(_notes(payload, key, tensors, weights)),
-        records=recorded(payload.value, payload.facts, form),
+        records=recorded(payload.value, payload.facts, form, tensors),
     ), tensors
+
+
+def _first(recorded: Number | None, named: Number | None) -> Number | None:
+    return named if recorded is None else recorded
 
 
 def _notes(payload: Payload, key: str, tensors: Tensors, weights: str) -> Iterator[str]:
@@ -132,10 +140,33 @@ BARE_NUMBER = re.compile(
 """A number at the end of a name, of which the name does not say what it counts."""
 
 COUNTED = {
-    "epoch": re.compile(r"epoch[=_-]?([0-9]{1,15})(?![0-9])", re.IGNORECASE),
-    "step": re.compile(r"(?:step|iter|training)[=_-]?([0-9]{1,15})(?![0-9])", re.IGNORECASE),
+    "epoch": re.compile(r"(?:epoch|(?<![a-z])ep)[=_-]?([0-9]{1,15})(?![0-9])", re.IGNORECASE),
+    "step": re.compile(
+        r"(?:step|iter|training|(?<![a-z])ba)[=_-]?([0-9]{1,15})(?![0-9])", re.IGNORECASE
+    ),
 }
-"""Numbers in names that say what they count."""
+"""Numbers in names that say what they count; Composer calls them ep and ba (batches)."""
+
+OTHER_NUMBER = re.compile(
+    r"(?:^|[^a-z])(seed|trial|fold|run|rep|split|exp|rank|part|version)s?[_=-]?([0-9]{1,15})$",
+    re.IGNORECASE,
+)
+"""Numbers at the end of names that say that they count something else than training."""
+
+NOT_ITS_OWN = re.compile(r"pytorch_model(_fsdp)?_[0-9]+$")
+"""What Accelerate calls the weights in the folder of each checkpoint."""
+
+
+def has_bare_number(checkpoint: Checkpoint) -> bool:
+    """Whether its epoch is a number in its name, of which the name does not say what it counts."""
+    says_what = any(word.search(checkpoint.name) for word in COUNTED.values())
+    return checkpoint.epoch_from == "name" and not says_what
+
+
+def counted_otherwise(name: str) -> tuple[str, str] | None:
+    """(word, number) of something else than training that a part of a name counts: seed_3, trial_1/."""
+    matches = (OTHER_NUMBER.search(part) for part in name.split("/"))
+    return next(((match[1].lower(), match[2]) for match in matches if match), None)
 
 
 def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
@@ -145,11 +176,14 @@ def _numbers_in_name(path: Path, name: str) -> tuple[float | None, int | None]:
     Face numbers its folders by step, others their files by epoch.
     """
     *folders, last = name.split("/")
+    if folders and NOT_ITS_OWN.match(last):
+        *folders, last = folders
     for part in (last, *reversed(folders)):
         found = {
             kind: int(m.group(1)) for kind, word in COUNTED.items() if (m := word.search(part))
         }
-        match = BARE_NUMBER.search(part) if not found and part is last else None
+        is_bare = not found and part is last and not OTHER_NUMBER.search(part)
+        match = BARE_NUMBER.search(part) if is_bare else None
         if match:
             found["step" if path.is_dir() else "epoch"] = int(match.group(1))
         if found:

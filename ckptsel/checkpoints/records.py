@@ -13,7 +13,7 @@ from ckptsel.errors import CheckpointError
 
 EPOCH_KEYS = (
     *("epoch", "n_epoch", "epochs_run", "epoch_num", "epoch_idx", "current_epoch", "cur_epoch"),
-    *("last_epoch", "epoch_id"),
+    *("last_epoch", "epoch_id", "train_phase_idx"),
 )
 """Of epochs that were run, in capitals or not; `epochs` and `num_epochs` are often those planned."""
 
@@ -31,8 +31,11 @@ STEP_KEYS = (
     *("num_updates", "current_step"),
 )
 
-PROGRESS_BELOW = ("meta", "trainer_state", "extra_state", "info")
-"""Keys below which MMEngine and others keep them."""
+PROGRESS_BELOW = (
+    *("meta", "trainer_state", "extra_state", "info", "trainer", "train_state"),
+    *("state.timestamp.timestamp", "state.timestamp"),
+)
+"""Keys, and keys below keys, below which MMEngine, Ignite, Composer and others keep them."""
 
 ACCURACY_KEYS = (
     *("best_acc1", "best_prec1", "best_acc", "best_accuracy", "best_top1", "best_val_acc"),
@@ -209,9 +212,10 @@ def first_number(*values: Any) -> float | None:
 
 
 def _below(payload: Mapping[Any, Any], keys: Sequence[str]) -> Iterator[Mapping[Any, Any]]:
-    by_name = _lowered(payload)
-    for key in keys:
-        held = contents_of(by_name.get(key))
+    for path in keys:
+        held: Mapping[Any, Any] | None = payload
+        for key in path.split("."):
+            held = None if held is None else contents_of(_lowered(held).get(key))
         if held is not None:
             yield held
 

@@ -110,7 +110,8 @@ def read_each(
     is_long = len(paths) >= MANY or total_size(paths) >= LARGE
     with Progress("scan", len(paths), quiet=quiet or not is_long) as progress:
         for path, answer in zip(paths, inspect_all(paths, root, weights, limits), strict=True):
-            if answer.get("is_other") and path != root and not is_sure(path):
+            is_listed = is_sure(path) and not answer.get("is_optimizer")
+            if answer.get("is_other") and path != root and not is_listed:
                 yield path, None
                 progress.advance()
             else:

@@ -61,7 +61,14 @@ PART = 1 << 22
 MAX_DIMENSIONS = 64
 """As in NumPy."""
 
+SHARE = (
+    "is one process's share of a distributed tensor (FSDP). Save with "
+    "torch.distributed.checkpoint.save, whose folders are read, or whole: get_model_state_dict(model, "
+    "options=StateDictOptions(full_state_dict=True))."
+)
+
 NOT_DENSE = {
+    "wrapped": SHARE,
     "quantised": "is quantised: give the checkpoint of float numbers that it was made from.",
     "meta": "has no values (it was saved on the device meta): save it after it was loaded.",
 }

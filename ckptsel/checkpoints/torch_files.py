@@ -6,6 +6,7 @@ mapped, not read: tensors are pieces of the map.
 """
 
 import dataclasses
+import io
 import mmap
 import pickle
 import struct
@@ -46,19 +47,52 @@ def read_torch_file(path: Path) -> TorchFile:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-            if not start:
+            if not file.read(1):
                 raise CheckpointError("the file is empty: was the disk full when it was saved?")
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             file.seek(0)
-            try:
-                return _read_zip(file, mapped) if start == ZIP_START else _read_legacy(file, mapped)
-            except (CheckpointError, MemoryError):
-                raise
-            except Exception as error:  # a damaged pickle can end in an error of any type
-                raise _damaged(error) from error
+            return _read(file, mapped)
     except OSError as error:
         raise CheckpointError(f"cannot open the file: {error}") from error
+
+
+def read_torch_part(part: memoryview) -> TorchFile:
+    """The same of a part of a mapped file that torch.save wrote. Raises CheckpointError."""
+    return _read(_Part(part), part)
+
+
+class _Part(io.RawIOBase):
+    """A file of the bytes of a part of another, without a copy of them."""
+
+    def __init__(self, part: memoryview) -> None:
+        self._part, self._at = part, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, to: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, to + (0, self._at, self._part.nbytes)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        found = self._part[self._at : self._at + len(buffer)]
+        buffer[: found.nbytes] = found
+        self._at += found.nbytes
+        return found.nbytes
+
+
+def _read(file: Any, mapped: memoryview) -> TorchFile:
+    """file: at its start. mapped: its bytes."""
+    try:
+        is_zip = bytes(mapped[:4]) == ZIP_START
+        return _read_zip(file, mapped) if is_zip else _read_legacy(file, mapped)
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle can end in an error of any type
+        raise _damaged(error) from error
 
 
 def _read_zip(file: IO[bytes], mapped: memoryview) -> TorchFile:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.choosing import is_average
-from ckptsel.checkpoints.order import has_bare_number
+from ckptsel.checkpoints.reading import counted_otherwise, has_bare_number
 from ckptsel.errors import listed, subject
 
 SHOWN = 3
@@ -54,7 +54,15 @@ def _several_networks(usable: Sequence[Checkpoint]) -> Iterator[str]:
 
 
 def _several_runs(usable: Sequence[Checkpoint]) -> Iterator[str]:
-    """Folders that each hold several, or the same epoch twice."""
+    """Names that count seeds or trials, folders that each hold several, or the same epoch twice."""
+    counted = {c.name: found for c in usable if (found := counted_otherwise(c.name))}
+    if len(set(counted.values())) > 1:
+        words = sorted({f"{word}s" for word, _ in counted.values()})
+        yield (
+            f"these may be no trajectory: the names of {subject(list(counted))} count "
+            f"{listed(words, SHOWN)}. Give the files of one run"
+        )
+        return
     folders = Counter(c.name.rpartition("/")[0] for c in usable)
     several = [folder or "." for folder, n in folders.items() if n > 1]
     if len(several) > 1:

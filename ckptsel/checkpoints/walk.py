@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ckptsel.checkpoints.formats import HUGGING_FACE_FILES, folder_kind, is_inside
+from ckptsel.checkpoints.formats import folder_kind, is_inside, is_part
 from ckptsel.checkpoints.kinds import READ, REFUSED, kind_of
 from ckptsel.errors import InputError, listed
 
@@ -17,7 +17,19 @@ SURE_SUFFIXES = (".pth.tar", ".safetensors", ".ckpt", ".pyth", ".pth", ".pt", ".
 
 SUFFIXES = (
     *SURE_SUFFIXES,
-    *(".bin", ".tar", ".t7", ".pkl", ".pickle", ".model", ".weights", ".npz", ".onnx", ".h5"),
+    *(
+        ".bin",
+        ".tar",
+        ".t7",
+        ".torch",
+        ".pkl",
+        ".pickle",
+        ".model",
+        ".weights",
+        ".npz",
+        ".onnx",
+        ".h5",
+    ),
     *(".hdf5", ".keras", ".pdparams", ".msgpack", ".gguf", ".pb", ".tflite", ".index"),
 )
 """Those that are taken off a name. A file whose suffix is not sure, or is not here at all, is listed if
@@ -38,11 +50,7 @@ SKIPPED = re.compile(
 )
 """Names of files that lie beside checkpoints and are none; timm's recovery files repeat others."""
 
-HUGGING_FACE_SHARD = re.compile(
-    r"((pytorch_)?model-\d+-of-\d+\.(safetensors|bin)|tf_model\.h5|flax_model\.msgpack)$"
-)
-"""Files of a Hugging Face folder besides those that it is recognised by: parts of it, or the same
-weights again."""
+ARCHIVES = {".tar", ".gz", ".tgz", ".zip", ".xz", ".zst", ".7z", ".bz2"}
 
 NO_CHECKPOINTS = {"site-packages", "dist-packages", "node_modules", "__pycache__"}
 """Folders of installed programs, whose .pth files say where Python looks for modules."""
@@ -91,10 +99,16 @@ def find_checkpoint_files(root: Path) -> list[Path]:
 def nothing_below(root: Path, others: Mapping[str, int]) -> InputError:
     """That no file is a checkpoint, with what was there."""
     there = f"{others_text(others)}, none with weights in it" if others else "it is empty"
+    if not others and any(path.is_file() for path in root.rglob("*")):
+        there = (
+            "what is there is skipped (optimisers, random states, names with tmp or a dot in front)"
+        )
+    packed = ARCHIVES & set(others)
+    unpack = " Where checkpoints are packed in an archive, unpack it." if packed else ""
     return InputError(
-        f"no checkpoints below {root}: {there}. Files are known by their first bytes, whatever their "
-        f"suffix ({', '.join(SURE_SUFFIXES)} and others), and folders as Hugging Face's checkpoint-N/. "
-        "Give the folder that your training wrote to."
+        f"no checkpoints below {root}: {there}.{unpack} Files are known by their first bytes, whatever "
+        f"their suffix ({', '.join(SURE_SUFFIXES)} and others), and folders as Hugging Face's "
+        "checkpoint-N/. Give the folder that your training wrote to."
     )
 
 
@@ -166,7 +180,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
         for entry in _entries(folder):
             path = folder / entry.name
             if entry.is_dir(follow_symlinks=False):
-                if not SKIPPED.match(entry.name) and kind != "orbax":
+                if not SKIPPED.match(entry.name) and kind != "Orbax":
                     folders.append(path)
             elif _is_folder(entry):
                 if not SKIPPED.match(entry.name) and not is_inside(path, root):
@@ -174,14 +188,9 @@ def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
                         path,
                         True,
                     )  # to be said; a link to a folder inside is found where that lies
-            elif not SKIPPED.match(entry.name) and not (kind and _is_part(entry.name)):
+            elif not SKIPPED.match(entry.name) and not is_part(entry.name, kind):
                 is_installed = not NO_CHECKPOINTS.isdisjoint(folder.relative_to(root).parts)
                 yield path, not is_installed and _could_be(path, entry, root)
-
-
-def _is_part(name: str) -> bool:
-    """Whether a file of a Hugging Face folder is part of it."""
-    return name in HUGGING_FACE_FILES or HUGGING_FACE_SHARD.match(name) is not None
 
 
 def _could_be(path: Path, entry: os.DirEntry[str], root: Path) -> bool:
@@ -198,7 +207,8 @@ def _could_be(path: Path, entry: os.DirEntry[str], root: Path) -> bool:
         kind = kind_of(path)
     except OSError:
         return False
-    return kind in READ or (kind in REFUSED and (kind != "lfs" or name.endswith(SUFFIXES)))
+    by_name = kind not in ("lfs", "html") or name.endswith(SUFFIXES)
+    return kind in READ or (kind in REFUSED and by_name)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

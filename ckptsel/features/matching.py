@@ -15,9 +15,10 @@ from ckptsel.errors import CheckpointError, listed
 
 OTHER_HEADS = re.compile(
     r"(head|fc|classifier|projection_head|projector|prediction_head|predictor|decoder_\w+"
-    r"|decoder|mask_token|dino_head|ibot_head|n_averaged|num_batches_tracked|aux_classifier)(\.|$)"
+    r"|decoder|mask_token|dino_head|ibot_head|n_averaged|num_batches_tracked|aux_classifier"
+    r"|prototypes\d*|queue\w*|neck)(\.|$)"
 )
-"""Tensors beside the backbone that pre-training leaves behind: heads, decoders, counters."""
+"""Tensors beside the backbone that pre-training leaves behind: heads, decoders, prototypes, counters."""
 
 MAX_LISTED = 4
 

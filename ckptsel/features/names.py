@@ -7,13 +7,14 @@ tensors of the checkpoints decide: the first network that they fit.
 
 import contextlib
 import difflib
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import timm
 
-from ckptsel.errors import ModelError
+from ckptsel.errors import ModelError, listed
 from ckptsel.features import (
     hugging_face,
     open_clip_networks,
@@ -21,8 +22,8 @@ from ckptsel.features import (
     timm_networks,
     torchvision_networks,
 )
-from ckptsel.features.matching import fits
-from ckptsel.features.network import Network, Request, expected_tensors, skeleton
+from ckptsel.features.matching import Tensors, fits
+from ckptsel.features.network import Network, Recorded, Request, expected_tensors, skeleton
 
 Build = Callable[[str, Request], Network]
 
@@ -35,6 +36,27 @@ BUILDERS: dict[str, Build] = {
 
 FAMILY = re.compile(r"(?:mae_)?(vit|deit)_(tiny|small|base|large|huge)(?:_patch(\d+))?(?:_dec\w+)?")
 """What DINO and MAE call their networks; timm's names end in the size of images."""
+
+COMMON = {
+    "layer1.0.conv1.weight": (
+        *("resnet18", "resnet50", "resnet34", "resnet101", "wide_resnet50_2"),
+        *("cifar_resnet18", "cifar_resnet18_w16_s2"),
+    ),
+    "blocks.0.attn.qkv.weight": (
+        *("vit_small_patch16_224", "vit_base_patch16_224", "vit_tiny_patch16_224"),
+        *("vit_large_patch16_224", "vit_small_patch14_dinov2", "vit_base_patch14_dinov2"),
+    ),
+    "encoder.layers.encoder_layer_0.ln_1.weight": ("vit_b_16", "vit_b_32"),
+    "stages.0.blocks.0.conv_dw.weight": ("convnext_tiny", "convnext_base"),
+    "layers.0.blocks.0.attn.relative_position_bias_table": ("swin_tiny_patch4_window7_224",),
+    "blocks.0.0.conv_dw.weight": ("efficientnet_b0", "mobilenetv3_large_100"),
+    "features.denseblock1.denselayer1.conv1.weight": ("densenet121",),
+    "features.0.weight": ("vgg16",),
+}
+"""Networks that are tried on tensors of which nothing says what they are of, by one that they have."""
+
+TEXT = re.compile(r"(embed_tokens|word_embeddings|wte)\.weight$")
+"""Names of tensors that networks of text have."""
 
 MAX_TRIED = 8
 """Near names that are built to see whether the tensors fit them."""
@@ -132,6 +154,17 @@ def _patch_in(request: Request) -> int | None:
         ),
         None,
     )
+
+
+def told_by_tensors(tensors: Tensors) -> str:
+    """A sentence of what tensors are of, with a space before it; "" where nothing tells."""
+    request = Request(recorded=Recorded(read=lambda: dict(tensors)))
+    near = [names for key, names in COMMON.items() if any(name.endswith(key) for name in tensors)]
+    fitting = [name for name in itertools.chain(*near) if _could_be(name, request)]
+    if fitting:
+        return f" Their tensors fit {listed(fitting)}."
+    is_text = any(TEXT.search(name) for name in tensors)
+    return " They look like a network of text; images alone can be ranked on." if is_text else ""
 
 
 def suggestions(name: str, request: Request) -> str:

@@ -36,7 +36,7 @@ from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import extract_features, feature_key
 from ckptsel.features.layers import ALL, choose_layers, scale_of, side_by_side
-from ckptsel.features.names import is_registered
+from ckptsel.features.names import is_registered, told_by_tensors
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache, open_cache
@@ -277,7 +277,7 @@ def open_encoder(settings: RankSettings, found: Sequence[Checkpoint], quiet: boo
     Raises InputError where it cannot be had.
     """
     recorded = _recorded(found, settings)
-    encoder = build_encoder(settings.model or _recorded_model(found), settings, recorded)
+    encoder = build_encoder(settings.model or _recorded_model(found, recorded), settings, recorded)
     if not quiet:
         say(*_said_of(encoder, recorded, settings))
     return encoder
@@ -395,7 +395,7 @@ def fail_copies(items: Sequence[U], strict: bool) -> list[U]:
     return marked
 
 
-def _recorded_model(found: Sequence[Checkpoint]) -> str:
+def _recorded_model(found: Sequence[Checkpoint], last: Recorded) -> str:
     usable = [c for c in found if c.problem is None]
     if not usable:
         raise _nothing_to_rank(found)
@@ -408,13 +408,14 @@ def _recorded_model(found: Sequence[Checkpoint]) -> str:
             f"the checkpoints record the architecture {', '.join(map(repr, recorded[:3]))}, which is no "
             "name that timm knows. Only such names are taken from files; name the network with "
             "--model: a timm name such as resnet50, or package.module:function of your own."
+            + told_by_tensors(last.tensors)
         )
     if len(names) == 1:
         return names[0]
     if not names:
         raise ModelError(
             "the checkpoints do not record their architecture. Name it with --model: a timm name "
-            "such as resnet50, or package.module:function."
+            f"such as resnet50, or package.module:function.{told_by_tensors(last.tensors)}"
         )
     raise ModelError(
         f"the checkpoints record several architectures ({', '.join(names)}). Rank one trajectory "

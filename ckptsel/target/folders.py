@@ -102,9 +102,10 @@ class FolderSource:
             and name.count("/") > taken[0].count("/")
         ]
         if others:
+            are = "file is not a picture" if len(others) == 1 else "files are not pictures"
             self._notes.append(
-                f"{len(others)} files in folders of classes are not pictures by their suffix, and were "
-                f"left out: {counts_of_suffixes(others)}"
+                f"{len(others)} {are} by the suffix, in folders of classes, and left out: "
+                f"{counts_of_suffixes(others)}"
             )
 
 

@@ -13,6 +13,7 @@ from ckptsel.errors import DataError, UsageError, listed
 from ckptsel.target.classes import match_classes
 from ckptsel.target.duplicates import Duplicates
 from ckptsel.target.images import ImageSet, Source, digest_of
+from ckptsel.target.layout import TABLE_SUFFIXES, suffix_of
 from ckptsel.target.objective import Classes
 from ckptsel.target.sources import open_source
 from ckptsel.target.splits import (
@@ -268,6 +269,18 @@ def _read_split(source: Source, split: str, splits: list[str], data: str) -> Ima
     return images
 
 
+def _lists_in(data: str) -> str:
+    """A sentence that names the lists of images which lie in a folder; "" where there are none."""
+    folder = Path(data)
+    names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    found = sorted(name for name in names if suffix_of(name) in TABLE_SUFFIXES)
+    if not found:
+        return ""
+    return (
+        f" Lists lie in it ({listed(found)}): give one of them, as in --data {folder / found[0]}."
+    )
+
+
 def _check_classes(image_sets: tuple[ImageSet, ...], data: str) -> None:
     """Raises DataError where a class cannot be both fitted on and held out."""
     for images in image_sets:
@@ -280,6 +293,7 @@ def _check_classes(image_sets: tuple[ImageSet, ...], data: str) -> None:
         raise DataError(
             f"split {train.split} of {data} has one class only ({only!r}): there is nothing to tell "
             "apart. An image folder needs one sub-folder for each of two or more classes."
+            + _lists_in(data)
         )
     for held in image_sets[1:]:
         in_held = set(np.unique(held.labels).tolist())

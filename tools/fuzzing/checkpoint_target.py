@@ -6,10 +6,12 @@ import json
 import pathlib
 import pickle
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed.checkpoint
 from safetensors.torch import save
 
 from ckptsel.checkpoints.reading import inspect_checkpoint
@@ -46,25 +48,40 @@ def make() -> Target:
         "config.json": json.dumps({"architecture": "resnet18"}).encode(),
         INDEX: json.dumps({"weight_map": dict.fromkeys(weights, "a.safetensors")}).encode(),
     }
+    in_pieces = _dcp({"model": weights | many, "epoch": 3, "args": args})
+    folders = (
+        {INDEX: b"", "trainer_state.json": b"", "config.json": b"", "a.safetensors": save(weights)},
+        dict(in_pieces),
+    )
+    seeds |= in_pieces
     names = dict.fromkeys(seeds, mutate_bytes)
     names |= dict.fromkeys(("zip_1.pth", "zip4_1.pth", "module_1.pth"), mutate_torch_zip)
     names |= dict.fromkeys(("trainer_state.json", "config.json", INDEX), mutate_json)
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-hf-"))
-    shard = save(weights)
+    places = [Path(tempfile.mkdtemp(prefix="fuzz-folder-")) for _ in folders]
 
     def read(where: Path, name: str) -> object:
-        if not name.endswith(".json"):
-            try:
-                return inspect_checkpoint(where / name, where, "auto")
-            except MemoryError as error:  # which the guarded process answers
-                raise CheckpointError("too much memory") from error
-        for other in (INDEX, "trainer_state.json", "config.json"):
-            (folder / other).write_bytes(seeds[other])
-        (folder / "a.safetensors").write_bytes(shard)
-        (folder / name).write_bytes((where / name).read_bytes())
-        return inspect_checkpoint(folder, folder, "auto")
+        """The broken file, or the folder that it is a part of, whose other files are whole."""
+        path = where / name
+        for files, folder in zip(folders, places, strict=True):
+            if name in files:
+                for other, content in files.items():
+                    (folder / other).write_bytes(seeds.get(other, content))
+                (folder / name).write_bytes(path.read_bytes())
+                path = folder
+        try:
+            return inspect_checkpoint(path, path if path.is_dir() else where, "auto")
+        except MemoryError as error:  # which the guarded process answers
+            raise CheckpointError("too much memory") from error
 
     return Target(seeds, read, names, is_limited=True)
+
+
+def _dcp(payload: dict[str, object]) -> dict[str, bytes]:
+    """The files of a folder of torch.distributed.checkpoint."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.distributed.checkpoint.save(payload, checkpoint_id=folder, no_dist=True)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def _saved(payload: object, **options: object) -> bytes:
