@@ -12,24 +12,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs
 from ckptsel.scores.held_out import ENOUGH_HELD, MOST_CHOOSING, N_INNER_FOLDS, choosing_folds
 from ckptsel.scores.probe import Part, _Problems, fit_logistic
+from ckptsel.scores.ridge import HeldOut, at_best_temperature, look
 from ckptsel.scores.scalings import STANDARDISED, WHITENED, find_scalings
 from ckptsel.scores.spectrum import compute_spectrum
 from ckptsel.scores.strength import (
     Strength,
-    _at_best_temperature,
     _choice,
     _fit,
-    _HeldOut,
     _Search,
     choose,
     choose_strength,
+    fit_as_chosen,
     is_clearly_better,
 )
 from ckptsel.target.splits import plan_validation, stratified_folds
@@ -121,10 +121,10 @@ def test_no_strength_of_a_wide_grid_foretells_more(case) -> None:
             for p in parts
         ]
         truth = torch.cat([part.held_labels for part in parts])
-        return float(_at_best_temperature(torch.cat(logits), truth).per_image.mean())
+        return float(at_best_temperature(torch.cat(logits), truth).per_image.mean())
 
     best = max(likelihood(10.0**exponent) for exponent in range(-6, 7, 2))
-    assert likelihood(chosen.value) >= best - 5e-3
+    assert likelihood(chosen.value) >= best - 2e-2
 
 
 @many
@@ -133,7 +133,7 @@ def test_the_temperature_is_the_best_of_a_fine_grid(case, log_sharpness: float) 
     features, labels = case
     logits = torch.from_numpy(features[:, :1] * 10**log_sharpness * np.arange(labels.max() + 1))
     truth = torch.from_numpy(labels)
-    found = _at_best_temperature(logits, truth)
+    found = at_best_temperature(logits, truth)
     assert 1 <= found.temperature <= 1.001e4
 
     def at(temperature: float) -> float:
@@ -258,7 +258,7 @@ def test_the_chosen_temperature_is_that_of_the_probabilities(monkeypatch) -> Non
     assert np.allclose(logits[0], 10 * logits[1], atol=1e-6)
 
 
-def searched(parts: list[Part], exponent: float, n_classes: int) -> _HeldOut:
+def searched(parts: list[Part], exponent: float, n_classes: int) -> HeldOut:
     search = _Search(parts)
     _fit([(search, exponent)], n_classes)
     return search.seen[exponent]
@@ -290,7 +290,7 @@ def test_what_is_chosen_by_has_converged_where_the_loss_is_near_nil() -> None:
     ]
     truth = torch.cat([part.held_labels for part in parts])
     assert loose.mean() == pytest.approx(
-        _at_best_temperature(torch.cat(tight), truth).per_image.mean(), abs=0.03
+        at_best_temperature(torch.cat(tight), truth).per_image.mean(), abs=0.03
     )
 
 
@@ -319,10 +319,50 @@ def followed(parts: dict[str, list[Part]], n_classes: int):
         _fit(wanted, n_classes)
 
 
-def test_a_scaling_that_is_clearly_behind_is_not_searched_further() -> None:
-    (name, _), (behind, chosen) = followed(two_scalings(1e-6)[0], 2)
-    assert name == "standardised"
-    assert max(behind) <= 4 and len(chosen) > len(behind)
+def test_a_scaling_that_ridge_finds_clearly_behind_is_not_searched(monkeypatch) -> None:
+    """Of many held-out images; of few it is."""
+    parts, _ = two_scalings(1e-3)
+    (name, _), tried = followed(parts, 2)
+    assert name == "standardised" and len(tried) == 2
+    monkeypatch.setattr("ckptsel.scores.strength.MANY", 60)
+    (name, _), tried = followed(parts, 2)
+    assert name == "standardised" and len(tried) == 1
+
+
+@pytest.mark.parametrize("d", [5, 90])
+def test_a_look_is_ridge_regression_at_its_best(d: int) -> None:
+    random = np.random.default_rng(d)
+    labels = random.integers(0, 3, 60)
+    rows = torch.from_numpy(random.standard_normal((60, d)) + np.eye(3, d)[labels])
+    (part, *_) = fold_parts(rows, labels)
+    best = -np.inf
+    for exponent in range(-8, 9, 2):
+        targets = np.eye(3)[part.fit_labels] - np.eye(3)[part.fit_labels].mean(0)
+        ridge = Ridge(alpha=3 / 10.0**exponent, fit_intercept=False)
+        ridge.fit(part.fit_inputs.numpy(), targets)
+        logits = ridge.predict(part.held_inputs.numpy()) + np.eye(3)[part.fit_labels].mean(0)
+        for scale in np.logspace(-4, 4, 801):
+            log_p = torch.log_softmax(torch.from_numpy(scale * logits), 1)
+            best = max(best, float(log_p[torch.arange(len(log_p)), part.held_labels].mean()))
+    found = look([part], part.held_labels, 3).per_image.mean()
+    assert found == pytest.approx(best, abs=1e-3)
+
+
+def test_what_was_chosen_is_fitted_along_its_path() -> None:
+    """The fit on a part of the search is the fit as it was chosen, on the same part."""
+    parts = separable_parts()
+    (_, strength), _ = followed({"only": parts}, 4)
+    search = _Search(parts)
+    for value in (*strength.path, strength.value):
+        _fit([(search, float(np.log10(value)))], 4)
+    problems = [(part.fit_inputs, part.fit_labels) for part in parts]
+    for probe, searched in zip(
+        fit_as_chosen(problems, [strength] * len(parts), 4),
+        search.probes[float(np.log10(strength.value))],
+        strict=True,
+    ):
+        assert probe.objective == pytest.approx(searched.objective, rel=1e-2)
+        assert strength.path and probe.strength == strength.value
 
 
 def test_choices_side_by_side_are_those_of_each_alone() -> None:

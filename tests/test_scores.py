@@ -173,7 +173,7 @@ def test_shift_and_scale_of_the_features_change_no_probe(separable) -> None:
 
 
 def test_an_unconverged_fit_is_flagged(separable, monkeypatch) -> None:
-    monkeypatch.setattr("ckptsel.scores.held_out.MAX_ITERATIONS", 2)
+    monkeypatch.setattr("ckptsel.scores.strength.ITERATIONS", 2)
     inputs = ScoreInputs(*separable, plan_validation(60, 30))
     flags = known_scores()["linear_probe"].compute(inputs).flags
     assert "not converged (1 of 1 fits)" in flags

@@ -290,7 +290,7 @@ def test_confirm_goes_on_where_nothing_can_be_kept(
     train_to = Transfer._train_to
 
     def counted(transfer: Transfer, stop: int, training: Any) -> Any:
-        trained.append(f"{transfer.checkpoint.name} {stop}")
+        trained.append(f"{transfer.candidate.name} {stop}")
         return train_to(transfer, stop, training)
 
     monkeypatch.setattr(Transfer, "_train_to", counted)

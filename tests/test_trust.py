@@ -189,8 +189,8 @@ def test_a_file_replaced_after_the_scan_poisons_no_cache(
     honest = ckptsel.rank(trajectory, images, cache=False, scores=("linear_probe",))
     audit = workspace.audit
 
-    def replaced(found, space):
-        audited = audit(found, space)
+    def replaced(*given):
+        audited = audit(*given)
         other = {k: v + 0.1 if v.is_floating_point() else v for k, v in load_file(path).items()}
         save_file(other, path)
         return audited

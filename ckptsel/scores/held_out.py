@@ -15,16 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ckptsel.scores.probe import (
-    MAX_ITERATIONS,
-    TOLERANCE,
-    Part,
-    fit_paper_probe,
-    fit_side_by_side,
-)
+from ckptsel.scores.probe import Part, fit_paper_probe
 from ckptsel.scores.scalings import Scaling, find_scalings
 from ckptsel.scores.spectrum import Spectra, Spectrum
-from ckptsel.scores.strength import Strength, choose
+from ckptsel.scores.strength import Strength, choose, fit_as_chosen
 from ckptsel.target.splits import stratified_folds
 
 N_INNER_FOLDS = 5
@@ -133,13 +127,10 @@ class Probing:
                 self._part(some[name], fold.fit_rows, fold.held_rows)
                 for fold, some, (name, _) in zip(folds, scalings, choices, strict=True)
             ]
-            probes = fit_side_by_side(
+            probes = fit_as_chosen(
                 [(part.fit_inputs, part.fit_labels) for part in parts],
+                [strength for _, strength in choices],
                 self.n_classes,
-                [strength.value for _, strength in choices],
-                None,
-                TOLERANCE,
-                MAX_ITERATIONS,
             )
             for fold, part, choice, probe in zip(folds, parts, choices, probes, strict=True):
                 log_p = probe.log_probabilities(part.held_inputs, choice[1].temperature)

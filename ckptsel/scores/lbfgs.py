@@ -33,7 +33,7 @@ MAX_HALVINGS = 20
 def minimise(
     objective: Objective, start: Tensor, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Minimisers (K, P) from start (K, P), and each one's largest gradient entry (K,).
+    """Minimisers (K, P) from start (K, P), and which of them ended before `max_iterations` (K,).
 
     A problem ends once that is below `tolerance` times its value (at most 1), or LEAST, or where no step
     leads further down.
@@ -42,12 +42,13 @@ def minimise(
     which = torch.arange(len(start), device=start.device)
     x = start
     value, gradient = objective(x, which)
-    largest = gradient.abs().amax(1)
-    left = largest.clone()
+    left = gradient.abs().amax(1)
+    ended = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     steps = changes = start.new_zeros(len(start), 0, start.shape[1])
     for _ in range(max_iterations):
         going = left > (tolerance * value.clamp(max=1)).clamp(min=LEAST)
         if not bool(going.all()):
+            ended[which[~going]] = True
             which, x, value, gradient = (t[going] for t in (which, x, value, gradient))
             steps, changes = steps[going], changes[going]
         if not len(which):
@@ -63,9 +64,8 @@ def minimise(
         changes = torch.cat([changes[:, -MEMORY + 1 :], (change * informs)[:, None]], 1)
         x, value, gradient = new_x, new_value, new_gradient
         found[which] = x
-        largest[which] = gradient.abs().amax(1)
-        left = torch.where(moved, largest[which], 0.0)
-    return found, largest
+        left = torch.where(moved, gradient.abs().amax(1), 0.0)
+    return found, ended
 
 
 def _direction(gradient: Tensor, steps: Tensor, changes: Tensor) -> Tensor:

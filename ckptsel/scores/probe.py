@@ -117,8 +117,8 @@ def fit_side_by_side(
         some = slice(first, first + n_together)
         batch = _Problems(problems[some], n_classes, strengths[some])
         start = batch.pack(None if starts is None else starts[some])
-        found, gradient = minimise(batch.objective, start, tolerance, max_iterations)
-        probes += batch.unpack(found, gradient <= 10 * tolerance)
+        found, ended = minimise(batch.objective, start, tolerance, max_iterations)
+        probes += batch.unpack(found, ended)
     return probes
 
 

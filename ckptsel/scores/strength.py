@@ -3,7 +3,9 @@ best that it has not seen.
 
 The penalty |W|^2 makes directions in which features are wide cheap, and others dear. Which of them
 hold the signal is not known beforehand, so three scalings are tried (`ckptsel.scores.scalings`),
-each over a wide range of C, by five-fold cross-validation inside the fitting part.
+each over a wide range of C, by five-fold cross-validation inside the fitting part. Where many images
+are held out, scalings that are clearly behind by ridge regression (`ckptsel.scores.ridge`), which
+costs next to nothing, are left out.
 
 The measure is the log-likelihood of held-out images at the best temperature (Guo et al., arXiv
 1706.04599): logits are divided by one number, at least 1, chosen on the same images. Without it a
@@ -16,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ckptsel.scores.probe import LinearProbe, Part, fit_side_by_side
+from ckptsel.scores.ridge import SAME, HeldOut, at_best_temperature, best_of, look
 
 COARSE = tuple(range(-6, 5, 2))
 """Exponents of C that are always tried. On features scaled to root mean square 1 the best C is near
@@ -34,16 +36,14 @@ WIDEST = 12
 FINE_STEPS = (1.0, 0.5)
 """Then a decade, then half a decade, to both sides of the best."""
 
-SAME = 1e-3
-"""Mean log-likelihoods, in nats, that are called equal: of equals the most regularised counts."""
-
 CLEARLY = 1.0
 """Standard errors that a scaling must be better than those before it."""
 
 FAR = 2.0
-"""Standard errors behind the best on the coarse grid at which a scaling is searched no further."""
+"""Standard errors behind the best, by ridge regression, at which a scaling is not searched."""
 
-HIGHEST_TEMPERATURE = 1e4
+MANY = 500
+"""Held-out images from which on ridge regression tells which scalings are behind; of few it does not."""
 
 ITERATIONS = 200
 TOLERANCE = 3e-3
@@ -54,11 +54,13 @@ early where the value is near nil, and what was not converged looks better than 
 @dataclass(frozen=True)
 class Strength:
     """A chosen C, and the temperature that the logits are divided by. bracketed: weaker and stronger
-    regularisation were both seen to be worse."""
+    regularisation were both seen to be worse. path: the strengths that were fitted before it, each
+    the start of the next."""
 
     value: float
     bracketed: bool
     temperature: float = 1.0
+    path: tuple[float, ...] = ()
 
 
 def choose(
@@ -91,22 +93,58 @@ def _choice(
     """One choice. It yields the fits that it wants next, and goes on once they are made."""
     searches = {name: _Search(some) for name, some in parts.items()}
     first = next(iter(searches))
-    if len(searches[first].held_labels) == 0:
+    held_labels = searches[first].held_labels
+    if len(held_labels) == 0:
         return first, Strength(DEFAULT_STRENGTH, bracketed=False)
+    if len(held_labels) >= MANY:
+        for name in _clearly_behind(searches, held_labels, n_classes):
+            del searches[name]
     for exponent in COARSE:
         yield [(search, float(exponent)) for search in searches.values()]
-    for search in searches.values():
-        search.go_to_best_seen()
-    best = max(searches.values(), key=lambda search: search.best.per_image.mean())
-    for other in [n for n, s in searches.items() if is_clearly_better(best.ahead_of(s), FAR)]:
-        del searches[other]
     for search in searches.values():
         yield from search.widen()
     name, *others = searches
     for other in others:
-        if is_clearly_better(searches[other].ahead_of(searches[name])):
+        if is_clearly_better(searches[other].best.per_image - searches[name].best.per_image):
             name = other
     return name, (yield from searches[name].refine())
+
+
+def _clearly_behind(
+    searches: Mapping[str, "_Search"], held_labels: Tensor, n_classes: int
+) -> list[str]:
+    """Scalings in which ridge regression foretells clearly less than in the best."""
+    found = {
+        name: look(search.parts, held_labels, n_classes).per_image
+        for name, search in searches.items()
+    }
+    best = max(found.values(), key=lambda per_image: per_image.mean())
+    return [name for name, seen in found.items() if is_clearly_better(best - seen, FAR)]
+
+
+def fit_as_chosen(
+    problems: Sequence[tuple[Tensor, Tensor]], strengths: Sequence[Strength], n_classes: int
+) -> list[LinearProbe]:
+    """Probes of (inputs, labels), each along the path that its strength was found on, and as closely.
+
+    Where classes can be told apart a weak penalty has its minimum far away, and what was chosen is what
+    a fit finds on its way there: one that went on would be another.
+    """
+    paths = [(*strength.path, strength.value) for strength in strengths]
+    probes: list[LinearProbe | None] = [None] * len(problems)
+    for step in range(max(map(len, paths))):
+        going = [i for i, path in enumerate(paths) if step < len(path)]
+        found = fit_side_by_side(
+            [problems[i] for i in going],
+            n_classes,
+            [paths[i][step] for i in going],
+            [probes[i] for i in going],
+            TOLERANCE,
+            ITERATIONS,
+        )
+        for i, probe in zip(going, found, strict=True):
+            probes[i] = probe
+    return [probe for probe in probes if probe is not None]
 
 
 def is_clearly_better(ahead: NDArray[np.float64], n_errors: float = CLEARLY) -> bool:
@@ -121,14 +159,6 @@ def choose_strength(parts: Sequence[Part], n_classes: int) -> Strength:
     return choose([{"": parts}], n_classes)[0][1]
 
 
-@dataclass(frozen=True)
-class _HeldOut:
-    """Log-likelihoods (n_held,) of the held-out images at the best temperature, nats."""
-
-    per_image: NDArray[np.float64]
-    temperature: float
-
-
 class _Search:
     """Mean held-out log-likelihood as a function of the exponent of C; each is fitted once."""
 
@@ -137,22 +167,20 @@ class _Search:
         self.parts = [part.of_fitted_classes() for part in parts]
         self.held_labels = torch.cat([part.held_labels for part in self.parts])
         self.probes: dict[float, list[LinearProbe]] = {}
-        self.seen: dict[float, _HeldOut] = {}
+        self.before: dict[float, float | None] = {}
+        self.seen: dict[float, HeldOut] = {}
         self.exponent = 0.0
 
     @property
-    def best(self) -> _HeldOut:
+    def best(self) -> HeldOut:
         return self.seen[self.exponent]
-
-    def ahead_of(self, other: "_Search") -> NDArray[np.float64]:
-        """(n,): how much more likely the held-out images are than under another, each at its best."""
-        return self.best.per_image - other.best.per_image
 
     def widen(self) -> Generator[list["_Wanted"], None, None]:
         """A coarse grid is tried as a whole, since the likelihood may be flat or fall before it
         rises: it is flat where the penalty leaves nothing, and falls where directions without
         signal have the largest spread. Then it is widened until the best lies inside."""
         step = COARSE[1] - COARSE[0]
+        self._go_to_best_seen()
         while abs(self.exponent) < WIDEST:
             if self.exponent == max(self.seen):
                 beyond = self.exponent + step
@@ -161,37 +189,39 @@ class _Search:
             else:
                 return
             yield [(self, beyond)]
-            self.go_to_best_seen()
+            self._go_to_best_seen()
 
     def refine(self) -> Generator[list["_Wanted"], None, Strength]:
         """The best to half a decade."""
         bracketed = abs(self.exponent) < WIDEST
         for fine in FINE_STEPS if bracketed else ():
             around = (self.exponent - fine, self.exponent + fine)
-            unseen = [e for e in around if e not in self.seen]
+            unseen = [(self, exponent) for exponent in around if exponent not in self.seen]
             if unseen:
-                yield [(self, exponent) for exponent in unseen]
-            self.go_to_best_seen()
-        return Strength(10.0**self.exponent, bracketed, self.best.temperature)
+                yield unseen
+            self._go_to_best_seen()
+        path: list[float] = []
+        before = self.before[self.exponent]
+        while before is not None:
+            path.insert(0, 10.0**before)
+            before = self.before[before]
+        return Strength(10.0**self.exponent, bracketed, self.best.temperature, tuple(path))
 
-    def go_to_best_seen(self) -> None:
-        """To the exponent of the highest mean; of equals the most regularised."""
-        means = {e: float(self.seen[e].per_image.mean()) for e in sorted(self.seen)}
-        highest = max(means.values())
-        self.exponent = next(e for e, mean in means.items() if mean >= highest - SAME)
+    def _go_to_best_seen(self) -> None:
+        self.exponent = best_of({e: float(h.per_image.mean()) for e, h in self.seen.items()})
 
-    def nearest(self, exponent: float) -> Sequence[LinearProbe | None]:
+    def start_of(self, exponent: float) -> Sequence[LinearProbe | None]:
         """The fits at the nearest strength, of two the stronger: its weights are smaller."""
-        if not self.probes:
-            return [None] * len(self.parts)
-        return self.probes[min(self.probes, key=lambda e: (abs(e - exponent), e))]
+        near = min(self.probes, key=lambda e: (abs(e - exponent), e), default=None)
+        self.before[exponent] = near
+        return [None] * len(self.parts) if near is None else self.probes[near]
 
     def keep(self, exponent: float, probes: list[LinearProbe]) -> None:
         self.probes[exponent] = probes
         logits = [
             probe.logits(part.held_inputs) for part, probe in zip(self.parts, probes, strict=True)
         ]
-        self.seen[exponent] = _at_best_temperature(torch.cat(logits), self.held_labels)
+        self.seen[exponent] = at_best_temperature(torch.cat(logits), self.held_labels)
 
 
 _Wanted = tuple[_Search, float]
@@ -206,30 +236,9 @@ def _fit(wanted: Sequence[_Wanted], n_classes: int) -> None:
     for search, exponent in wanted:
         problems += [(part.fit_inputs, part.fit_labels) for part in search.parts]
         strengths += [10.0**exponent] * len(search.parts)
-        starts += search.nearest(exponent)
+        starts += search.start_of(exponent)
     probes = fit_side_by_side(problems, n_classes, strengths, starts, TOLERANCE, ITERATIONS)
     for search, exponent in wanted:
         n = len(search.parts)
         search.keep(exponent, probes[:n])
         probes = probes[n:]
-
-
-def _at_best_temperature(logits: Tensor, labels: Tensor) -> _HeldOut:
-    """The highest likelihood of labels (n,) under softmax of logits (n, C) over a temperature.
-
-    It has one peak: the logarithm is concave in the inverse of the temperature.
-    """
-
-    def log_p(log_temperature: float) -> Tensor:
-        scaled = torch.log_softmax(logits * float(np.exp(-log_temperature)), dim=1)
-        return scaled.gather(1, labels[:, None])[:, 0]
-
-    found = minimize_scalar(
-        lambda log_temperature: -float(log_p(log_temperature).mean()),
-        bounds=(0.0, np.log(HIGHEST_TEMPERATURE)),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
-    # The search does not try its ends.
-    log_temperature = float(found.x) if -found.fun > float(log_p(0.0).mean()) else 0.0
-    return _HeldOut(log_p(log_temperature).cpu().numpy(), float(np.exp(log_temperature)))
