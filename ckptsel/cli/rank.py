@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ckptsel.cli.checks import check_device, print_notes, read_own_config, say_own_code
 from ckptsel.cli.command import command
-from ckptsel.cli.ending import draw, end
+from ckptsel.cli.ending import draw, draw_overall, end
 from ckptsel.cli.tracking import check_trackers, track
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import put
@@ -134,17 +134,16 @@ def _run_for_each(job: _Job) -> None:
         check_room_for_targets(job.out)
     wanted = [(target.data, target.settings) for target in job.targets]
     found = rank_for_each(job.checkpoints, wanted, job.quiet)
-    names = [target.name for target in job.targets]
     for target, (ranking, _) in zip(job.targets, found, strict=True):
         print_notes(idle_in_evaluation(target.given, ranking.target["evaluation"]["method"]))
-    rankings = {name: ranking for name, (ranking, _) in zip(names, found, strict=True)}
+    ranked = {target.name: each for target, each in zip(job.targets, found, strict=True)}
+    rankings = {name: ranking for name, (ranking, _) in ranked.items()}
     record = over_targets(rankings, job.tolerance)
     if job.out is not None:
-        for name, (ranking, predictions) in zip(names, found, strict=True):
+        for name, (ranking, predictions) in ranked.items():
             write_ranking(job.out / name, ranking, predictions)
         write_targets(job.out, record)
-        for name, (ranking, predictions) in zip(names, found, strict=True):
-            draw(job.out / name, ranking, predictions)
+        draw_overall(job.out, record, ranked)
     put(format_targets(record, rankings, job.form, job.explain))
 
 

@@ -27,21 +27,24 @@ function compare(a, b) {
   return typeof a === "number" ? -1 : 1;
 }
 
-const heads = [...document.querySelectorAll("thead th")];
-heads.forEach((head, column) => {
-  head.querySelector("button").addEventListener("click", () => {
-    const body = document.querySelector("tbody");
-    const falling = head.getAttribute("aria-sort") === "ascending";
-    heads.forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-    const rows = [...body.rows].sort((a, b) => {
-      const [x, y] = [sortKey(a, column), sortKey(b, column)];
-      // What is missing stays last in both orders.
-      return falling && x !== "" && y !== "" ? compare(y, x) : compare(x, y);
+function makeSortable(table) {
+  const heads = [...table.querySelectorAll("thead th")];
+  heads.forEach((head, column) => {
+    head.querySelector("button").addEventListener("click", () => {
+      const body = table.querySelector("tbody");
+      const falling = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [sortKey(a, column), sortKey(b, column)];
+        // What is missing stays last in both orders.
+        return falling && x !== "" && y !== "" ? compare(y, x) : compare(x, y);
+      });
+      body.append(...rows);
     });
-    body.append(...rows);
   });
-});
+}
+document.querySelectorAll("main table").forEach(makeSortable);
 
 // Copying. Pages opened from disk may lack the clipboard, but can always select.
 document.querySelectorAll("[data-copy]").forEach((button) => {

@@ -49,8 +49,8 @@ class OverTargets(Options):
         Ge(0),
         Lt(1),
         Option(
-            "Of several targets: a checkpoint is good everywhere that is nowhere further behind the best "
-            "than this (0.01: one point)."
+            "Of several targets: a checkpoint that is nowhere further behind the best than this is good "
+            "everywhere (0.01: one point)."
         ),
     ] = 0.01
 
