@@ -3,15 +3,24 @@
 // Charts. They draw with the text colour of the page (currentColor), in light and in dark.
 const specifications = JSON.parse(document.getElementById("specifications").textContent);
 const actions = { export: true, source: false, compiled: false, editor: false };
-const drawn = [...document.querySelectorAll(".chart")].map((element) =>
-  vegaEmbed(element, specifications[element.dataset.chart], { renderer: "svg", actions })
-);
-Promise.all(drawn).then(() => {
-  document.querySelectorAll(".chart summary").forEach((menu) => {
-    menu.setAttribute("aria-label", "Save this chart");
+function drawCharts() {
+  // A chart takes the width of its place, and what is hidden has none: it is drawn when it is shown.
+  const waiting = [...document.querySelectorAll(".chart:not([data-begun])")].filter(
+    (element) => !element.closest("[hidden]")
+  );
+  const drawn = waiting.map((element) => {
+    element.dataset.begun = "yes";
+    return vegaEmbed(element, specifications[element.dataset.chart], { renderer: "svg", actions });
   });
-  document.body.setAttribute("data-drawn", "yes");
-});
+  Promise.all(drawn).then(() => {
+    document.querySelectorAll(".chart summary").forEach((menu) => {
+      menu.setAttribute("aria-label", "Save this chart");
+    });
+    document.body.setAttribute("data-drawn", "yes");
+  });
+}
+document.addEventListener("shown", drawCharts);
+drawCharts();
 
 // Sorting: by number where a cell starts with one (89.8 [88.5, 91.1], *1, 3=), else by text.
 function sortKey(row, column) {

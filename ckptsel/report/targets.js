@@ -11,8 +11,7 @@ function select(tab) {
     other.tabIndex = isIt ? 0 : -1;
     panelOf(other).hidden = !isIt;
   });
-  // Charts take the width of their panel, which is none while it is hidden.
-  window.dispatchEvent(new Event("resize"));
+  document.dispatchEvent(new Event("shown"));
 }
 
 tabs.forEach((tab, place) => {
@@ -30,7 +29,7 @@ tabs.forEach((tab, place) => {
 function selectByAddress() {
   const wanted = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   select(tabs.find((tab) => wanted && panelOf(tab).contains(wanted)) || tabs[0]);
-  if (wanted) wanted.scrollIntoView();
+  if (wanted && !wanted.matches(".panel")) wanted.scrollIntoView();
 }
 window.addEventListener("hashchange", selectByAddress);
 selectByAddress();
