@@ -111,11 +111,13 @@ def folder_names(datas: Sequence[str], given: Sequence[str | None]) -> list[str]
     """A folder's name for each target: the one that was given, else the last part of its data's, with
     the parts before it where others have the same, with a number where that does not help.
 
-    Raises OptionError where two were given the same.
+    Raises OptionError where two were given the same, or one that is taken.
     """
     fixed = [name.casefold() for name in given if name is not None]
     if twice := [name for name in given if name is not None and fixed.count(name.casefold()) > 1]:
         raise OptionError(f"two targets have the {{0}} {twice[0]}: give each its own.", "name")
+    if taken := [name for name in fixed if name in TAKEN]:
+        raise OptionError(f"{{0}} {taken[0]} is taken by a file: give another.", "name")
     used = {*fixed, *TAKEN}
     names = []
     for data, name in zip(datas, given, strict=True):

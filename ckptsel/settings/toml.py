@@ -108,10 +108,14 @@ def _table(values: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
 
 
 def _tables(values: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    """Tables of which each has data."""
     tables = values.get(name, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         said = found(tables, type(tables).__name__)
         raise UsageError(f"{path}: {name} is {said}; it must be a list of tables: [[{name}]].")
+    for number, table in enumerate(tables, start=1):
+        if "data" not in table:
+            raise UsageError(f"{path}, {name} {number}: it has no data; name the labelled images.")
     return tables
 
 
