@@ -61,6 +61,7 @@ def _overall_row(name: str, rankings: Mapping[str, Ranking], counted: list[str])
     return OverallRow(
         name=name,
         path=row.path,
+        order=row.order,
         epoch=row.epoch,
         mean_rank=sum(ranks) / len(ranks) if counted and len(ranks) == len(counted) else None,
         worst_target=worst,

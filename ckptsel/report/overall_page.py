@@ -12,6 +12,7 @@ from ckptsel.common.files import write_text
 from ckptsel.errors import reason_of
 from ckptsel.report.charts import Drawing, draw
 from ckptsel.report.overall import overall_cells, overall_lines
+from ckptsel.report.overall_charts import draw_regrets
 from ckptsel.report.page import about_ranking, part, render
 from ckptsel.results.files import PAGE_NAME
 from ckptsel.results.ranking import Ranking
@@ -33,7 +34,8 @@ def draw_overall_report(folder: Path, record: TargetsRecord, ranked: Ranked) -> 
 
 def overall_page(record: TargetsRecord, ranked: Ranked) -> str:
     """The page as HTML."""
-    drawings: list[Drawing] = []
+    over_all = draw_regrets(record)
+    drawings: list[Drawing] = [*over_all]
     panels = []
     for number, (name, (ranking, arrays)) in enumerate(ranked.items(), start=1):
         own = draw(ranking, arrays)
@@ -48,6 +50,7 @@ def overall_page(record: TargetsRecord, ranked: Ranked) -> str:
         panels=panels,
         title=_title(record),
         lines=overall_lines(record),
+        over_all=list(enumerate(over_all)),
         nearest=None if record.nearest is None else record[record.nearest],
         header=header,
         rows=list(zip(record.candidates, cells, strict=True)),
@@ -60,5 +63,5 @@ def _title(record: TargetsRecord) -> str:
     if record.nearest is None:
         return "Not known over all"
     if record.nearest in record.good_everywhere:
-        return f"Use {record.nearest}"
+        return f"Use {record.nearest} on every target"
     return f"None is good everywhere, the nearest: {record.nearest}"

@@ -64,6 +64,7 @@ class OverallRow:
 
     name: of the candidate.
     path: the file or folder.
+    order: place in the order of training, from 0.
     epoch: as recorded; null where unknown.
     mean_rank: mean over the targets; null where it failed on one.
     worst_target: where it is furthest behind the best; null where that is not known on each.
@@ -74,6 +75,7 @@ class OverallRow:
 
     name: str
     path: str
+    order: int
     epoch: float | None
     mean_rank: float | None
     worst_target: str | None
