@@ -1,5 +1,7 @@
 """The chart of several targets: who is how far behind the best on which."""
 
+from typing import Any
+
 import altair as alt
 
 from ckptsel.report.charts import NARROW, Drawing
@@ -14,7 +16,7 @@ def draw_regrets(record: TargetsRecord) -> list[Drawing]:
     where no regret is known."""
     factor, form = (100, ".1f") if record.unit == ACCURACY else (1, ".3f")
     candidates = sorted(record.candidates, key=lambda row: row.order)
-    values = [
+    values: list[dict[str, Any]] = [
         {"candidate": row.name, "target": name, "regret": factor * on.regret.value}
         for row in candidates
         for name, on in row.targets.items()
@@ -22,7 +24,7 @@ def draw_regrets(record: TargetsRecord) -> list[Drawing]:
     ]
     if not values:
         return []
-    middle = max(float(value["regret"]) for value in values) / 2
+    middle = max(value["regret"] for value in values) / 2
     names = [row.name for row in candidates]
     targets = [target.name for target in record.targets]
     title = f"regret, {regret_unit(record)}"
