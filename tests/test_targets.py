@@ -341,7 +341,14 @@ def test_a_target_that_cannot_be_used_is_said_before_the_work(
     )
     assert code == 3
     assert "none" in err and "rank 1/" not in err
-    assert not (tmp_path / "out" / "images").exists()
+    assert not (tmp_path / "out" / "images" / "ranking.json").exists()
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "none").write_text("")
+    code, _, err = run(
+        *("rank", trajectory, "-d", images, "-d", tmp_path / "none", "-o", tmp_path / "file")
+    )
+    assert code == 3
+    assert f"cannot write {tmp_path}/file/none/.writable" in err
 
 
 def test_a_target_on_which_all_fail_is_named(

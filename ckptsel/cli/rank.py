@@ -131,7 +131,7 @@ def _run_for_each(job: _Job) -> None:
     from ckptsel.results.targets import write_targets
 
     if job.out is not None:
-        check_room_for_targets(job.out)
+        check_room_for_targets(job.out, [target.name for target in job.targets])
     wanted = [(target.data, target.settings) for target in job.targets]
     found = rank_for_each(job.checkpoints, wanted, job.quiet)
     for target, (ranking, _) in zip(job.targets, found, strict=True):

@@ -7,6 +7,7 @@ report, which is drawn elsewhere, comes last: no chart that fails costs a result
 import contextlib
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +137,11 @@ def no_ranking(path: Path) -> InputError:
     )
 
 
-def check_room_for_targets(folder: Path) -> None:
-    """As `check_writable`, for a folder of several rankings. Raises OutputError where one lies there."""
-    check_writable(folder)
+def check_room_for_targets(folder: Path, names: Sequence[str]) -> None:
+    """As `check_writable`, for a folder of several rankings, by the names of their targets. Raises
+    OutputError where a single one lies there."""
+    for name in names:
+        check_writable(folder / name)
     if (folder / RANKING_NAME).exists():
         raise OutputError(
             f"{folder} holds the ranking of one target, whose report would be lost. Choose another "
