@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ckptsel.common.files import read_json, write_json
-from ckptsel.errors import InputError
+from ckptsel.errors import InputError, listed
 from ckptsel.results.estimate import FINITE, Estimate
 from ckptsel.results.ranking import ACCURACY
 
@@ -186,7 +186,7 @@ def overall_summary(record: TargetsRecord) -> str:
     if first.name not in record.good_everywhere:
         return (
             f"no checkpoint is within {limit} of the best on every target; the nearest is {first.name}, "
-            f"{_worst(first, record)}."
+            f"{_worst(first, record)}; the best of each: {_best_of_each(record)}."
         )
     also = f"{len(others)} other{'s' * (len(others) > 1)} within {limit} everywhere"
     rest = f"{also} ({', '.join(others[:3])}{', ...' * (len(others) > 3)})" if others else ""
@@ -213,6 +213,10 @@ def _good(row: OverallRow, record: TargetsRecord) -> str:
 def _worst(row: OverallRow, record: TargetsRecord) -> str:
     assert row.worst_regret is not None
     return f"{regret_text(row.worst_regret, record)} {regret_unit(record)} behind on {row.worst_target}"
+
+
+def _best_of_each(record: TargetsRecord) -> str:
+    return listed([f"{target.best} ({target.name})" for target in record.counted], 4)
 
 
 def regret_unit(record: TargetsRecord) -> str:
