@@ -253,8 +253,14 @@ def test_the_generated_reference_is_current() -> None:
 
 
 def test_every_command_and_key_is_explained() -> None:
-    schemas = (reference.ranking_schema(), reference.confirmation_schema())
-    definitions = {s["title"]: s for s in schemas} | schemas[0]["$defs"] | schemas[1]["$defs"]
+    schemas = (
+        reference.ranking_schema(),
+        reference.confirmation_schema(),
+        reference.targets_schema(),
+    )
+    definitions = {s["title"]: s for s in schemas}
+    for schema in schemas:
+        definitions |= schema["$defs"]
     for name, definition in definitions.items():
         keys = definition["properties"].items()
         assert [f"{name}.{k}" for k, v in keys if not v.get("description")] == [], (

@@ -25,6 +25,7 @@ from ckptsel.settings.option import Argument, Given, declared
 from ckptsel.settings.policy import GateCall, GateFiles, Policy, make_policy
 from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings, make_settings
 from ckptsel.settings.schema import config_schema
+from ckptsel.settings.targets import OverTargets
 from ckptsel.settings.toml import find_config, read_config
 from ckptsel.settings.watch import WatchCall, WatchSettings
 from tests.conftest import save_images
@@ -44,7 +45,7 @@ RATES = "it must be one or more numbers above 0"
 AT_LEAST_ONE = "it must be a whole number, at least 1"
 
 COMMANDS = {
-    "rank": (RankInputs, RankSettings, RankFiles, RankCall),
+    "rank": (RankInputs, RankSettings, RankFiles, OverTargets, RankCall),
     "gate": (Policy, GateFiles, GateCall),
     "confirm": (ConfirmSettings, ConfirmCall),
     "watch": (RankInputs, RankSettings, RankFiles, WatchSettings, WatchCall),
@@ -368,12 +369,11 @@ def test_defaults_fit_their_own_fields() -> None:
 
 
 def test_a_file_holds_exactly_what_rank_and_the_policy_have() -> None:
-    names = {
-        f.name for cls in (RankInputs, RankSettings, RankFiles) for f in dataclasses.fields(cls)
-    }
+    top = (RankInputs, RankSettings, RankFiles, OverTargets)
+    names = {f.name for cls in top for f in dataclasses.fields(cls)}
     policy = {f.name for cls in (Policy, GateFiles) for f in dataclasses.fields(cls)}
     properties = config_schema()["properties"]
-    assert {name.replace("-", "_") for name in properties} == {*names, "gate"}
+    assert {name.replace("-", "_") for name in properties} == {*names, "gate", "target"}
     assert {n.replace("-", "_") for n in properties["gate"]["properties"]} == policy
     for name in ("confirm", "config", "quiet"):
         assert name not in properties
@@ -384,7 +384,7 @@ def test_the_reader_knows_every_option_of_the_schema(folder: Path) -> None:
     path.write_text(WHOLE)
     assert find_config(folder) == path
     config = read_config(path)
-    top, below = (RankInputs, RankSettings, RankFiles), (Policy, GateFiles)
+    top, below = (RankInputs, RankSettings, RankFiles, OverTargets), (Policy, GateFiles)
     # One stands in place of two others.
     assert set(config.rank.values) == {n for cls in top for n in declared(cls)} - {"devices"}
     assert set(config.gate.values) == {n for cls in below for n in declared(cls)}
@@ -397,6 +397,7 @@ def test_the_reader_knows_every_option_of_the_schema(folder: Path) -> None:
 
 WHOLE = """
 checkpoints = "ckpts"
+tolerance = 0.02
 data = "images"
 goal = "ft"
 by = "knn"

@@ -21,11 +21,14 @@ from pydantic import TypeAdapter
 from ckptsel import cli, errors
 from ckptsel.common.streams import EXIT_READER_LEFT
 from ckptsel.results import confirmation, ranking
+from ckptsel.results import targets as targets_result
 from ckptsel.results.confirmation import ConfirmationRecord
 from ckptsel.results.estimate import Estimate
 from ckptsel.results.ranking import Ranking
+from ckptsel.results.targets import TargetsRecord
 from ckptsel.settings import toml
 from ckptsel.settings.schema import config_schema
+from ckptsel.settings.targets import table_options
 from tools.docstrings import split_docstring
 
 FOLDER = Path(__file__).parents[1] / "docs/reference"
@@ -34,7 +37,7 @@ GENERATED = "<!-- Written by `python -m tools.reference`; edits are lost. -->\n"
 
 def pages() -> dict[str, str]:
     """Text of every generated file, by its name."""
-    schema, confirmed = ranking_schema(), confirmation_schema()
+    schema, confirmed, targets = ranking_schema(), confirmation_schema(), targets_schema()
     written = "What `ckptsel rank --out` writes and `--format json` prints"
     return {
         "cli.md": cli_page(),
@@ -43,6 +46,10 @@ def pages() -> dict[str, str]:
         "ranking.schema.json": _json_text(schema),
         "confirm.md": schema_page(confirmed, "confirm.json", "What `ckptsel confirm` writes"),
         "confirm.schema.json": _json_text(confirmed),
+        "targets.md": schema_page(
+            targets, "targets.json", "What `ckptsel rank --out` writes of several targets"
+        ),
+        "targets.schema.json": _json_text(targets),
     }
 
 
@@ -108,10 +115,12 @@ def _config_text() -> str:
         ", ".join(f"`{name.replace('_', '-')}`" for name in toml.known_options(groups))
         for groups in (toml.TOP_LEVEL, toml.BELOW_GATE)
     ]
+    own = ", ".join(f"`{name.replace('_', '-')}`" for name in table_options())
     return (
         f"`{toml.CONFIG_NAME}`, or the table `[tool.ckptsel]` of a `pyproject.toml`, may hold "
-        f"{names[0]}; and below `[gate]` {names[1]}. Numbers stand without quotes, and several values "
-        "as a list. Editors can check the file with its [JSON Schema](ckptsel.schema.json).\n"
+        f"{names[0]}; below `[gate]` {names[1]}; and below each `[[target]]` {own}. Numbers stand "
+        "without quotes, and several values as a list. Editors can check the file with its "
+        "[JSON Schema](ckptsel.schema.json).\n"
     )
 
 
@@ -140,6 +149,11 @@ def ranking_schema() -> dict[str, Any]:
 def confirmation_schema() -> dict[str, Any]:
     """JSON Schema of `confirm.json`."""
     return _result_schema(ConfirmationRecord, confirmation.SCHEMA)
+
+
+def targets_schema() -> dict[str, Any]:
+    """JSON Schema of `targets.json`."""
+    return _result_schema(TargetsRecord, targets_result.SCHEMA)
 
 
 def _result_schema(cls: type, name: str) -> dict[str, Any]:

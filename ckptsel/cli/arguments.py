@@ -23,6 +23,8 @@ def typer_signature(options: Mapping[str, Declared]) -> inspect.Signature:
 
 def _parameter(option: Declared) -> inspect.Parameter:
     kind: Any = bool if option.kind == "boolean" else str
+    if option.option.repeats:
+        kind = list[str]
     if isinstance(option.option, Argument):
         shown: Any = typer.Argument(help=option.option.help)
     else:
@@ -72,7 +74,7 @@ def read_arguments(options: Mapping[str, Declared], arguments: Mapping[str, Any]
     written = {name: option.written(arguments.get(name)) for name, option in options.items()}
     values = {}
     for name, value in arguments.items():
-        if value is None:
+        if value is None or value == []:
             continue
         option = options[name]
         try:

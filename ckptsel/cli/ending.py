@@ -21,6 +21,20 @@ def draw(folder: Path, ranking: Any, arrays: Any) -> None:
         say(f"warning: {problem}")
 
 
+def draw_overall(folder: Path, record: Any, ranked: Any) -> None:
+    """The same for the page of several targets, and for the page of each."""
+    for name, (ranking, arrays) in ranked.items():
+        draw(folder / name, ranking, arrays)
+    if why_not_drawn() is not None:
+        return
+
+    from ckptsel.report.overall_page import draw_overall_report
+
+    problem = draw_overall_report(folder, record, ranked)
+    if problem is not None:
+        say(f"warning: {problem}")
+
+
 def end(
     ranking: Any,
     arrays: Any,

@@ -1,11 +1,12 @@
 """`ckptsel rank`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ckptsel.cli.checks import check_device, print_notes, read_own_config, say_own_code
 from ckptsel.cli.command import command
-from ckptsel.cli.ending import draw, end
+from ckptsel.cli.ending import draw, draw_overall, end
 from ckptsel.cli.tracking import check_trackers, track
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import put
@@ -15,6 +16,7 @@ from ckptsel.settings.effect import idle_in_evaluation, idle_in_rank
 from ckptsel.settings.option import Given
 from ckptsel.settings.policy import GateFiles, Policy
 from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings
+from ckptsel.settings.targets import OverTargets, WantedTarget, check_for_several, wanted_targets
 from ckptsel.settings.toml import Config
 
 SHARED = (
@@ -29,8 +31,8 @@ class _Job:
     """All that one call asks for."""
 
     checkpoints: Path
-    data: str
-    settings: RankSettings
+    targets: tuple[WantedTarget, ...]
+    tolerance: float
     confirm: ConfirmSettings | None
     policy: Policy | None
     junit: Path | None
@@ -40,8 +42,17 @@ class _Job:
     explain: bool
     quiet: bool
 
+    @property
+    def data(self) -> str:
+        return self.targets[0].data
 
-@command(RankInputs, RankSettings, RankFiles, RankCall)
+    @property
+    def settings(self) -> RankSettings:
+        """Of the first target; those of others differ in what they say of the data."""
+        return self.targets[0].settings
+
+
+@command(RankInputs, RankSettings, RankFiles, OverTargets, RankCall)
 def rank(given: Given) -> None:
     """Rank checkpoints for a target.
 
@@ -49,16 +60,21 @@ def rank(given: Given) -> None:
     """
     call = given.make(RankCall)
     config = read_own_config(given, call.quiet)
+    targets = wanted_targets(given, config.rank, config.targets)
     given = given.over(config.rank)
-    job = _make_job(given, config, call)
+    job = _make_job(given, config, call, targets)
     check_device(job.settings.device, given)
     for device in job.settings.devices or ():
         check_device(device, given, "devices")
     check_trackers(job.log_to, job.out)
-    print_notes(idle_in_rank(given))
+    print_notes(
+        dict.fromkeys(note for t in targets for note in idle_in_rank(t.given, len(targets)))
+    )
     say_own_code(job.settings.model, given)
-    if call.shard is None:
-        _run(job, given)
+    if len(targets) > 1:
+        _run_for_each(job)
+    elif call.shard is None:
+        _run(job)
     else:
         _score_part(job, call.shard)
 
@@ -76,21 +92,25 @@ def _score_part(job: _Job, shard: str) -> None:
     )
 
 
-def _make_job(given: Given, config: Config, call: RankCall) -> _Job:
+def _make_job(
+    given: Given, config: Config, call: RankCall, targets: Sequence[WantedTarget]
+) -> _Job:
     inputs, files = given.make(RankInputs), given.make(RankFiles)
     if inputs.checkpoints is None:
         raise UsageError("no checkpoints given: ckptsel rank CHECKPOINTS --data DATA.")
-    if inputs.data is None:
+    if not targets:
         raise UsageError("no data given: ckptsel rank CHECKPOINTS --data DATA.")
-    settings = given.make(RankSettings)
+    if len(targets) > 1:
+        check_for_several(given, [target.name for target in targets])
+    settings, data = targets[0].settings, targets[0].data
     confirm = None
     if call.confirm is not None:
         same = {name: getattr(settings, name) for name in SHARED}
-        confirm = make_confirm_settings({"n_candidates": call.confirm, "data": inputs.data, **same})
+        confirm = make_confirm_settings({"n_candidates": call.confirm, "data": data, **same})
     return _Job(
         checkpoints=inputs.checkpoints,
-        data=inputs.data,
-        settings=settings,
+        targets=tuple(targets),
+        tolerance=given.make(OverTargets).tolerance,
         confirm=confirm,
         policy=config.gate.make(Policy) if call.gate else None,
         junit=config.gate.make(GateFiles).junit,
@@ -102,7 +122,32 @@ def _make_job(given: Given, config: Config, call: RankCall) -> _Job:
     )
 
 
-def _run(job: _Job, given: Given) -> None:
+def _run_for_each(job: _Job) -> None:
+    """As `_run`, for several targets: a folder each, and what they say together."""
+    from ckptsel.ranking.overall import over_targets
+    from ckptsel.ranking.rank import rank_for_each
+    from ckptsel.report.overall import format_targets
+    from ckptsel.results.files import check_room_for_targets, write_ranking
+    from ckptsel.results.targets import write_targets
+
+    if job.out is not None:
+        check_room_for_targets(job.out, [target.name for target in job.targets])
+    wanted = [(target.data, target.settings) for target in job.targets]
+    found = rank_for_each(job.checkpoints, wanted, job.quiet)
+    for target, (ranking, _) in zip(job.targets, found, strict=True):
+        print_notes(idle_in_evaluation(target.given, ranking.target["evaluation"]["method"]))
+    ranked = {target.name: each for target, each in zip(job.targets, found, strict=True)}
+    rankings = {name: ranking for name, (ranking, _) in ranked.items()}
+    record = over_targets(rankings, job.tolerance)
+    if job.out is not None:
+        for name, (ranking, predictions) in ranked.items():
+            write_ranking(job.out / name, ranking, predictions)
+        write_targets(job.out, record)
+        draw_overall(job.out, record, ranked)
+    put(format_targets(record, rankings, job.form, job.explain))
+
+
+def _run(job: _Job) -> None:
     """Everything that computes and writes."""
     from ckptsel.confirmation.confirm import confirm_ranking, write_confirmation_of
     from ckptsel.ranking.rank import rank_with_predictions
@@ -113,6 +158,7 @@ def _run(job: _Job, given: Given) -> None:
     if job.policy is not None and job.policy.baseline is not None:
         read_ranking(Path(job.policy.baseline))  # what is missing is said before the work
     ranking, predictions = rank_with_predictions(job.checkpoints, job.data, job.settings, job.quiet)
+    given = job.targets[0].given
     print_notes(idle_in_evaluation(given, ranking.target["evaluation"]["method"]))
     if job.out is not None:
         write_ranking(job.out, ranking, predictions)

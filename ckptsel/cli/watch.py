@@ -20,6 +20,7 @@ from ckptsel.errors import OutputError, UsageError
 from ckptsel.settings.effect import idle_in_rank
 from ckptsel.settings.option import Given
 from ckptsel.settings.rank import RankFiles, RankInputs, RankSettings
+from ckptsel.settings.targets import WantedTarget, wanted_targets
 from ckptsel.settings.watch import WatchCall, WatchSettings
 
 ENDED_FIRST = 1000
@@ -33,9 +34,16 @@ def watch(given: Given) -> None:
     Example: ckptsel watch ckpts/ --data my_images/ --out ranking/ --keep-best 3
     """
     call = given.make(WatchCall)
-    given = given.over(read_own_config(given, call.quiet).rank)
-    settings, files = given.make(RankSettings), given.make(RankFiles)
-    checkpoints, data, out = _places(given.make(RankInputs), files)
+    config = read_own_config(given, call.quiet)
+    targets = wanted_targets(given, config.rank, config.targets)
+    if len(targets) > 1:
+        raise UsageError(
+            f"watch ranks for one target, and {len(targets)} are given: start one for each."
+        )
+    given = given.over(config.rank)
+    files = given.make(RankFiles)
+    settings = targets[0].settings if targets else given.make(RankSettings)
+    checkpoints, data, out = _places(given.make(RankInputs), targets, files)
     if not settings.cache:
         raise UsageError(
             f"watch ranks all checkpoints again when one comes, and takes their scores from the cache: "
@@ -49,15 +57,17 @@ def watch(given: Given) -> None:
     _run(checkpoints, data, out, settings, given.make(WatchSettings), files.format, call.quiet)
 
 
-def _places(inputs: RankInputs, files: RankFiles) -> tuple[Path, str, Path]:
+def _places(
+    inputs: RankInputs, targets: Sequence[WantedTarget], files: RankFiles
+) -> tuple[Path, str, Path]:
     how = "ckptsel watch CHECKPOINTS --data DATA --out FOLDER"
     if inputs.checkpoints is None:
         raise UsageError(f"no checkpoints given: {how}.")
-    if inputs.data is None:
+    if not targets:
         raise UsageError(f"no data given: {how}.")
     if files.out is None:
         raise UsageError(f"no folder for the results given: {how}.")
-    return inputs.checkpoints, inputs.data, files.out
+    return inputs.checkpoints, targets[0].data, files.out
 
 
 def _run(

@@ -20,8 +20,7 @@ from ckptsel.checkpoints.order import Order
 from ckptsel.checkpoints.scan import Scan, scan
 from ckptsel.checkpoints.trajectory import trajectory_notes
 from ckptsel.common.environment import describe_environment, package_version, utc_now
-from ckptsel.common.progress import Progress
-from ckptsel.errors import OutputError, UsageError, listed
+from ckptsel.errors import OutputError, UsageError
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.ranking.doubts import (
     duplicates_sentence,
@@ -31,17 +30,12 @@ from ckptsel.ranking.doubts import (
 )
 from ckptsel.ranking.inside import Inside, probe_inside
 from ckptsel.ranking.order import GOALS, deciding_score, order_rows
-from ckptsel.ranking.processes import score_in_processes
-from ckptsel.ranking.scoring import Outcome, ScoringSpec, score_candidates
-from ckptsel.ranking.workspace import Workspace, audit, fail_copies, fitting_key, open_workspace
+from ckptsel.ranking.passes import Results, Scales, Scored, score_all
+from ckptsel.ranking.workspace import Workspace, audit, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, Ranking, Row, unsure_note
-from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import Score, find_score, find_scores
 from ckptsel.settings.rank import RankSettings, make_settings
-
-Scored = dict[str, dict[str, ScoreResult]]
-Scales = dict[str, dict[str, float]]
 
 
 def rank(
@@ -101,11 +95,44 @@ def rank_found(
     """
     start = time.monotonic()
     scores = _scores_for(settings)
-    candidates, workspace = _prepare(find, data, settings, quiet, known or Known())
-    results, scales, candidates = _score_all(candidates, scores, workspace)
-    rows = [_row_of(candidate, order, scales) for order, candidate in _in_order(candidates)]
-    ranking = _make_ranking(rows, candidates, results, scores, workspace, root, start)
-    return ranking, _predictions(results, workspace)
+    candidates, workspaces = _prepare(find, [(data, settings)], quiet, known or Known())
+    scored = next(score_all(candidates, scores, workspaces))
+    return _ranking_of(scored, workspaces[0], scores, root, start)
+
+
+def rank_for_each(
+    checkpoints: str | Path,
+    targets: Sequence[tuple[str, RankSettings]],
+    quiet: bool = True,
+) -> list[tuple[Ranking, dict[str, NDArray[Any]]]]:
+    """As `rank_with_predictions` for each of several targets: its data, and settings that differ in
+    what they say of the data alone.
+
+    Checkpoints are scanned and audited once; what one pass of a checkpoint needs is loaded once.
+    """
+    start = time.monotonic()
+    scores = _scores_for(targets[0][1])
+    find = partial(_scan, checkpoints, quiet=quiet)
+    candidates, workspaces = _prepare(find, targets, quiet, Known())
+    for workspace in workspaces:
+        workspace.target  # noqa: B018 - what is wrong with one is said before any is scored
+    return [
+        _ranking_of(scored, workspace, scores, str(checkpoints), start)
+        for scored, workspace in zip(
+            score_all(candidates, scores, workspaces), workspaces, strict=True
+        )
+    ]
+
+
+def _ranking_of(
+    scored: Scored, workspace: Workspace, scores: Sequence[Score], root: str, start: float
+) -> tuple[Ranking, dict[str, NDArray[Any]]]:
+    rows = [
+        _row_of(candidate, order, scored.scales)
+        for order, candidate in _in_order(scored.candidates)
+    ]
+    ranking = _make_ranking(rows, scored.candidates, scored.results, scores, workspace, root, start)
+    return ranking, _predictions(scored.results, workspace)
 
 
 @dataclass(frozen=True)
@@ -133,12 +160,12 @@ def score_part(
         raise UsageError("a part of a ranking is scored for the cache, and --no-cache keeps none.")
     scores = _scores_for(settings)
     find = partial(_scan, checkpoints, quiet=quiet)
-    candidates, workspace = _prepare(find, str(data), settings, quiet, Known())
+    candidates, (workspace,) = _prepare(find, [(str(data), settings)], quiet, Known())
     number, n = shard
     usable = [c for c in candidates if c.problem is None and c.copy_of is None]
     mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
     part = [candidate for candidate in usable if candidate.checkpoint.name in mine]
-    scored = _score_all(part, scores, workspace)[2] if part else []
+    scored = next(score_all(part, scores, [workspace])).candidates if part else ()
     problems = {c.name: c.problem for c in scored if c.problem is not None}
     if workspace.cache.unkept is not None:
         raise OutputError(
@@ -150,25 +177,28 @@ def score_part(
 
 def _prepare(
     find: Callable[[RankSettings], Scan],
-    data: str,
-    settings: RankSettings,
+    targets: Sequence[tuple[str, RankSettings]],
     quiet: bool,
     known: Known,
-) -> tuple[list[Candidate], Workspace]:
-    """Every candidate, audited, and the workspace that it is scored in."""
+) -> tuple[list[Candidate], list[Workspace]]:
+    """Every candidate, audited, and for each target the workspace that it is scored in."""
     start = time.monotonic()
+    (data, settings), *others = targets
     found = find(settings)
     scanned = time.monotonic()
     there = [c for c in found.checkpoints if c.digest not in known.gone] or found.checkpoints
-    workspace = open_workspace(settings, there, data, quiet)
-    workspace.time_s["scan"] = scanned - start
-    key = fitting_key(there, workspace)
+    first = open_workspace(settings, there, data, quiet)
+    workspaces = [first, *(first.beside(*other) for other in others)]
+    key = fitting_key(there, first)
     if key is not None:
-        workspace.settings = dataclasses.replace(settings, weights=key)
-        found = find(workspace.settings)
-    workspace.notes += found.others_notes()
-    audited = audit(found.checkpoints, workspace, known.matched)
-    return candidates_of(audited, workspace.layers), workspace
+        for workspace in workspaces:
+            workspace.settings = dataclasses.replace(workspace.settings, weights=key)
+        found = find(first.settings)
+    audited = audit(found.checkpoints, first, known.matched)
+    for workspace in workspaces:
+        workspace.time_s["scan"] = scanned - start
+        workspace.notes = [*first.notes, *found.others_notes()]
+    return candidates_of(audited, first.layers), workspaces
 
 
 def _scan(checkpoints: str | Path, settings: RankSettings, quiet: bool) -> Scan:
@@ -193,57 +223,10 @@ def _scores_for(settings: RankSettings) -> list[Score]:
     return scores if deciding in (score.name for score in scores) else [decides, *scores]
 
 
-def _score_all(
-    candidates: Sequence[Candidate], scores: Sequence[Score], workspace: Workspace
-) -> tuple[Scored, Scales, list[Candidate]]:
-    """Score results by candidate and score, scales by candidate and stage, and the candidates with new
-    problems marked."""
-    results: Scored = {}
-    scales: Scales = {}
-    problems: dict[str, str] = {}
-    left_out: dict[tuple[str, str], list[str]] = {}
-    spec = ScoringSpec(
-        tuple(c for c in candidates if c.problem is None and c.copy_of is None),
-        workspace.target.spec,
-        dataclasses.replace(workspace.settings, model=workspace.encoder.name),
-        tuple(score.name for score in scores),
-    )
-    with Progress("rank", len(spec.candidates), quiet=workspace.quiet) as progress:
-        for outcome in _outcomes(spec, workspace):
-            if outcome.problem is None:
-                results[outcome.name] = outcome.results
-                scales[outcome.name] = outcome.scales
-                for score, reason in outcome.left_out.items():
-                    left_out.setdefault((score, reason), []).append(outcome.name)
-                progress.advance(outcome.name)
-            else:
-                problems[outcome.name] = outcome.problem
-                progress.advance(f"{outcome.name} failed")
-    workspace.notes += [
-        f"{score} of {listed(names, 3)} is left out: {reason}"
-        for (score, reason), names in left_out.items()
-    ]
-    marked = [c.failed(problems[c.name]) if c.name in problems else c for c in candidates]
-    return results, scales, fail_copies(marked, workspace.settings.strict)
-
-
-def _outcomes(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
-    """Of every candidate, scored here or in other processes."""
-    n_checkpoints = len({candidate.checkpoint.name for candidate in spec.candidates})
-    devices = workspace.devices[:n_checkpoints]
-    if len(devices) < 2:
-        yield from score_candidates(spec, workspace)
-        return
-    # Decoded here, for all of them.
-    workspace.target  # noqa: B018
-    with workspace.timed("processes"):
-        yield from score_in_processes(spec, devices)
-
-
 def _make_ranking(
     scored: Sequence[Row],
     candidates: Sequence[Candidate],
-    results: Scored,
+    results: Results,
     scores: Sequence[Score],
     workspace: Workspace,
     root: str,
@@ -369,7 +352,7 @@ def _row_of(candidate: Candidate, order: int, scales: Scales) -> Row:
     )
 
 
-def _predictions(results: Scored, workspace: Workspace) -> dict[str, NDArray[Any]]:
+def _predictions(results: Results, workspace: Workspace) -> dict[str, NDArray[Any]]:
     evaluated = workspace.target.evaluation.evaluated
     arrays: dict[str, NDArray[Any]] = {
         "evaluated": evaluated,

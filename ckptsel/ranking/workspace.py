@@ -56,6 +56,16 @@ MAX_TRIED = 20
 
 
 @dataclass
+class Held:
+    """Which weights a network holds: the digest of their checkpoint, None where that is not known."""
+
+    digest: str | None = None
+
+    def is_of(self, checkpoint: Checkpoint) -> bool:
+        return self.digest is not None and self.digest == checkpoint.digest
+
+
+@dataclass
 class Workspace:
     """Everything about one target and one architecture.
 
@@ -63,6 +73,7 @@ class Workspace:
     layers: that candidates are read at.
     devices: one for each process that scores; with one this process does.
     time_s collects seconds by stage, notes what a reader of the ranking should know.
+    held: the weights that the network holds, where workspaces of several targets share it.
     """
 
     settings: RankSettings
@@ -75,6 +86,7 @@ class Workspace:
     quiet: bool
     time_s: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    held: "Held | None" = None
     _prepared: list[NDArray[Any]] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
@@ -151,7 +163,31 @@ class Workspace:
         Raises CheckpointError where they do not fit, or are not those that were scanned.
         """
         limits = limits_of(self.settings)
-        return self.encoder.load(read_weights(checkpoint, self.settings.weights, limits))
+        weights = read_weights(checkpoint, self.settings.weights, limits)
+        if self.held is None:
+            return self.encoder.load(weights)
+        self.held.digest = None  # what fails may have loaded a part
+        prefix = self.encoder.load(weights)
+        self.held.digest = checkpoint.digest
+        return prefix
+
+    def beside(self, data: str, settings: RankSettings) -> "Workspace":
+        """A workspace of another target of the same run: it shares the network, and what that holds.
+
+        settings: they differ in what they say of the data alone.
+        """
+        self.held = self.held or Held()
+        return Workspace(
+            settings,
+            _load_target(data, settings),
+            self.encoder,
+            self.layers,
+            self.cache,
+            self.devices,
+            self.precision,
+            self.quiet,
+            held=self.held,
+        )
 
     @property
     def extracted_layers(self) -> tuple[str, ...]:
@@ -220,7 +256,8 @@ class Workspace:
         keys = {layer: self.feature_keys(Candidate(checkpoint, layer)) for layer in layers}
         self._extracted = {}
         with self.timed("features"):
-            self.load(checkpoint)
+            if self.held is None or not self.held.is_of(checkpoint):
+                self.load(checkpoint)
             for i, part in enumerate(samples):
                 kept = {layer: self.cache.get_features(keys[layer][i]) for layer in layers}
                 missing = [layer for layer in layers if kept[layer] is None]
@@ -301,6 +338,8 @@ def fitting_key(found: Sequence[Checkpoint], workspace: Workspace) -> str | None
 
 def _fits(checkpoint: Checkpoint, key: str, workspace: Workspace) -> bool:
     limits = limits_of(workspace.settings)
+    if workspace.held is not None:
+        workspace.held.digest = None
     try:
         workspace.encoder.load(read_weights(checkpoint, key, limits))
     except Exception:  # as in `audit`; why it does not fit is not asked here

@@ -3,15 +3,24 @@
 // Charts. They draw with the text colour of the page (currentColor), in light and in dark.
 const specifications = JSON.parse(document.getElementById("specifications").textContent);
 const actions = { export: true, source: false, compiled: false, editor: false };
-const drawn = [...document.querySelectorAll(".chart")].map((element) =>
-  vegaEmbed(element, specifications[element.dataset.chart], { renderer: "svg", actions })
-);
-Promise.all(drawn).then(() => {
-  document.querySelectorAll(".chart summary").forEach((menu) => {
-    menu.setAttribute("aria-label", "Save this chart");
+function drawCharts() {
+  // A chart takes the width of its place, and what is hidden has none: it is drawn when it is shown.
+  const waiting = [...document.querySelectorAll(".chart:not([data-begun])")].filter(
+    (element) => !element.closest("[hidden]")
+  );
+  const drawn = waiting.map((element) => {
+    element.dataset.begun = "yes";
+    return vegaEmbed(element, specifications[element.dataset.chart], { renderer: "svg", actions });
   });
-  document.body.setAttribute("data-drawn", "yes");
-});
+  Promise.all(drawn).then(() => {
+    document.querySelectorAll(".chart summary").forEach((menu) => {
+      menu.setAttribute("aria-label", "Save this chart");
+    });
+    document.body.setAttribute("data-drawn", "yes");
+  });
+}
+document.addEventListener("shown", drawCharts);
+drawCharts();
 
 // Sorting: by number where a cell starts with one (89.8 [88.5, 91.1], *1, 3=), else by text.
 function sortKey(row, column) {
@@ -27,21 +36,24 @@ function compare(a, b) {
   return typeof a === "number" ? -1 : 1;
 }
 
-const heads = [...document.querySelectorAll("thead th")];
-heads.forEach((head, column) => {
-  head.querySelector("button").addEventListener("click", () => {
-    const body = document.querySelector("tbody");
-    const falling = head.getAttribute("aria-sort") === "ascending";
-    heads.forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-    const rows = [...body.rows].sort((a, b) => {
-      const [x, y] = [sortKey(a, column), sortKey(b, column)];
-      // What is missing stays last in both orders.
-      return falling && x !== "" && y !== "" ? compare(y, x) : compare(x, y);
+function makeSortable(table) {
+  const heads = [...table.querySelectorAll("thead th")];
+  heads.forEach((head, column) => {
+    head.querySelector("button").addEventListener("click", () => {
+      const body = table.querySelector("tbody");
+      const falling = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [sortKey(a, column), sortKey(b, column)];
+        // What is missing stays last in both orders.
+        return falling && x !== "" && y !== "" ? compare(y, x) : compare(x, y);
+      });
+      body.append(...rows);
     });
-    body.append(...rows);
   });
-});
+}
+document.querySelectorAll("main table").forEach(makeSortable);
 
 // Copying. Pages opened from disk may lack the clipboard, but can always select.
 document.querySelectorAll("[data-copy]").forEach((button) => {

@@ -74,33 +74,52 @@ def draw_report(
 
 def page(ranking: Ranking, drawings: Sequence[Drawing], reload_s: int | None = None) -> str:
     """The page as HTML. reload_s: as for `write_page`."""
+    return render("page.html", drawings, reload_s=reload_s, **about_ranking(ranking, drawings))
+
+
+def about_ranking(
+    ranking: Ranking, drawings: Sequence[Drawing], at: str = "", n_before: int = 0
+) -> dict[str, Any]:
+    """What `sections.html` shows of a ranking. at: begins the ids of its elements, which are one page's.
+    n_before: charts of the page before its own."""
     header, cells = _sure_first(*table_cells(ranking))
     rows = ranking.at_best_layer()
     sections = [
-        (name, title, [(i, d) for i, d in enumerate(drawings) if d.section == name])
+        (name, title, [(i, d) for i, d in enumerate(drawings, n_before) if d.section == name])
         for name, title in SECTIONS.items()
     ]
     plain = ranking.to_dict()
-    return _template().render(
-        ranking=ranking,
-        reload_s=reload_s,
-        best=ranking[ranking.best],
-        answer=summary(ranking),
-        facts=_facts(ranking),
-        sections=[section for section in sections if section[2]],
-        header=["rank", *header[1:], "notes"],
-        rows=[(row, line, _notes(row)) for row, line in zip(rows, cells, strict=True)],
-        closing=[*doubt_lines(ranking), *closing_lines(ranking)[1:]],
-        explained=explain(ranking),
-        command=rank_command(ranking),
-        again=[
+    return {
+        "at": at,
+        "ranking": ranking,
+        "best": ranking[ranking.best],
+        "answer": summary(ranking),
+        "facts": _facts(ranking),
+        "sections": [section for section in sections if section[2]],
+        "header": ["rank", *header[1:], "notes"],
+        "rows": [(row, line, _notes(row)) for row, line in zip(rows, cells, strict=True)],
+        "closing": [*doubt_lines(ranking), *closing_lines(ranking)[1:]],
+        "explained": explain(ranking),
+        "command": rank_command(ranking),
+        "again": [
             (key, Markup.escape(json.dumps(plain[key], indent=2)))
             for key in ("target", "model", "settings", "environment", "time_s")
         ],
-        style=Markup(_part("page.css")),
-        library=Markup(_library()),
-        script=Markup(_part("page.js")),
-        specifications=Markup(_for_script([_specification(d) for d in drawings])),
+    }
+
+
+def render(template: str, drawings: Sequence[Drawing], **values: Any) -> str:
+    """A page that holds its charts, their library, its style and its script."""
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            style=Markup(part("page.css")),
+            library=Markup(_library()),
+            script=Markup(part("page.js")),
+            specifications=Markup(_for_script([_specification(d) for d in drawings])),
+            **values,
+        )
     )
 
 
@@ -213,12 +232,15 @@ def _library() -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_visible
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(part),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_visible,
     )
-    return environment.from_string(_part("page.html"))
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """The text of a file that pages are made of."""
     return files("ckptsel.report").joinpath(name).read_text(encoding="utf-8")

@@ -7,15 +7,17 @@ report, which is drawn elsewhere, comes last: no chart that fails costs a result
 import contextlib
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from ckptsel.common.files import atomic_path, csv_text, parse_json, read_json
-from ckptsel.errors import InputError, OutputError
+from ckptsel.errors import InputError, OutputError, listed
 from ckptsel.results.confirmation import SCHEMA, ConfirmationRecord
 from ckptsel.results.ranking import Ranking
+from ckptsel.results.targets import TARGETS_NAME
 from ckptsel.results.together import (
     FILES,
     digest_of_file,
@@ -121,11 +123,30 @@ def read_confirmation(folder: Path) -> ConfirmationRecord:
 
 
 def no_ranking(path: Path) -> InputError:
-    """Says that a file of a ranking is not there, and how to make one."""
+    """Says that a file of a ranking is not there, and how to make one; or where those of several
+    targets are."""
+    if path.with_name(TARGETS_NAME).is_file():
+        there = sorted(str(found.parent) for found in path.parent.glob(f"*/{RANKING_NAME}"))
+        return InputError(
+            f"{path.parent} holds the rankings of several targets: give the folder of one, "
+            f"{listed(there) or 'of which none is left'}."
+        )
     return InputError(
         f"{path} does not exist: {path.parent} is no folder of a ranking. Make one with: "
         f"ckptsel rank CHECKPOINTS --data DATA --out {path.parent}."
     )
+
+
+def check_room_for_targets(folder: Path, names: Sequence[str]) -> None:
+    """As `check_writable`, for a folder of several rankings, by the names of their targets. Raises
+    OutputError where a single one lies there."""
+    for name in names:
+        check_writable(folder / name)
+    if (folder / RANKING_NAME).exists():
+        raise OutputError(
+            f"{folder} holds the ranking of one target, whose report would be lost. Choose another "
+            "folder for those of several, or remove it."
+        )
 
 
 def check_writable(folder: Path) -> None:

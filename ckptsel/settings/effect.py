@@ -11,9 +11,11 @@ EVALUATED = {
 """What is evaluated, by the method of the evaluation, where no split of its own is."""
 
 
-def idle_in_rank(given: Given) -> list[str]:
+def idle_in_rank(given: Given, n_targets: int = 1) -> list[str]:
     """What can be said before the target is open."""
     notes = []
+    if n_targets == 1 and "tolerance" in given.values:
+        notes.append(_said(given, "tolerance", "it is for several targets, and one is given"))
     if {"holdout", "eval_split"} <= set(given.values):
         why = f"{given.name('eval_split')} names what is evaluated"
         notes.append(_said(given, "holdout", why))

@@ -47,6 +47,13 @@ Repository = Annotated[
         description="it must be ORG/NAME, such as my-lab/my-backbone",
     ),
 ]
+FolderName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$",
+        description="it must be a name for a folder: letters, digits, dots, dashes",
+    ),
+]
 Precision = Literal["float32", "bfloat16", "float16"]
 Form = Literal["table", "json", "csv", "md"]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]

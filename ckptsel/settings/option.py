@@ -35,12 +35,14 @@ class Option:
     flags: its names on the command line, by default `--` and the field's.
     default: what it comes to where the field's default is None, in words.
     example: a value, where the form of one is not plain.
+    repeats: it may be given more than once; a text is then one value, whatever commas it holds.
     """
 
     help: str
     flags: tuple[str, ...] = ()
     default: str = ""
     example: str = ""
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Declared:
             return Path(value) if isinstance(value, str) and value.strip() else value
         if self.kind == "array":
             if isinstance(value, str) and not self._is_numbers:
-                value = [part.strip() for part in value.split(",")]
+                value = [value] if self.option.repeats else [v.strip() for v in value.split(",")]
             return tuple(value) if isinstance(value, list) else value
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):
             return int(value)

@@ -38,13 +38,17 @@ class RankInputs(Options):
         Path | None, Argument("Folder of the checkpoints of one run (or one file).")
     ] = None
     data: Annotated[
-        Text | None,
+        Annotated[
+            tuple[Text, ...], MinLen(1), Field(description="it must be a text that is not empty")
+        ]
+        | None,
         Option(
             "Labelled images: an image folder, a CSV, TSV or JSON lines file of path and label, a "
             "folder of parquet or tar files (or data-{000..003}.tar) or of datasets' save_to_disk, a "
             "timm dataset name (hfds/..., torch/..., wds/...), or a target of the paper "
-            "(paper/flowers102, ...).",
+            "(paper/flowers102, ...). Given more than once: `rank` ranks for each.",
             ("--data", "-d"),
+            repeats=True,
         ),
     ] = None
 

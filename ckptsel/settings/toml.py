@@ -1,6 +1,7 @@
 """Configuration files: `ckptsel.toml`, or the table `[tool.ckptsel]` of a `pyproject.toml`."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from ckptsel.errors import UsageError, did_you_mean
 from ckptsel.settings.option import Declared, Given, OptionError, Options, declared
 from ckptsel.settings.policy import GateFiles, Policy
 from ckptsel.settings.rank import RankFiles, RankInputs, RankSettings
+from ckptsel.settings.targets import OverTargets, table_options
 from ckptsel.settings.wording import found
 
 if sys.version_info >= (3, 11):
@@ -17,16 +19,18 @@ else:
     import tomli as tomllib
 
 CONFIG_NAME = "ckptsel.toml"
-TOP_LEVEL: tuple[type[Options], ...] = (RankInputs, RankSettings, RankFiles)
+TOP_LEVEL: tuple[type[Options], ...] = (RankInputs, RankSettings, RankFiles, OverTargets)
 BELOW_GATE: tuple[type[Options], ...] = (Policy, GateFiles)
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a configuration file says: options of `rank`, and those of `gate` below `[gate]`."""
+    """What a configuration file says: options of `rank`, those of `gate` below `[gate]`, and those of
+    each target below a `[[target]]`."""
 
     rank: Given = field(default_factory=Given)
     gate: Given = field(default_factory=Given)
+    targets: tuple[Given, ...] = ()
 
 
 def find_config(folder: Path) -> Path | None:
@@ -49,10 +53,19 @@ def read_config(path: Path) -> Config:
     if path.name == "pyproject.toml":
         values = _table(_table(values, "tool", path), "ckptsel", path)
     policy = _table(values, "gate", path)
-    options = {name: value for name, value in values.items() if name != "gate"}
+    targets = _tables(values, "target", path)
+    options = {name: value for name, value in values.items() if name not in ("gate", "target")}
+    if targets and "data" in options:
+        raise UsageError(
+            f"{path}: data and [[target]] both say what is ranked for; give one of them."
+        )
     return Config(
-        _given(options, (*TOP_LEVEL,), f"{path}: ", ("gate",)),
-        _given(policy, (*BELOW_GATE,), f"{path}, below gate: "),
+        _given(options, known_options(TOP_LEVEL), f"{path}: ", ("gate", "target")),
+        _given(policy, known_options(BELOW_GATE), f"{path}, below gate: "),
+        tuple(
+            _given(table, table_options(), f"{path}, target {number}: ")
+            for number, table in enumerate(targets, start=1)
+        ),
     )
 
 
@@ -63,11 +76,11 @@ def known_options(groups: tuple[type[Options], ...]) -> dict[str, Declared]:
 
 def _given(
     table: dict[str, Any],
-    groups: tuple[type[Options], ...],
+    known: Mapping[str, Declared],
     where: str,
     tables: tuple[str, ...] = (),
 ) -> Given:
-    known = known_options(groups)
+    """known: the options that may stand there. where: begins messages. tables: names that also may."""
     values, written = {}, {}
     for spelling, value in table.items():
         name = spelling.replace("-", "_")
@@ -92,6 +105,18 @@ def _table(values: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
         said = found(table, type(table).__name__)
         raise UsageError(f"{path}: {name} is {said}; it must be a table: [{name}].")
     return table
+
+
+def _tables(values: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    """Tables of which each has data."""
+    tables = values.get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        said = found(tables, type(tables).__name__)
+        raise UsageError(f"{path}: {name} is {said}; it must be a list of tables: [[{name}]].")
+    for number, table in enumerate(tables, start=1):
+        if "data" not in table:
+            raise UsageError(f"{path}, {name} {number}: it has no data; name the labelled images.")
+    return tables
 
 
 def _read(path: Path) -> dict[str, Any]:

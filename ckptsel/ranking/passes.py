@@ -1,0 +1,114 @@
+"""Every candidate scored for every target: checkpoint by checkpoint, so that one loading of its weights
+serves all targets; or in several processes, target by target.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from ckptsel.common.progress import Progress
+from ckptsel.errors import InputError, listed
+from ckptsel.features.candidate import Candidate
+from ckptsel.ranking.processes import score_in_processes
+from ckptsel.ranking.scoring import Outcome, ScoringSpec, score_candidates
+from ckptsel.ranking.workspace import Workspace, fail_copies
+from ckptsel.results.scores import ScoreResult
+from ckptsel.scores import Score
+
+Results = dict[str, dict[str, ScoreResult]]
+Scales = dict[str, dict[str, float]]
+
+
+@dataclass
+class Scored:
+    """What came of all candidates on one target.
+
+    candidates: with new problems marked. results: by candidate and score. scales: by candidate and
+    stage.
+    """
+
+    candidates: Sequence[Candidate]
+    results: Results = field(default_factory=dict)
+    scales: Scales = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    left_out: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.problem is not None:
+            self.problems[outcome.name] = outcome.problem
+            return
+        self.results[outcome.name] = outcome.results
+        self.scales[outcome.name] = outcome.scales
+        for score, reason in outcome.left_out.items():
+            self.left_out.setdefault((score, reason), []).append(outcome.name)
+
+
+def score_all(
+    candidates: Sequence[Candidate], scores: Sequence[Score], workspaces: Sequence[Workspace]
+) -> Iterator[Scored]:
+    """What came of the candidates in each workspace, which are those of several targets of one run.
+
+    Raises NothingToRank where no candidate of a target is left, and what `score_candidates` raises.
+    """
+    usable = tuple(c for c in candidates if c.problem is None and c.copy_of is None)
+    specs = [
+        ScoringSpec(
+            usable,
+            workspace.target.spec,
+            dataclasses.replace(workspace.settings, model=workspace.encoder.name),
+            tuple(score.name for score in scores),
+        )
+        for workspace in workspaces
+    ]
+    found = [Scored(candidates) for _ in workspaces]
+    n, quiet = len(usable) * len(specs), workspaces[0].quiet
+    with Progress("rank", n, quiet=quiet) as progress:
+        for place, outcome in _outcomes(specs, workspaces):
+            found[place].add(outcome)
+            progress.advance(outcome.name if outcome.problem is None else f"{outcome.name} failed")
+    for scored, workspace in zip(found, workspaces, strict=True):
+        try:
+            _finish(scored, workspace)
+        except InputError as error:
+            if len(specs) == 1:
+                raise
+            raise type(error)(
+                f"{workspace.target.spec}: {error.lines[0]}", *error.lines[1:]
+            ) from error
+        yield scored
+
+
+def _finish(scored: Scored, workspace: Workspace) -> None:
+    """Notes what was left out, and marks what failed, copies too."""
+    workspace.notes += [
+        f"{score} of {listed(names, 3)} is left out: {reason}"
+        for (score, reason), names in scored.left_out.items()
+    ]
+    problems = scored.problems
+    marked = [c.failed(problems[c.name]) if c.name in problems else c for c in scored.candidates]
+    scored.candidates = fail_copies(marked, workspace.settings.strict)
+
+
+def _outcomes(
+    specs: Sequence[ScoringSpec], workspaces: Sequence[Workspace]
+) -> Iterator[tuple[int, Outcome]]:
+    """(place of the target, outcome) of every candidate, scored here or in other processes."""
+    jobs = [
+        tuple(job) for _, job in groupby(specs[0].candidates, lambda each: each.checkpoint.name)
+    ]
+    devices = workspaces[0].devices[: len(jobs)]
+    targets = list(enumerate(zip(specs, workspaces, strict=True)))
+    if len(devices) < 2:
+        for job in jobs:
+            for place, (spec, workspace) in targets:
+                part = dataclasses.replace(spec, candidates=job)
+                for outcome in score_candidates(part, workspace):
+                    yield place, outcome
+        return
+    for place, (spec, workspace) in targets:
+        # Decoded here, for all of them.
+        workspace.target  # noqa: B018
+        with workspace.timed("processes"):
+            for outcome in score_in_processes(spec, devices):
+                yield place, outcome
