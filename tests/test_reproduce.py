@@ -30,6 +30,8 @@ from tests.conftest import make_data, make_imagenet
 
 SMOKE = find_recipe("cifar10-mnist", "smoke")
 
+LAYER_CHANGED = "0,before,mnist-50,1,act1,all,9,0.123"
+
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -60,6 +62,7 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
         "fig3-tsne",
         "fig4-components",
         "fig5-logme",
+        "layers",
         "readings",
         "spectrum",
     )
@@ -67,6 +70,7 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
         "manifest.json",
         "claims.json",
         "claims.md",
+        "layers.md",
         "seed0/log.csv",
         "seed0/checkpoints/checkpoint-001.safetensors",
         "seed0/other-checkpoints/checkpoint-002.safetensors",
@@ -116,6 +120,11 @@ def test_raw_numbers_have_a_row_for_every_checkpoint_and_seed(finished: Path) ->
         assert correct[row["transfer_seed"]].mean() == pytest.approx(row["accuracy"], abs=1e-6)
     # Before: 2 checkpoints; after: 2 checkpoints and 2 seeds; each 2 probes of F and 3 readings of 2.
     assert len(results.tables["components"]) == (2 + 4) * 2 * (1 + 3 * 2)
+    # 2 checkpoints, 6 layers, F and F_m and F_r.
+    assert len(results.tables["layers"]) == 2 * 6 * 3
+    at_last = results.rows("layers", layer="last", component="residual", epoch=3)[0]["accuracy"]
+    (score,) = results.rows("scores", score="residual_component", epoch=3)
+    assert at_last == score["value"]
     (tsne, *_) = results.rows("clusters", space="tsne", stage="before")
     points = results.rows("embedding", stage="before", epoch=tsne["epoch"])
     purity = neighbour_purity(
@@ -153,12 +162,17 @@ def test_verify_names_what_was_changed(finished: Path, tmp_path: Path, run, monk
     fields = scores[1].split(",")
     fields[5] = "0.987"
     (copy / "raw/scores.csv").write_text("\n".join([scores[0], ",".join(fields), *scores[2:]]))
+    layers = (copy / "raw/layers.csv").read_text()
+    (copy / "raw/layers.csv").write_text(layers.replace(layers.splitlines()[1], LAYER_CHANGED))
+    (copy / "layers.md").write_text("F_r rises.")
     claims = (copy / "claims.json").read_text().replace('"fails"', '"holds"')
     (copy / "claims.json").write_text(claims)
     code, out, err = run("reproduce", "verify", copy, "--quiet")
     assert (code, out) == (3, "")
     assert "raw/scores.csv has changed since the manifest was written" in err
     assert "claim source-accuracy (source): claims.json has source-accuracy: holds" in err
+    assert "layers.csv has 0.123 for all of act1, epoch 1; the predictions give" in err
+    assert "layers.md is not what the raw numbers give" in err
     assert "linear_probe of epoch 1 on mnist-50: scores.csv has 0.987, the checkpoint gives" in err
 
 
@@ -184,7 +198,7 @@ def test_a_finished_run_is_not_trained_again(
     code, out, _ = run("reproduce", *recipe, "--quiet")
     assert code == 0
     assert "| Fig. 1 | mnist-50 |" in out
-    for name in ("transfers", "scores", "spectra", "clusters"):
+    for name in ("transfers", "scores", "layers", "spectra", "clusters"):
         assert (copy / f"raw/{name}.csv").read_bytes() == (
             finished / f"raw/{name}.csv"
         ).read_bytes()

@@ -79,6 +79,7 @@ class Recipe:
     goals: which of them are run.
     closer_targets: targets whose components are taken apart in all readings, before and after
     fine-tuning.
+    layer_targets: targets on which components of every layer are read.
     after_epochs: the checkpoints whose features are looked at after fine-tuning; the first and the
     last of them stand for the paper's epochs 5 and 200.
     """
@@ -92,6 +93,7 @@ class Recipe:
     n_transfer_seeds: int = 3
     goals: tuple[str, ...] = ("fe", "ft")
     closer_targets: tuple[str, ...] = ()
+    layer_targets: tuple[str, ...] = ()
     after_epochs: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ recipe -> targets -> for each seed: pre-training -> for each target: what is mea
 
     RUN/manifest.json            recipe, seeds, versions, hardware, time, digests of all files
     RUN/claims.json, claims.md   the paper's claims beside ours
+    RUN/layers.md                what over-training does to each layer, where layers were read
     RUN/raw/, RUN/figures/       numbers and pictures
     RUN/targets/<target>/        targets that were drawn
     RUN/seed<n>/checkpoints/     one trajectory, and log.csv
@@ -28,6 +29,7 @@ from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
 from ckptsel.ranking.scoring import SCORES_VERSION
 from ckptsel.reproduce.claims import Claim
 from ckptsel.reproduce.distributed import open_world
+from ckptsel.reproduce.layer_trends import LAYERS_NAME, describe_layers
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.pretrain import checkpoint_name, pretrain
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
@@ -79,6 +81,8 @@ def run_recipe(
     from ckptsel.reproduce.figures import draw_figures
 
     draw_figures(results, folder)
+    if results.tables["layers"]:
+        write_text(folder / LAYERS_NAME, describe_layers(results))
     claims = check_claims(results, recipe.name)
     write_claims(folder, claims)
     write_json(
@@ -98,6 +102,7 @@ def measure_run(
 ) -> Results:
     """The raw numbers of trajectories that are there."""
     from ckptsel.reproduce.examine import Place, examine
+    from ckptsel.reproduce.layers import read_layers
 
     results = Results()
     for seed in seeds:
@@ -130,6 +135,8 @@ def measure_run(
                 quiet,
             )
             examine(place, results)
+            if target.name in recipe.layer_targets:
+                read_layers(place, results)
     return results
 
 

@@ -15,8 +15,15 @@ from ckptsel.errors import InputError, listed_below
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.ranking.rank import rank
 from ckptsel.ranking.scoring import SCORES_VERSION
+from ckptsel.reproduce.layer_trends import LAYERS_NAME, describe_layers
 from ckptsel.reproduce.paper_claims import check_claims
-from ckptsel.reproduce.results import Record, Results, load_results
+from ckptsel.reproduce.results import (
+    Record,
+    Results,
+    layer_kind,
+    load_results,
+    prediction_key,
+)
 from ckptsel.reproduce.run import CLAIMS_SCHEMA, digests
 from ckptsel.settings.rank import RankSettings
 
@@ -84,6 +91,7 @@ def _check_claims(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
     if len(written) != len(again):
         problems.append(f"claims.json has {len(written)} claims, the raw numbers give {len(again)}")
     problems += _disagreeing_accuracies(results)
+    problems += _disagreeing_layers(folder, results)
     return f"{len(again)} claims follow from the raw numbers", problems
 
 
@@ -107,6 +115,23 @@ def _disagreeing_accuracies(results: Results) -> Iterator[str]:
                 f"transfers.csv has {row['accuracy']} for {where}, run {row['transfer_seed']}; the "
                 f"predictions give {accuracy:.6f}"
             )
+
+
+def _disagreeing_layers(folder: Path, results: Results) -> Iterator[str]:
+    """Where `layers.csv`, the predictions and `layers.md` say different things. Older runs have none."""
+    rows = results.tables["layers"]
+    for row in rows:
+        kind = layer_kind(row["layer"], row["component"])
+        correct = results.correct(prediction_key(row["target"], row["seed"], kind, row["epoch"]))
+        found = None if correct is None else correct.mean()
+        if found is None or abs(found - row["accuracy"]) > 1e-5:
+            yield (
+                f"layers.csv has {row['accuracy']} for {row['component']} of {row['layer']}, epoch "
+                f"{row['epoch']}; the predictions give {'none' if found is None else f'{found:.6f}'}"
+            )
+    path = folder / LAYERS_NAME
+    if rows and path.is_file() and path.read_text(encoding="utf-8") != describe_layers(results):
+        yield f"{LAYERS_NAME} is not what the raw numbers give"
 
 
 def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[str, list[str]]:
