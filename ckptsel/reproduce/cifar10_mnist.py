@@ -162,3 +162,5 @@ PRESETS = (
         after_epochs=(1, 3),
     ),
 )
+
+PRESETS_BY_NAME = {recipe.preset: recipe for recipe in PRESETS}

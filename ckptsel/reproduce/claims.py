@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from ckptsel.confirmation.agreement import measure_agreement
@@ -168,7 +167,7 @@ def trend(kind: str, sign: int) -> Find:
     return find
 
 
-def _tau(epochs: NDArray[np.int64], accuracy: Values) -> float:
+def _tau(epochs: Values, accuracy: Values) -> float:
     """0 where the accuracy is the same at all epochs."""
     return 0.0 if np.ptp(accuracy) == 0 else kendall_tau(epochs, accuracy)
 

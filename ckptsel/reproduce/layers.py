@@ -43,7 +43,7 @@ def read_layers(place: Place, results: Results) -> None:
 
 def _record(place: Place, row: Row, component: str) -> dict[str, Any]:
     """n_main: k, how many directions of that layer are main."""
-    main = row.scores[SCORES["main"]]
+    main: dict[str, Any] = {**row.scores[SCORES["main"]].details}
     return {
         "seed": place.seed,
         "stage": "before",
@@ -51,6 +51,6 @@ def _record(place: Place, row: Row, component: str) -> dict[str, Any]:
         "epoch": row.epoch,
         "layer": row.layer,
         "component": component,
-        "n_main": main.details["n_features"],
+        "n_main": main["n_features"],
         "accuracy": row.scores[SCORES[component]].value,
     }

@@ -24,10 +24,11 @@ from ckptsel.reproduce.results import (
     load_results,
     prediction_key,
 )
-from ckptsel.reproduce.run import CLAIMS_SCHEMA, digests
+from ckptsel.reproduce.run import CLAIMS_SCHEMA, digests, scores_of
+from ckptsel.scores import find_score
 from ckptsel.settings.rank import RankSettings
 
-SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01}
+SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01, "directions": 0.1, "slope": 0.01}
 """How far scores may be from those of another machine: its last digits move an image in two hundred
 at most."""
 
@@ -156,6 +157,7 @@ def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
                 image_size=made["image_size"],
                 device=default_device(),
                 duplicates="keep",
+                scores=scores_of(manifest["recipe"].get("scores", ())),
             )
             ranking = rank(run / "checkpoints", data, settings, quiet)
             scored = {(row.epoch, k): s.value for row in ranking for k, s in row.scores.items()}
@@ -169,8 +171,7 @@ def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
 
 
 def _compare(row: Record, value: float | None) -> list[str]:
-    nats = row["score"] in ("logme", "logme_thuml", "linear_probe_loglik")
-    tolerance = SCORE_TOLERANCE["nats" if nats else "accuracy"]
+    tolerance = SCORE_TOLERANCE[find_score(row["score"]).unit]
     if value is not None and abs(value - row["value"]) <= tolerance:
         return []
     found = "none" if value is None else f"{value:.4f}"
