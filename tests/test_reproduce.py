@@ -218,6 +218,37 @@ def test_the_imagenet_recipe_runs_on_a_folder_of_its_layout(
     assert ranking["model"]["preprocessing"]["input_size"] == [3, 32, 32]
 
 
+def test_pretraining_without_labels_stands_beside_pretraining_with_them(
+    data_root: Path, finished: Path, tmp_path: Path, run, monkeypatch
+) -> None:
+    monkeypatch.setenv("CKPTSEL_CACHE", str(finished.parent / "cache"))
+    folder = tmp_path / "ssl"
+    recipe = ("cifar10-ssl", "--preset", "smoke", "--data-root", data_root, "--out", folder)
+    code, out, err = run("reproduce", *recipe, "--beside", finished)
+    assert code == 0, err
+    assert f"| verdict | verdict of {finished.name} |" in out.splitlines()[0]
+    (fe_falls,) = [line for line in out.splitlines() if "FE is worse at the last epoch" in line]
+    assert "asks whether it is so without" in fe_falls
+    assert fe_falls.split(" | ")[-1] in ("holds |", "fails |", "undecided |")
+    (rankme,) = [line for line in out.splitlines() if "(rankme) go with better FT" in line][:1]
+    assert "no claim of the paper" in rankme and rankme.endswith("| none |")
+    results = load_results(folder)
+    assert {"rankme", "alpha_req", "linear_probe"} <= set(results.values("scores", "score"))
+    assert len(results.tables["layers"]) == 2 * 6 * 3
+    assert {row["goal"] for row in results.tables["transfers"]} == {"fe", "ft"}
+    assert (folder / "figures/layers.svg").is_file()
+    code, out, _ = run("reproduce", "verify", folder, "--quiet")
+    assert (code, out.splitlines()[-1]) == (0, "16 scores follow from 2 checkpoints")
+
+
+def test_a_run_to_stand_beside_must_have_verdicts(data_root: Path, tmp_path: Path, run) -> None:
+    recipe = ("cifar10-ssl", "--preset", "smoke", "--data-root", data_root, "--out", tmp_path)
+    code, _, err = run("reproduce", *recipe, "--beside", tmp_path / "none")
+    assert code == 3
+    assert "has no verdicts to stand beside" in err
+    assert not (tmp_path / "seed0").exists()
+
+
 def test_the_papers_target_has_as_many_images_of_each_class(
     data_root: Path, tmp_path: Path
 ) -> None:
@@ -262,7 +293,7 @@ def test_targets_can_be_left_out(data_root: Path) -> None:
 def test_recipes_are_listed_with_their_presets(run) -> None:
     code, out, _ = run("reproduce", "--list")
     assert code == 0
-    for name in ("cifar10-mnist", "imagenet"):
+    for name in ("cifar10-mnist", "cifar10-ssl", "imagenet"):
         for preset in ("paper", "small", "smoke"):
             assert f"{name} --preset {preset}: " in out
     assert run("reproduce", "cifar10-mnist", "--seeds", "0")[0] == 2
@@ -281,6 +312,9 @@ def test_the_paper_presets_are_the_papers() -> None:
         (30, 60),
         1e-4,
     )
+    without = recipes["cifar10-ssl", "paper"].pretraining
+    for name in ("model", "epochs", "n_images", "weight_decay", "checkpoint_epochs"):
+        assert getattr(without, name) == getattr(cifar, name)
     assert len(imagenet.targets) == 9
     assert len({target.name for target in imagenet.targets}) == 9
 
