@@ -66,16 +66,17 @@ def test_a_fall_begins_where_every_deeper_layer_falls(layers, begins: str | None
 def test_the_sentence_names_every_layer() -> None:
     trends = layer_trends(make_results(stem=RISE, middle=FLAT, last=FALL), "digits", "residual")
     assert sentence("residual", trends) == (
-        "F_r with over-training: falls from last on (at last); rises, not to the end (at stem); "
-        "undecided at middle."
+        "F_r with over-training: falls from last on; rises at stem; undecided at middle."
     )
+    twice = layer_trends(make_results(a=FALL, b=FLAT, c=FALL, d=FALL), "digits", "residual")
+    assert sentence("residual", twice).endswith("falls from c on; falls at a; undecided at b.")
     assert "no trend" in sentence("main", {})
 
 
 def test_the_page_has_a_row_a_layer_and_means_over_seeds() -> None:
     text = describe_layers(make_results(n_seeds=2, stem=FLAT, last=FALL))
     assert text.startswith("## digits, mean of seeds 0, 1\n")
-    assert "- F_r with over-training: falls from last on (at last); undecided at stem." in text
+    assert "- F_r with over-training: falls from last on; undecided at stem." in text
     assert "| `last` | 41 → 44 | 90.0 → 90.0" in text
     assert "90.0 → 75.0, -1.00 [-1.00, -1.00] falls |" in text
     assert describe_layers(Results()) == ""

@@ -73,15 +73,14 @@ def sentence(component: str, trends: Trends) -> str:
     if not trends:
         return f"{NAMES[component]}: fewer than three epochs from the early one on, so no trend."
     said = []
-    for direction in (FALLS, RISES):
+    for direction in (FALLS, RISES, UNDECIDED):
         there = [layer for layer, found in trends.items() if found.direction == direction]
+        first = where_it_begins(trends, direction)
+        if first is not None:
+            said.append(f"{direction} from {first} on")
+            there = there[: there.index(first)]
         if there:
-            first = where_it_begins(trends, direction)
-            begins = f"{direction} from {first} on" if first else f"{direction}, not to the end"
-            said.append(f"{begins} (at {', '.join(there)})")
-    undecided = [layer for layer, found in trends.items() if found.direction == UNDECIDED]
-    if undecided:
-        said.append(f"undecided at {', '.join(undecided)}")
+            said.append(f"{direction} at {', '.join(there)}")
     return f"{NAMES[component]} with over-training: {'; '.join(said)}."
 
 
