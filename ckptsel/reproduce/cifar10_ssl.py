@@ -67,11 +67,12 @@ PRESETS = (
     Recipe(
         name=NAME,
         preset="small",
-        about="SimCLR, narrow ResNet-18, 10,000 CIFAR-10 images, 120 epochs; CPU, hours",
+        about="SimCLR, narrow ResNet-18, 10,000 CIFAR-10 images, 120 epochs; CPU, 2 hours",
         pretraining=_SMALL,
         targets=(MNIST_1000, CIFAR100_2000),
         closer_targets=(MNIST_1000.name,),
-        layer_targets=(MNIST_1000.name, CIFAR100_2000.name),
+        # Those of CIFAR-100 would take an hour.
+        layer_targets=(MNIST_1000.name,),
         after_epochs=PRESETS_BY_NAME["small"].after_epochs,
         scores=LABEL_FREE,
     ),
