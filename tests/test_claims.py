@@ -178,7 +178,7 @@ def test_results_are_read_back_as_they_were_written(tmp_path) -> None:
         load_results(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize("recipe", ["cifar10-mnist", "imagenet"])
+@pytest.mark.parametrize("recipe", ["cifar10-mnist", "cifar10-ssl", "imagenet"])
 def test_every_claim_of_a_recipe_is_listed_though_nothing_was_run(recipe: str) -> None:
     claims = check_claims(Results(), recipe)
     assert {claim.verdict for claim in claims} == {NOT_TESTED}
@@ -190,3 +190,5 @@ def test_every_claim_of_a_recipe_is_listed_though_nothing_was_run(recipe: str) -
     else:
         wheres = " ".join(claim.where for claim in claims)
         assert all(w in wheres for w in ("Fig. 1", "Fig. 3", "Fig. 4", "Fig. 5", "Table 1", "4.3"))
+        label_free = {claim.name for claim in claims if "rankme" in claim.name}
+        assert label_free == ({"rankme-fe", "rankme-ft"} if recipe == "cifar10-ssl" else set())

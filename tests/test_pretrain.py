@@ -23,6 +23,7 @@ from tests.conftest import make_data, make_imagenet
 
 SMOKE = dataclasses.replace(find_recipe("cifar10-mnist", "smoke").pretraining, n_images=100)
 STREAMED = find_recipe("imagenet", "smoke").pretraining
+CONTRASTIVE = dataclasses.replace(find_recipe("cifar10-ssl", "smoke").pretraining, n_images=100)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,9 @@ def weights_of(run: Path, epoch: int) -> dict[str, torch.Tensor]:
     return load_file(run / "checkpoints" / f"checkpoint-{epoch:03d}.safetensors")
 
 
-@pytest.mark.parametrize("recipe", [SMOKE, STREAMED], ids=["tensors", "files"])
+@pytest.mark.parametrize(
+    "recipe", [SMOKE, STREAMED, CONTRASTIVE], ids=["tensors", "files", "contrastive"]
+)
 def test_a_killed_run_goes_on_with_the_same_numbers(
     recipe, data_root: Path, tmp_path: Path
 ) -> None:
@@ -69,6 +72,33 @@ def test_every_epochs_weights_are_kept(data_root: Path, tmp_path: Path) -> None:
         "checkpoints/checkpoint-003.safetensors",
         "other-checkpoints/checkpoint-002.safetensors",
     ]
+
+
+def test_without_labels_a_checkpoint_holds_the_network_alone(
+    data_root: Path, tmp_path: Path
+) -> None:
+    log = pretrain(CONTRASTIVE, tmp_path, data_root, quiet=True)
+    names = set(weights_of(tmp_path, 3))
+    assert {"conv1.weight", "layer4.1.conv2.weight"} <= names
+    assert not any("fc" in name or "projection" in name or "backbone" in name for name in names)
+    # Of 100 views one is the right one: chance is a loss of log 99.
+    assert log[-1]["train_loss"] < log[0]["train_loss"] < np.log(99) + 1
+    assert all(0 <= row["source_accuracy"] <= 1 for row in log)
+
+
+def test_a_contrastive_batch_is_not_shared(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a contrastive batch cannot be shared by 2 processes"):
+        pretrain(CONTRASTIVE, tmp_path, data_root, world=World("cpu", size=2), quiet=True)
+
+
+def test_a_run_that_an_older_version_began_goes_on(data_root: Path, tmp_path: Path) -> None:
+    """Its state has no fields that came later."""
+    pretrain(SMOKE, tmp_path, data_root, quiet=True)
+    path = tmp_path / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    assert state["recipe"].pop("contrastive") is None
+    torch.save(state, path)
+    assert len(pretrain(SMOKE, tmp_path, data_root, quiet=True)) == 3
 
 
 def test_the_rate_falls_after_the_milestones_and_along_a_cosine(

@@ -30,6 +30,8 @@ from tests.conftest import make_data, make_imagenet
 
 SMOKE = find_recipe("cifar10-mnist", "smoke")
 
+LAYER_CHANGED = "0,before,mnist-50,1,act1,all,9,0.123"
+
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -60,6 +62,7 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
         "fig3-tsne",
         "fig4-components",
         "fig5-logme",
+        "layers",
         "readings",
         "spectrum",
     )
@@ -67,6 +70,7 @@ def test_a_run_folder_holds_everything(finished: Path) -> None:
         "manifest.json",
         "claims.json",
         "claims.md",
+        "layers.md",
         "seed0/log.csv",
         "seed0/checkpoints/checkpoint-001.safetensors",
         "seed0/other-checkpoints/checkpoint-002.safetensors",
@@ -116,6 +120,11 @@ def test_raw_numbers_have_a_row_for_every_checkpoint_and_seed(finished: Path) ->
         assert correct[row["transfer_seed"]].mean() == pytest.approx(row["accuracy"], abs=1e-6)
     # Before: 2 checkpoints; after: 2 checkpoints and 2 seeds; each 2 probes of F and 3 readings of 2.
     assert len(results.tables["components"]) == (2 + 4) * 2 * (1 + 3 * 2)
+    # 2 checkpoints, 6 layers, F and F_m and F_r.
+    assert len(results.tables["layers"]) == 2 * 6 * 3
+    at_last = results.rows("layers", layer="last", component="residual", epoch=3)[0]["accuracy"]
+    (score,) = results.rows("scores", score="residual_component", epoch=3)
+    assert at_last == score["value"]
     (tsne, *_) = results.rows("clusters", space="tsne", stage="before")
     points = results.rows("embedding", stage="before", epoch=tsne["epoch"])
     purity = neighbour_purity(
@@ -153,12 +162,17 @@ def test_verify_names_what_was_changed(finished: Path, tmp_path: Path, run, monk
     fields = scores[1].split(",")
     fields[5] = "0.987"
     (copy / "raw/scores.csv").write_text("\n".join([scores[0], ",".join(fields), *scores[2:]]))
+    layers = (copy / "raw/layers.csv").read_text()
+    (copy / "raw/layers.csv").write_text(layers.replace(layers.splitlines()[1], LAYER_CHANGED))
+    (copy / "layers.md").write_text("F_r rises.")
     claims = (copy / "claims.json").read_text().replace('"fails"', '"holds"')
     (copy / "claims.json").write_text(claims)
     code, out, err = run("reproduce", "verify", copy, "--quiet")
     assert (code, out) == (3, "")
     assert "raw/scores.csv has changed since the manifest was written" in err
     assert "claim source-accuracy (source): claims.json has source-accuracy: holds" in err
+    assert "layers.csv has 0.123 for all of act1, epoch 1; the predictions give" in err
+    assert "layers.md is not what the raw numbers give" in err
     assert "linear_probe of epoch 1 on mnist-50: scores.csv has 0.987, the checkpoint gives" in err
 
 
@@ -184,7 +198,7 @@ def test_a_finished_run_is_not_trained_again(
     code, out, _ = run("reproduce", *recipe, "--quiet")
     assert code == 0
     assert "| Fig. 1 | mnist-50 |" in out
-    for name in ("transfers", "scores", "spectra", "clusters"):
+    for name in ("transfers", "scores", "layers", "spectra", "clusters"):
         assert (copy / f"raw/{name}.csv").read_bytes() == (
             finished / f"raw/{name}.csv"
         ).read_bytes()
@@ -202,6 +216,37 @@ def test_the_imagenet_recipe_runs_on_a_folder_of_its_layout(
     assert {row["target"] for row in results.tables["transfers"]} == {"cifar10-50"}
     ranking = json.loads((tmp_path / "run/seed0/cifar10-50/ranking.json").read_text())
     assert ranking["model"]["preprocessing"]["input_size"] == [3, 32, 32]
+
+
+def test_pretraining_without_labels_stands_beside_pretraining_with_them(
+    data_root: Path, finished: Path, tmp_path: Path, run, monkeypatch
+) -> None:
+    monkeypatch.setenv("CKPTSEL_CACHE", str(finished.parent / "cache"))
+    folder = tmp_path / "ssl"
+    recipe = ("cifar10-ssl", "--preset", "smoke", "--data-root", data_root, "--out", folder)
+    code, out, err = run("reproduce", *recipe, "--beside", finished)
+    assert code == 0, err
+    assert f"| verdict | verdict of {finished.name} |" in out.splitlines()[0]
+    (fe_falls,) = [line for line in out.splitlines() if "FE is worse at the last epoch" in line]
+    assert "asks whether it is so without" in fe_falls
+    assert fe_falls.split(" | ")[-1] in ("holds |", "fails |", "undecided |")
+    (rankme,) = [line for line in out.splitlines() if "(rankme) go with better FT" in line][:1]
+    assert "no claim of the paper" in rankme and rankme.endswith("| none |")
+    results = load_results(folder)
+    assert {"rankme", "alpha_req", "linear_probe"} <= set(results.values("scores", "score"))
+    assert len(results.tables["layers"]) == 2 * 6 * 3
+    assert {row["goal"] for row in results.tables["transfers"]} == {"fe", "ft"}
+    assert (folder / "figures/layers.svg").is_file()
+    code, out, _ = run("reproduce", "verify", folder, "--quiet")
+    assert (code, out.splitlines()[-1]) == (0, "16 scores follow from 2 checkpoints")
+
+
+def test_a_run_to_stand_beside_must_have_verdicts(data_root: Path, tmp_path: Path, run) -> None:
+    recipe = ("cifar10-ssl", "--preset", "smoke", "--data-root", data_root, "--out", tmp_path)
+    code, _, err = run("reproduce", *recipe, "--beside", tmp_path / "none")
+    assert code == 3
+    assert "has no verdicts to stand beside" in err
+    assert not (tmp_path / "seed0").exists()
 
 
 def test_the_papers_target_has_as_many_images_of_each_class(
@@ -248,7 +293,7 @@ def test_targets_can_be_left_out(data_root: Path) -> None:
 def test_recipes_are_listed_with_their_presets(run) -> None:
     code, out, _ = run("reproduce", "--list")
     assert code == 0
-    for name in ("cifar10-mnist", "imagenet"):
+    for name in ("cifar10-mnist", "cifar10-ssl", "imagenet"):
         for preset in ("paper", "small", "smoke"):
             assert f"{name} --preset {preset}: " in out
     assert run("reproduce", "cifar10-mnist", "--seeds", "0")[0] == 2
@@ -267,6 +312,9 @@ def test_the_paper_presets_are_the_papers() -> None:
         (30, 60),
         1e-4,
     )
+    without = recipes["cifar10-ssl", "paper"].pretraining
+    for name in ("model", "epochs", "n_images", "weight_decay", "checkpoint_epochs"):
+        assert getattr(without, name) == getattr(cifar, name)
     assert len(imagenet.targets) == 9
     assert len({target.name for target in imagenet.targets}) == 9
 

@@ -33,6 +33,9 @@ class ReproduceOptions(Options):
     out: Annotated[
         Path | None, Option("Run folder.", ("--out", "-o"), default="runs/RECIPE-PRESET")
     ] = None
+    beside: Annotated[
+        Path | None, Option("A finished run, whose verdicts are shown beside this one's.")
+    ] = None
     seed: Annotated[Seed, Option("The first seed of the pre-training.")] = 0
     seeds: Annotated[Count | None, Option("Pre-training runs.", default="the recipe's")] = None
     device: Annotated[DeviceName | None, Option("cpu or cuda.", default="what is there")] = None
@@ -87,13 +90,15 @@ def _run(name: str, options: ReproduceOptions) -> None:
 
     recipe = find_recipe(name, options.preset)
 
-    from ckptsel.reproduce.run import choose_targets, claims_table, run_recipe
+    from ckptsel.reproduce.run import choose_targets, run_recipe
 
     if options.targets is not None:
         recipe = choose_targets(recipe, list(options.targets))
     folder = options.out or Path("runs") / f"{name}-{options.preset}"
     seeds = range(options.seed, options.seed + (options.seeds or recipe.n_seeds))
-    claims = run_recipe(recipe, folder, options.data_root, seeds, options.device, options.quiet)
+    claims = run_recipe(
+        recipe, folder, options.data_root, seeds, options.device, options.quiet, options.beside
+    )
     if claims is not None:
-        put(claims_table(claims))
+        put((folder / "claims.md").read_text(encoding="utf-8"))
         say(f"written to {folder}")

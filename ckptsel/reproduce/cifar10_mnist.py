@@ -109,6 +109,7 @@ def _variant(
         n_seeds=2,
         goals=goals,
         closer_targets=(MNIST_1000.name,),
+        layer_targets=(MNIST_1000.name,) if "ft" in goals else (),
         after_epochs=_SMALL_AFTER if "ft" in goals else (),
     )
 
@@ -137,6 +138,7 @@ PRESETS = (
         targets=(MNIST_1000, CIFAR100_2000),
         n_seeds=2,
         closer_targets=(MNIST_1000.name,),
+        layer_targets=(MNIST_1000.name,),
         after_epochs=_SMALL_AFTER,
     ),
     _variant("small-decay", "small with five times the weight decay; CPU, an hour", _DECAY),
@@ -156,6 +158,9 @@ PRESETS = (
         targets=(RecipeTarget("mnist-50", "mnist", n_train=50, n_validation=50, epochs=2),),
         n_transfer_seeds=2,
         closer_targets=("mnist-50",),
+        layer_targets=("mnist-50",),
         after_epochs=(1, 3),
     ),
 )
+
+PRESETS_BY_NAME = {recipe.preset: recipe for recipe in PRESETS}

@@ -159,12 +159,17 @@ def trend(kind: str, sign: int) -> Find:
             return None
         readings = Readings(correct[keep])
         resampled = resample_means(readings, N_TREND_RESAMPLES)
-        taus = [kendall_tau(epochs[keep], column) for column in resampled.T]
+        taus = [_tau(epochs[keep], column) for column in resampled.T]
         low, high = np.quantile(taus, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found = Estimate(kendall_tau(epochs[keep], readings.means), float(low), float(high))
+        found = Estimate(_tau(epochs[keep], readings.means), float(low), float(high))
         return _decide(seeds, f"tau {_plain(found)} over {keep.sum()} epochs", found, sign)
 
     return find
+
+
+def _tau(epochs: Values, accuracy: Values) -> float:
+    """0 where the accuracy is the same at all epochs."""
+    return 0.0 if np.ptp(accuracy) == 0 else kendall_tau(epochs, accuracy)
 
 
 def peak(kind: str, part: Callable[[int, Sequence[int]], bool]) -> Find:

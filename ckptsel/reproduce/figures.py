@@ -7,6 +7,7 @@
 | `fig4-components` | Figure 4: accuracy on F_m and F_r against the epoch |
 | `fig5-logme` | Figure 5: LogME against FE and FT accuracy |
 | `readings` | none: F_m and F_r in three readings, with two probes |
+| `layers` | none: F, F_m and F_r of every layer |
 | `spectrum` | none: singular values of the features, by epoch |
 """
 
@@ -26,6 +27,9 @@ from ckptsel.ranking.correlation import kendall_tau
 from ckptsel.reproduce.readings import PROBES, READINGS
 from ckptsel.reproduce.results import Results
 
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""That people with any colour vision can tell apart (Okabe and Ito 2008)."""
+
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -36,14 +40,12 @@ STYLE: Any = {
     "svg.hashsalt": "ckptsel",
     "figure.dpi": 100,
     "savefig.dpi": 150,
-    # Colours that people with any colour vision can tell apart (Okabe and Ito 2008).
-    "axes.prop_cycle": cycler(
-        color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-    ),
+    "axes.prop_cycle": cycler(color=COLOURS),
 }
 
 MARKERS = ("o", "s", "^", "D", "v")
 GOAL_COLOURS = {"fe": "C0", "ft": "C1"}
+COMPONENTS = ("all", "main", "residual")
 COMPONENT_COLOURS = {"main": "C0", "residual": "C1", "all": "C6"}
 COMPONENT_NAMES = {"main": "F_m", "residual": "F_r", "all": "F"}
 READING_NAMES = {"train": "training basis", "own": "own basis", "batch": "basis of each batch"}
@@ -121,7 +123,7 @@ def _readings(results: Results) -> Figure | None:
     figure, axes = _grid(len(stages), len(READINGS))
     for i, stage in enumerate(stages):
         for j, reading in enumerate(READINGS):
-            for component in ("all", "main", "residual"):
+            for component in COMPONENTS:
                 for probe in PROBES:
                     rows = results.rows(
                         "components",
@@ -141,6 +143,26 @@ def _readings(results: Results) -> Figure | None:
     _label_left(axes, f"{target}: accuracy, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0))
+    return figure
+
+
+def _layers(results: Results) -> Figure | None:
+    """A row a target, a panel a component, a line a layer; the mean over seeds."""
+    targets, layers = results.values("layers", "target"), results.values("layers", "layer")
+    if not targets:
+        return None
+    figure, axes = _grid(len(targets), len(COMPONENTS))
+    for i, target in enumerate(targets):
+        for j, component in enumerate(COMPONENTS):
+            for number, layer in enumerate(layers):
+                rows = results.rows("layers", target=target, component=component, layer=layer)
+                marker = MARKERS[number % len(MARKERS)]
+                _line(axes[i, j], rows, layer, marker, COLOURS[number % len(COLOURS)])
+            axes[i, j].set_title(f"{target}: {COMPONENT_NAMES[component]}")
+            _epoch_axis(axes[i, j])
+    _label_left(axes, "held-out accuracy, %")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=6, loc="upper center", bbox_to_anchor=(0.5, 0))
     return figure
 
 
@@ -232,6 +254,7 @@ FIGURES: dict[str, Draw] = {
     "fig4-components": _components,
     "fig5-logme": _logme,
     "readings": _readings,
+    "layers": _layers,
     "spectrum": _spectrum,
 }
 

@@ -1,6 +1,8 @@
 """What the paper claims of each recipe, in numbers, and which finding answers it."""
 
-from ckptsel.reproduce import cifar10_mnist, imagenet
+import dataclasses
+
+from ckptsel.reproduce import cifar10_mnist, cifar10_ssl, imagenet
 from ckptsel.reproduce.claims import (
     MIDDLE,
     Claim,
@@ -25,32 +27,85 @@ TABLE_1 = "train/paper"
 NATURAL = "the paper pre-trains on ImageNet; here CIFAR-10 is the source"
 
 
+LABELLED = "the paper pre-trains with labels, and asks whether it is so without"
+
+NOT_THE_PAPERS = "no claim of the paper"
+
+
 def check_claims(results: Results, recipe: str) -> list[Claim]:
     """Every claim that the paper makes of a recipe's experiment."""
-    if recipe == imagenet.NAME:
-        return _imagenet(results)
-    assert recipe == cifar10_mnist.NAME
-    return _cifar10_mnist(results)
+    return CLAIMS[recipe](results)
 
 
 def _cifar10_mnist(results: Results) -> list[Claim]:
+    reached = check(
+        results,
+        "source-accuracy",
+        "Table 1",
+        "source",
+        "source accuracy is 70 % at epoch 5 and 95 % at the last",
+        "70.24 %, 95.32 %",
+        source_accuracy(0.94),
+        "held against at least 94 % at the last epoch; smaller networks do not get there",
+    )
+    return [reached, *_transferred(results)]
+
+
+def _cifar10_ssl(results: Results) -> list[Claim]:
+    """The same claims of pre-training without labels, and those of scores without labels."""
+    claims = [
+        dataclasses.replace(claim, why="; ".join(part for part in (claim.why, LABELLED) if part))
+        for claim in _transferred(results)
+    ]
+    return claims + [
+        claim
+        for prefix in ("mnist", "cifar100")
+        for claim in _label_free(results, _target(results, prefix))
+    ]
+
+
+def _label_free(results: Results, target: str) -> list[Claim]:
+    """What the authors of these scores say of them, of FE and FT."""
+    said = {
+        "rankme": (1, "more directions (rankme) go with better", "RankMe, arXiv 2210.02885"),
+        "alpha_req": (
+            -1,
+            "a flatter spectrum (lower alpha_req) goes with better",
+            "alpha-ReQ, 2022",
+        ),
+    }
+    return [
+        check(
+            results,
+            f"{score.replace('_', '-')}-{goal}",
+            where,
+            target,
+            f"{claim} {goal.upper()}",
+            "not asked",
+            agrees(score, goal, sign),
+            NOT_THE_PAPERS,
+        )
+        for score, (sign, claim, where) in said.items()
+        for goal in ("fe", "ft")
+    ]
+
+
+def _target(results: Results, prefix: str) -> str:
+    """The few images of a data set that were run, or would be."""
     targets = results.values("scores", "target")
-    few = next((t for t in targets if t.startswith("mnist-")), "mnist-1000")
+    defaults = {"mnist": "mnist-1000", "cifar100": "cifar100-2000"}
+    return next((t for t in targets if t.startswith(f"{prefix}-")), defaults[prefix])
+
+
+def _transferred(results: Results) -> list[Claim]:
+    """All but the source's own accuracy."""
+    targets = results.values("scores", "target")
+    few = _target(results, "mnist")
     # The paper's numbers are of all of MNIST, where that was run.
     full = "mnist" if "mnist" in targets else few
     size = "" if full == "mnist" else "the paper's numbers are of all of MNIST"
     before, after = f"components/before/{TABLE_1}", f"components/after/{TABLE_1}"
     claims = [
-        check(
-            results,
-            "source-accuracy",
-            "Table 1",
-            "source",
-            "source accuracy is 70 % at epoch 5 and 95 % at the last",
-            "70.24 %, 95.32 %",
-            source_accuracy(0.94),
-            "held against at least 94 % at the last epoch; smaller networks do not get there",
-        ),
         check(
             results,
             "fe-peaks-early",
@@ -164,7 +219,7 @@ def _cifar10_mnist(results: Results) -> list[Claim]:
             clusters_better("after", later=True),
         ),
     ]
-    natural = next((t for t in targets if t.startswith("cifar100")), "cifar100-2000")
+    natural = _target(results, "cifar100")
     return claims + _transfer_claims(results, natural, NATURAL) + _logme(results, natural, NATURAL)
 
 
@@ -234,3 +289,11 @@ def _logme(results: Results, target: str, why: str = "") -> list[Claim]:
         for score in ("logme", "logme_thuml")
         for goal in (("fe", "ft") if sign < 0 else ("fe",))
     ]
+
+
+CLAIMS = {
+    cifar10_mnist.NAME: _cifar10_mnist,
+    cifar10_ssl.NAME: _cifar10_ssl,
+    imagenet.NAME: _imagenet,
+}
+"""By recipe."""

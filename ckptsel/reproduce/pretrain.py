@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors.torch import save
 from timm.scheduler import create_scheduler_v2
@@ -25,17 +24,18 @@ from ckptsel.common.devices import PRECISIONS, default_precision
 from ckptsel.common.files import csv_text, write_bytes, write_text
 from ckptsel.common.progress import Progress
 from ckptsel.errors import InputError, UsageError
-from ckptsel.features import cifar_resnet  # noqa: F401  (registers the architectures)
 from ckptsel.reproduce.distributed import World
+from ckptsel.reproduce.methods import Method, method_of
 from ckptsel.reproduce.recipes import Pretraining
 from ckptsel.reproduce.source_data import SourceData, open_source_data
-from ckptsel.training.loop import Training, evaluate
+from ckptsel.training.loop import Training
 
 
 @dataclass
 class TrainingState:
     """Everything that the next epoch needs. network: the weights, without what trains them."""
 
+    method: Method
     network: nn.Module
     training: Training
     scheduler: Any
@@ -58,9 +58,14 @@ def pretrain(
     world: this process among others; a single one on the CPU by default.
     on_epoch: called after an epoch is saved (tests kill the run there).
     Raises InputError where the run folder belongs to another recipe or seed; UsageError where the
-    batch cannot be shared equally.
+    batch cannot be shared equally, or not at all.
     """
     world = world or World("cpu")
+    if world.size > 1 and not method_of(recipe).shares:
+        raise UsageError(
+            f"a contrastive batch cannot be shared by {world.size} processes: its images are held "
+            "against each other. Start it without torchrun."
+        )
     if recipe.batch_size % world.size:
         raise UsageError(
             f"batches of {recipe.batch_size} cannot be shared equally by {world.size} processes."
@@ -101,7 +106,7 @@ def _train_one_epoch(state: TrainingState, data: SourceData, world: World) -> di
     trained = world.mean(state.training.run(data.train(epoch)))
     world.share_buffers(state.network)
     # Not through the wrapper: processes may have different numbers of test batches.
-    tested = world.mean(evaluate(state.network, data.test, state.training.autocast_dtype))
+    tested = world.mean(state.method.test(state.network, data, state.training.autocast_dtype))
     row = {
         "epoch": epoch,
         "lr": float(f"{state.training.optimizer.param_groups[0]['lr']:.6g}"),
@@ -117,10 +122,11 @@ def _train_one_epoch(state: TrainingState, data: SourceData, world: World) -> di
 
 
 def _start_or_resume(recipe: Pretraining, run: Path, seed: int, world: World) -> TrainingState:
+    method = method_of(recipe)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = timm.create_model(recipe.model, num_classes=recipe.n_classes)
-    network = network.to(world.device, memory_format=torch.channels_last)
+        network = method.network(recipe)
+    network = network.to(memory_format=torch.channels_last).to(world.device)
     if world.device.startswith("cuda"):
         # Fused kernels; on a CPU compiling takes longer than it saves.
         network.compile()
@@ -131,12 +137,19 @@ def _start_or_resume(recipe: Pretraining, run: Path, seed: int, world: World) ->
         weight_decay=recipe.weight_decay,
     )
     dtype = PRECISIONS[default_precision(world.device)]
-    training = Training(world.wrap(network), optimizer, autocast_dtype=dtype)
-    state = TrainingState(network, training, _scheduler(recipe, optimizer), epoch=0, log=[])
+    training = Training(
+        world.wrap(network),
+        optimizer,
+        autocast_dtype=dtype,
+        objective=method.objective,
+        may_split=method.shares,
+    )
+    scheduler = _scheduler(recipe, optimizer)
+    state = TrainingState(method, network, training, scheduler, epoch=0, log=[])
     path = run / "training_state.pt"
     if path.exists():
         saved = torch.load(path, map_location=world.device, weights_only=True)
-        if saved["recipe"] != _as_plain(recipe) or saved["seed"] != seed:
+        if _with_defaults(saved["recipe"]) != _as_plain(recipe) or saved["seed"] != seed:
             raise InputError(
                 f"{path} belongs to another recipe or seed (seed {saved['seed']}). "
                 "Choose another --out, or remove that folder to start anew."
@@ -180,7 +193,8 @@ def _save(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> No
 
 def _save_checkpoint(recipe: Pretraining, run: Path, state: TrainingState, seed: int) -> None:
     dtype = getattr(torch, recipe.weights_dtype)
-    weights = {name: _stored(t, dtype) for name, t in state.network.state_dict().items()}
+    kept = state.method.kept(state.network).state_dict()
+    weights = {name: _stored(tensor, dtype) for name, tensor in kept.items()}
     metadata = {
         "format": "ckptsel",
         "arch": recipe.model,
@@ -201,3 +215,9 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _as_plain(recipe: Pretraining) -> dict[str, Any]:
     return dataclasses.asdict(recipe)
+
+
+def _with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as it was saved, before some of its fields were there."""
+    known = {f.name: f.default for f in dataclasses.fields(Pretraining)}
+    return {**{k: v for k, v in known.items() if v is not dataclasses.MISSING}, **saved}

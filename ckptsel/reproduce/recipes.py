@@ -7,6 +7,19 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Contrastive:
+    """Pre-training without labels, as SimCLR (arXiv 2002.05709): the part that is not the network.
+
+    temperature: of the loss.
+    hidden, width: of the projection head's two layers.
+    """
+
+    temperature: float = 0.5
+    hidden: int = 512
+    width: int = 128
+
+
+@dataclass(frozen=True)
 class Pretraining:
     """How the checkpoints of a trajectory are made: SGD with momentum, one learning rate an epoch.
 
@@ -24,6 +37,7 @@ class Pretraining:
     streamed: images are read from their files in every epoch, for data that does not fit into
     memory.
     weights_dtype: how matrices and convolutions are stored; vectors stay float32.
+    contrastive: None learns the source's classes.
     """
 
     model: str
@@ -43,6 +57,7 @@ class Pretraining:
     image_size: int | None = None
     streamed: bool = False
     weights_dtype: str = "float32"
+    contrastive: Contrastive | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,8 @@ class Recipe:
     goals: which of them are run.
     closer_targets: targets whose components are taken apart in all readings, before and after
     fine-tuning.
+    scores: those of a ranking besides the ones that `rank` computes by default.
+    layer_targets: targets on which components of every layer are read.
     after_epochs: the checkpoints whose features are looked at after fine-tuning; the first and the
     last of them stand for the paper's epochs 5 and 200.
     """
@@ -92,6 +109,8 @@ class Recipe:
     n_transfer_seeds: int = 3
     goals: tuple[str, ...] = ("fe", "ft")
     closer_targets: tuple[str, ...] = ()
+    layer_targets: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
     after_epochs: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

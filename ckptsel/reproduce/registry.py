@@ -1,13 +1,13 @@
 """Which recipes there are, and finding one by its name and preset."""
 
 from ckptsel.errors import UsageError, did_you_mean
-from ckptsel.reproduce import cifar10_mnist, imagenet
+from ckptsel.reproduce import cifar10_mnist, cifar10_ssl, imagenet
 from ckptsel.reproduce.recipes import Recipe
 
 
 def list_recipes() -> list[Recipe]:
     """All recipes at all sizes."""
-    return [*cifar10_mnist.PRESETS, *imagenet.PRESETS]
+    return [*cifar10_mnist.PRESETS, *cifar10_ssl.PRESETS, *imagenet.PRESETS]
 
 
 def find_recipe(name: str, preset: str) -> Recipe:

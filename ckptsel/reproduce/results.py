@@ -6,6 +6,7 @@
 | `scores.csv` | a score of a checkpoint on a target, with its interval over images |
 | `transfers.csv` | an FE or FT run: a checkpoint, a target, a transfer seed |
 | `components.csv` | a component of the features (F, F_m, F_r), before FT or after, in one reading |
+| `layers.csv` | a component of the features of a layer, before FT |
 | `spectra.csv` | a singular value of the training features, before FT or after |
 | `clusters.csv` | how well classes cluster, in the features and in their t-SNE embedding |
 | `embedding.csv` | an image in a t-SNE embedding |
@@ -25,7 +26,16 @@ from ckptsel.common.files import csv_text, write_bytes, write_text
 from ckptsel.errors import InputError
 from ckptsel.ranking.intervals import Values
 
-TABLES = ("source", "scores", "transfers", "components", "spectra", "clusters", "embedding")
+TABLES = (
+    "source",
+    "scores",
+    "transfers",
+    "components",
+    "layers",
+    "spectra",
+    "clusters",
+    "embedding",
+)
 
 DIGITS = 6
 
@@ -63,8 +73,13 @@ class Results:
 
 
 def prediction_key(target: str, seed: int, kind: str, epoch: int) -> str:
-    """kind: `fe`, `ft`, or `components/<stage>/<reading>/<probe>/<component>`."""
+    """kind: `fe`, `ft`, `components/<stage>/<reading>/<probe>/<component>`, or a `layer_kind`."""
     return f"{target}/seed{seed}/{kind}/{epoch:03d}"
+
+
+def layer_kind(layer: str, component: str) -> str:
+    """For `prediction_key`: a component of the features of a layer, before FT."""
+    return f"layers/{layer}/{component}"
 
 
 def save_results(results: Results, folder: Path) -> None:

@@ -5,6 +5,7 @@ recipe -> targets -> for each seed: pre-training -> for each target: what is mea
 
     RUN/manifest.json            recipe, seeds, versions, hardware, time, digests of all files
     RUN/claims.json, claims.md   the paper's claims beside ours
+    RUN/layers.md                what over-training does to each layer, where layers were read
     RUN/raw/, RUN/figures/       numbers and pictures
     RUN/targets/<target>/        targets that were drawn
     RUN/seed<n>/checkpoints/     one trajectory, and log.csv
@@ -22,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from ckptsel.common.environment import describe_environment, package_version, utc_now
-from ckptsel.common.files import atomic_path, write_json, write_text
+from ckptsel.common.files import atomic_path, read_json, write_json, write_text
 from ckptsel.common.progress import format_seconds
 from ckptsel.errors import DataError, InputError, UsageError, did_you_mean
 from ckptsel.ranking.scoring import SCORES_VERSION
 from ckptsel.reproduce.claims import Claim
 from ckptsel.reproduce.distributed import open_world
+from ckptsel.reproduce.layer_trends import LAYERS_NAME, describe_layers
 from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.pretrain import checkpoint_name, pretrain
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
@@ -39,6 +41,7 @@ from ckptsel.target.splits import balanced_sample, stratified_sample
 
 MANIFEST_SCHEMA = "ckptsel.run/2"
 CLAIMS_SCHEMA = "ckptsel.claims/2"
+CLAIMS_NAME = "claims.json"
 
 TARGET_SEED = 0
 """Targets are drawn the same for every pre-training seed."""
@@ -59,15 +62,18 @@ def run_recipe(
     seeds: Sequence[int] = (0,),
     device: str | None = None,
     quiet: bool = False,
+    beside: Path | None = None,
 ) -> list[Claim] | None:
     """Everything that the recipe asks for, into `folder`; goes on where it was killed.
 
-    seeds: of the pre-training. Returns the claims; None in all processes of torchrun but the first.
+    seeds: of the pre-training. beside: another run, whose verdicts `claims.md` shows too. Returns the
+    claims; None in all processes of torchrun but the first.
     Raises DataError naming the data that is missing, before anything is computed.
     """
     start = time.monotonic()
     check_extras()
     check_data(recipe, data_root)
+    other = None if beside is None else read_verdicts(beside)
     with open_world(device) as world:
         for seed in seeds:
             run = folder / f"seed{seed}"
@@ -79,8 +85,10 @@ def run_recipe(
     from ckptsel.reproduce.figures import draw_figures
 
     draw_figures(results, folder)
+    if results.tables["layers"]:
+        write_text(folder / LAYERS_NAME, describe_layers(results))
     claims = check_claims(results, recipe.name)
-    write_claims(folder, claims)
+    write_claims(folder, claims, other)
     write_json(
         folder / "manifest.json",
         _manifest(recipe, folder, seeds, world.device, results, time.monotonic() - start),
@@ -98,6 +106,7 @@ def measure_run(
 ) -> Results:
     """The raw numbers of trajectories that are there."""
     from ckptsel.reproduce.examine import Place, examine
+    from ckptsel.reproduce.layers import read_layers
 
     results = Results()
     for seed in seeds:
@@ -110,6 +119,7 @@ def measure_run(
             device=device,
             # The paper evaluates on every image of a published split.
             duplicates="keep",
+            scores=scores_of(recipe.scores),
         )
         data = target.data
         if target.n_train is not None:
@@ -130,7 +140,18 @@ def measure_run(
                 quiet,
             )
             examine(place, results)
+            if target.name in recipe.layer_targets:
+                read_layers(place, results)
     return results
+
+
+def scores_of(more: Sequence[str]) -> tuple[str, ...] | None:
+    """What a recipe's rankings score: what `rank` does by default, and more; None for the default."""
+    if not more:
+        return None
+    from ckptsel.scores import find_scores
+
+    return (*(score.name for score in find_scores(None)), *more)
 
 
 def choose_targets(recipe: Recipe, names: Sequence[str]) -> Recipe:
@@ -205,28 +226,54 @@ def write_target(target: RecipeTarget, folder: Path, data_root: Path) -> None:
         write_parquet(folder / names[split], images.subset(indices[order]))
 
 
-def write_claims(folder: Path, claims: Sequence[Claim]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+    """Those of another run. by_claim: by name and target of the claim."""
+
+    run: str
+    by_claim: dict[tuple[str, str], str]
+
+
+def read_verdicts(folder: Path) -> Verdicts:
+    """Raises InputError where the folder holds no claims."""
+    path = folder / CLAIMS_NAME
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist: {folder} is no finished run of `ckptsel reproduce`, so it has no "
+            "verdicts to stand beside."
+        )
+    claims = read_json(path)["claims"]
+    return Verdicts(folder.name, {(c["name"], c["target"]): c["verdict"] for c in claims})
+
+
+def write_claims(folder: Path, claims: Sequence[Claim], beside: Verdicts | None = None) -> None:
     """`claims.json`, and the same as a table for people."""
-    write_text(folder / "claims.md", claims_table(claims))
+    write_text(folder / "claims.md", claims_table(claims, beside))
     write_json(
-        folder / "claims.json",
+        folder / CLAIMS_NAME,
         {"schema": CLAIMS_SCHEMA, "claims": [claim.to_dict() for claim in claims]},
     )
 
 
-def claims_table(claims: Sequence[Claim]) -> str:
-    """Markdown: one row a claim."""
-    lines = [
-        "| where | target | claim | the paper | ours | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+def claims_table(claims: Sequence[Claim], beside: Verdicts | None = None) -> str:
+    """Markdown: one row a claim; the verdicts of another run in a last column."""
+    titles = ["where", "target", "claim", "the paper", "ours", "verdict"]
+    if beside is not None:
+        titles.append(f"verdict of {beside.run}")
+    lines = [_row_of(titles), _row_of(["---"] * len(titles))]
     for claim in claims:
         shown = [f"{len(claim.ours)} seeds: {claim.pooled.text}"] if claim.pooled else []
         shown += [f"seed {f.seeds[0]}: {f.text}" for f in claim.ours]
         ours = "<br>".join([*shown, f"({claim.why})"] if claim.why else shown)
-        cells = (claim.where, claim.target, claim.claim, claim.paper, ours, f"**{claim.verdict}**")
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [claim.where, claim.target, claim.claim, claim.paper, ours, f"**{claim.verdict}**"]
+        if beside is not None:
+            cells.append(beside.by_claim.get((claim.name, claim.target), "none"))
+        lines.append(_row_of(cells))
     return "\n".join(lines) + "\n"
+
+
+def _row_of(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _checkpoints_for(target: RecipeTarget, run: Path) -> Path:

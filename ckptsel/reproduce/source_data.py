@@ -36,6 +36,7 @@ from ckptsel.target.pixels import (
 )
 from ckptsel.target.sources import open_source
 from ckptsel.target.workers import batches_of, loader_options, worker_deaths_named
+from ckptsel.training.contrastive import ViewPairs, two_views
 from ckptsel.training.loop import Batch, TensorBatches, compose, epoch_generator, stream_state
 
 EVALUATION_BATCH = 500
@@ -49,10 +50,12 @@ SOURCE_SPLITS = ("test", "validation")
 
 @dataclass(frozen=True)
 class SourceData:
-    """train: epoch -> this process's part of its batches. test: the same of the test images."""
+    """train: epoch -> this process's part of its batches. test: the same of the test images. plain: the
+    training images in order and unchanged, where they lie in memory."""
 
     train: Callable[[int], Iterable[Batch]]
     test: TensorBatches
+    plain: TensorBatches | None = None
 
 
 def open_source_data(
@@ -87,17 +90,23 @@ def open_source_data(
             return StreamedBatches(train, recipe, preprocessing, seed, epoch, world)
 
         return SourceData(streamed, tested)
-    batches = in_memory(train, recipe.batch_size, compose(recipe.augment))
+    augment, has_views = compose(recipe.augment), recipe.contrastive is not None
+    if augment is not None and has_views:
+        augment = two_views(augment)
+    batches = in_memory(train, recipe.batch_size, augment)
 
     def shuffled(epoch: int) -> Iterable[Batch]:
-        return dataclasses.replace(
+        of_epoch = dataclasses.replace(
             batches,
             generator=epoch_generator(seed, epoch),
-            drop_last=world.size > 1,
+            # Fewer images in a batch would be fewer to tell apart.
+            drop_last=world.size > 1 or has_views,
             augment_generator=None if world.size == 1 else epoch_generator(seed, epoch, world.rank),
         )
+        return ViewPairs(of_epoch) if has_views else of_epoch
 
-    return SourceData(shuffled, tested)
+    plain = dataclasses.replace(batches, batch_size=EVALUATION_BATCH, augment=None)
+    return SourceData(shuffled, tested, plain)
 
 
 def preprocessing_of(recipe: Pretraining) -> Preprocessing:

@@ -15,12 +15,20 @@ from ckptsel.errors import InputError, listed_below
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.ranking.rank import rank
 from ckptsel.ranking.scoring import SCORES_VERSION
+from ckptsel.reproduce.layer_trends import LAYERS_NAME, describe_layers
 from ckptsel.reproduce.paper_claims import check_claims
-from ckptsel.reproduce.results import Record, Results, load_results
-from ckptsel.reproduce.run import CLAIMS_SCHEMA, digests
+from ckptsel.reproduce.results import (
+    Record,
+    Results,
+    layer_kind,
+    load_results,
+    prediction_key,
+)
+from ckptsel.reproduce.run import CLAIMS_SCHEMA, digests, scores_of
+from ckptsel.scores import find_score
 from ckptsel.settings.rank import RankSettings
 
-SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01}
+SCORE_TOLERANCE = {"accuracy": 0.005, "nats": 0.01, "directions": 0.1, "slope": 0.01}
 """How far scores may be from those of another machine: its last digits move an image in two hundred
 at most."""
 
@@ -84,6 +92,7 @@ def _check_claims(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
     if len(written) != len(again):
         problems.append(f"claims.json has {len(written)} claims, the raw numbers give {len(again)}")
     problems += _disagreeing_accuracies(results)
+    problems += _disagreeing_layers(folder, results)
     return f"{len(again)} claims follow from the raw numbers", problems
 
 
@@ -109,6 +118,23 @@ def _disagreeing_accuracies(results: Results) -> Iterator[str]:
             )
 
 
+def _disagreeing_layers(folder: Path, results: Results) -> Iterator[str]:
+    """Where `layers.csv`, the predictions and `layers.md` say different things. Older runs have none."""
+    rows = results.tables["layers"]
+    for row in rows:
+        kind = layer_kind(row["layer"], row["component"])
+        correct = results.correct(prediction_key(row["target"], row["seed"], kind, row["epoch"]))
+        found = None if correct is None else correct.mean()
+        if found is None or abs(found - row["accuracy"]) > 1e-5:
+            yield (
+                f"layers.csv has {row['accuracy']} for {row['component']} of {row['layer']}, epoch "
+                f"{row['epoch']}; the predictions give {'none' if found is None else f'{found:.6f}'}"
+            )
+    path = folder / LAYERS_NAME
+    if rows and path.is_file() and path.read_text(encoding="utf-8") != describe_layers(results):
+        yield f"{LAYERS_NAME} is not what the raw numbers give"
+
+
 def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[str, list[str]]:
     made_with = manifest.get("scores_version", FIRST_SCORES_VERSION)
     if made_with != SCORES_VERSION:
@@ -131,6 +157,7 @@ def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
                 image_size=made["image_size"],
                 device=default_device(),
                 duplicates="keep",
+                scores=scores_of(manifest["recipe"].get("scores", ())),
             )
             ranking = rank(run / "checkpoints", data, settings, quiet)
             scored = {(row.epoch, k): s.value for row in ranking for k, s in row.scores.items()}
@@ -144,8 +171,7 @@ def _check_scores(folder: Path, manifest: dict[str, Any], quiet: bool) -> tuple[
 
 
 def _compare(row: Record, value: float | None) -> list[str]:
-    nats = row["score"] in ("logme", "logme_thuml", "linear_probe_loglik")
-    tolerance = SCORE_TOLERANCE["nats" if nats else "accuracy"]
+    tolerance = SCORE_TOLERANCE[find_score(row["score"]).unit]
     if value is not None and abs(value - row["value"]) <= tolerance:
         return []
     found = "none" if value is None else f"{value:.4f}"

@@ -8,6 +8,7 @@ have had.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ckptsel.common.devices import is_out_of_memory
 from ckptsel.target.objective import Classes, Objective
+from ckptsel.training.colour import colour_jitter, random_grey
 
 CLASSES = Classes()
 """The objective where none is named; its names play no part in training."""
@@ -51,6 +53,8 @@ class Training:
     n_chunks: parts that a batch is cut into so that it fits in memory. Their gradients add up to
     those of the whole batch; batch norm sees one part at a time.
     objective: what the labels stand for, which gives the loss.
+    may_split: whether a batch may be cut, as a loss must be a mean over samples for. Where it may not,
+    a batch that does not fit raises the RuntimeError of the device.
     """
 
     model: nn.Module
@@ -61,6 +65,7 @@ class Training:
     seed: int | None = None
     n_chunks: int = 1
     objective: Objective = CLASSES
+    may_split: bool = True
     step: int = 0
     scaler: torch.amp.GradScaler = field(init=False)
 
@@ -109,7 +114,8 @@ class Training:
             try:
                 return self._backward(inputs, labels)
             except RuntimeError as error:
-                if self.n_chunks >= len(labels) or not is_out_of_memory(error):
+                splits = self.may_split and self.n_chunks < len(labels)
+                if not splits or not is_out_of_memory(error):
                     raise
                 self.n_chunks *= 2
 
@@ -294,6 +300,9 @@ AUGMENTATIONS: dict[str, Transform] = {
     "flip": random_flip,
     "crop": random_crop,
     "resized_crop": random_resized_crop,
+    "small_resized_crop": partial(random_resized_crop, scale=(0.08, 1.0)),
+    "colour_jitter": colour_jitter,
+    "grey": random_grey,
 }
 
 
