@@ -32,7 +32,8 @@ from ckptsel.ranking.doubts import (
 from ckptsel.ranking.inside import Inside, probe_inside
 from ckptsel.ranking.order import GOALS, deciding_score, order_rows
 from ckptsel.ranking.processes import score_in_processes
-from ckptsel.ranking.scoring import Outcome, ScoringSpec, score_candidates
+from ckptsel.ranking.ray_engine import join_cluster, score_on_cluster, where_scored
+from ckptsel.ranking.scoring import Outcome, ScoringSpec, is_kept, keep, score_candidates
 from ckptsel.ranking.workspace import Workspace, audit, fail_copies, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, Ranking, Row, unsure_note
@@ -156,6 +157,8 @@ def _prepare(
     known: Known,
 ) -> tuple[list[Candidate], Workspace]:
     """Every candidate, audited, and the workspace that it is scored in."""
+    if settings.engine == "ray":
+        settings = join_cluster(settings)
     start = time.monotonic()
     found = find(settings)
     scanned = time.monotonic()
@@ -228,7 +231,10 @@ def _score_all(
 
 
 def _outcomes(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
-    """Of every candidate, scored here or in other processes."""
+    """Of every candidate, scored here, in other processes or on a cluster."""
+    if workspace.settings.engine == "ray":
+        yield from _outcomes_of_cluster(spec, workspace)
+        return
     n_checkpoints = len({candidate.checkpoint.name for candidate in spec.candidates})
     devices = workspace.devices[:n_checkpoints]
     if len(devices) < 2:
@@ -238,6 +244,22 @@ def _outcomes(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
     workspace.target  # noqa: B018
     with workspace.timed("processes"):
         yield from score_in_processes(spec, devices)
+
+
+def _outcomes_of_cluster(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
+    """What is kept here is not scored again, and what comes from there is kept here: the nodes may
+    have caches of their own."""
+    kept = [candidate for candidate in spec.candidates if is_kept(candidate, spec, workspace)]
+    yield from score_candidates(dataclasses.replace(spec, candidates=tuple(kept)), workspace)
+    left = {c.name: c for c in spec.candidates if c not in kept}
+    if not left:
+        return
+    workspace.notes.append(where_scored(workspace.settings))
+    with workspace.timed("ray"):
+        missing = dataclasses.replace(spec, candidates=tuple(left.values()))
+        for outcome in score_on_cluster(missing):
+            keep(outcome, left[outcome.name], workspace)
+            yield outcome
 
 
 def _make_ranking(

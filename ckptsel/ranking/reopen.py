@@ -16,6 +16,7 @@ from ckptsel.settings.rank import RankSettings
 from ckptsel.target.sources import is_named
 
 OF_THE_MACHINE = (
+    *("devices", "processes", "engine", "ray_address"),
     "cache_dir",
     "cache",
     "cache_size",

@@ -198,16 +198,27 @@ class Workspace:
     def scales(self, candidate: Candidate) -> dict[str, float]:
         """What each stage is divided by, by its name, where a candidate is read at all of them; empty
         elsewhere. From the store, or fitted on the fitting part (then kept)."""
-        if candidate.layer != ALL:
-            return {}
-        key = digest_of("scales", *self.feature_keys(candidate))
-        kept = self.cache.get_record("scales", key)
+        kept = self.kept_scales(candidate)
         if kept is None:
             fitted = self.target.evaluation.fit_part
             stages = self._stages_of(candidate)
             kept = {stage.layer: scale_of(self.features(stage)[fitted]) for stage in stages}
-            self.cache.put_record("scales", key, kept)
+            self.keep_scales(candidate, kept)
         return kept
+
+    def kept_scales(self, candidate: Candidate) -> dict[str, float] | None:
+        """Those of the store; None where it has none."""
+        if candidate.layer != ALL:
+            return {}
+        return self.cache.get_record("scales", self._scales_key(candidate))
+
+    def keep_scales(self, candidate: Candidate, scales: dict[str, float]) -> None:
+        """Into the store."""
+        if candidate.layer == ALL and scales:
+            self.cache.put_record("scales", self._scales_key(candidate), scales)
+
+    def _scales_key(self, candidate: Candidate) -> str:
+        return digest_of("scales", *self.feature_keys(candidate))
 
     def _find(self, key: str) -> NDArray[np.float32] | None:
         found = self.cache.get_features(key)

@@ -214,6 +214,18 @@ class RankSettings(Options):
         tuple[DeviceName, ...] | None,
         Option("Devices that score checkpoints side by side, a process each: cuda:0,cuda:1."),
     ] = None
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option("Where checkpoints are scored: local (this machine) or ray (a Ray cluster)."),
+    ] = "local"
+    ray_address: Annotated[
+        Text | None,
+        Option(
+            "Address of the Ray cluster, as `ray start` printed it.",
+            default="$RAY_ADDRESS, else a cluster of this machine",
+            example="10.0.0.1:6379",
+        ),
+    ] = None
     cache_dir: Annotated[
         Text | None, Option("Where features are kept.", default="the user's cache")
     ] = None
@@ -239,6 +251,18 @@ class RankSettings(Options):
             raise OptionError(
                 "{0} and {1} both say where checkpoints are scored: give one.", "devices", other
             )
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        if self.engine != "ray" and self.ray_address is not None:
+            raise OptionError("{0} is for {1} ray.", "ray_address", "engine")
+        for name, is_given in (("processes", self.processes != 1), ("devices", self.devices)):
+            if self.engine == "ray" and is_given:
+                raise OptionError(
+                    "{0} ray and {1} both say where checkpoints are scored: give one.",
+                    "engine",
+                    name,
+                )
 
 
 @dataclass(frozen=True)
