@@ -38,6 +38,13 @@ SKIPPED = re.compile(
 )
 """Names of files that lie beside checkpoints and are none; timm's recovery files repeat others."""
 
+NOT_NEEDED = re.compile(
+    r"(recovery-|optimizer|scheduler|scaler|rng_state|random_states|training_args"
+    r"|.*_optim_states\.pt$)",
+    re.IGNORECASE,
+)
+"""Names of files that are part of no checkpoint, as far as weights go: not fetched from elsewhere."""
+
 HUGGING_FACE_SHARD = re.compile(
     r"((pytorch_)?model-\d+-of-\d+\.(safetensors|bin)|tf_model\.h5|flax_model\.msgpack)$"
 )

@@ -1,6 +1,7 @@
 """`ckptsel rank`."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckptsel.cli.checks import check_device, print_notes, read_own_config, say_own_code
@@ -58,7 +59,7 @@ def rank(given: Given) -> None:
     print_notes(idle_in_rank(given))
     say_own_code(job.settings.model, given)
     if call.shard is None:
-        _run(job, given)
+        _deliver(job, given)
     else:
         _score_part(job, call.shard)
 
@@ -102,14 +103,20 @@ def _make_job(given: Given, config: Config, call: RankCall) -> _Job:
     )
 
 
-def _run(job: _Job, given: Given) -> None:
+def _deliver(job: _Job, given: Given) -> None:
+    """Run it with a folder for the results, here or elsewhere."""
+    from ckptsel.results.sending import open_outbox
+
+    with open_outbox(job.out) as outbox:
+        _run(replace(job, out=outbox.folder), given, outbox.send)
+
+
+def _run(job: _Job, given: Given, send: Callable[[], None]) -> None:
     """Everything that computes and writes."""
     from ckptsel.confirmation.confirm import confirm_ranking, write_confirmation_of
     from ckptsel.ranking.rank import rank_with_predictions
-    from ckptsel.results.files import check_writable, read_ranking, with_confirmed, write_ranking
+    from ckptsel.results.files import read_ranking, with_confirmed, write_ranking
 
-    if job.out is not None:
-        check_writable(job.out)
     if job.policy is not None and job.policy.baseline is not None:
         read_ranking(Path(job.policy.baseline))  # what is missing is said before the work
     ranking, predictions = rank_with_predictions(job.checkpoints, job.data, job.settings, job.quiet)
@@ -123,6 +130,8 @@ def _run(job: _Job, given: Given) -> None:
         if job.out is not None:
             write_confirmation_of(job.out, confirmation)
     if job.out is not None:
+        send()
         draw(job.out, ranking, predictions)
         track(job.log_to, job.out)
+        send()
     end(ranking, predictions, job.policy, job.out, job.form, job.junit, explain=job.explain)

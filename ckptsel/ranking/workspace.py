@@ -21,6 +21,8 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.common.devices import default_device, default_precision, why_missing
+from ckptsel.common.places import is_url
+from ckptsel.common.remote import local_path
 from ckptsel.common.streams import say
 from ckptsel.errors import (
     InputError,
@@ -271,7 +273,7 @@ def open_workspace(
     encoder = open_encoder(settings, found, quiet)
     return Workspace(
         settings,
-        _load_target(data, settings),
+        _load_target(data, settings, quiet),
         encoder,
         choose_layers(settings.layers, lambda: encoder.layers),
         open_cache(settings.cache, settings.cache_dir, settings.cache_size),
@@ -433,9 +435,10 @@ def _recorded_model(found: Sequence[Checkpoint]) -> str:
     )
 
 
-def _load_target(data: str, settings: RankSettings) -> Target:
-    return load_target(
-        data,
+def _load_target(data: str, settings: RankSettings, quiet: bool) -> Target:
+    place = str(local_path(data, settings.cache_dir, quiet)) if is_url(data) else data
+    loaded = load_target(
+        place,
         data_root=Path(settings.data_root) if settings.data_root else None,
         image_column=settings.image_column,
         label_column=settings.label_column,
@@ -446,6 +449,7 @@ def _load_target(data: str, settings: RankSettings) -> Target:
         max_eval_samples=settings.max_eval_samples,
         seed=settings.seed,
     )
+    return dataclasses.replace(loaded, spec=data)
 
 
 def _nothing_to_rank(checkpoints: Sequence[Usable]) -> NothingToRank:
