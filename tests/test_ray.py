@@ -86,7 +86,7 @@ def test_a_worker_that_dies(
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     alone = ckptsel.rank(trajectory, images, cache=False)
-    victim = alone.checkpoints[0].name
+    victim = "checkpoint-001"  # the first to be scored
     monkeypatch.setattr(ray_engine, "Worker", killer(victim, None if always else tmp_path / "once"))
     there = ckptsel.rank(trajectory, images, cache=False, engine="ray", ray_address=cluster)
     if not always:
@@ -94,6 +94,28 @@ def test_a_worker_that_dies(
     else:
         (failed,) = [row for row in there.checkpoints if row.status == "failed"]
         assert failed.name == victim and failed.reason == ray_engine.LOST
+
+
+@needs_ray
+def test_workers_fetch_what_addresses_name(
+    cluster: str, trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Each into a cache of its own, as on machines that share no folder."""
+    import ray
+
+    class Apart(ray_engine.Worker):
+        def __init__(self, spec, device):
+            own = dataclasses.replace(spec.settings, cache_dir=str(tmp_path / str(os.getpid())))
+            super().__init__(dataclasses.replace(spec, settings=own), device)
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_engine, "Worker", Apart)
+    alone = ckptsel.rank(trajectory, images, cache=False)
+    addresses = f"file://{trajectory}", f"file://{images}"
+    there = ckptsel.rank(*addresses, engine="ray", ray_address=cluster)
+    assert numbers(alone) == numbers(there)
+    own = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+    assert own and all(list(path.glob("remote/file/**/*.safetensors")) for path in own)
 
 
 @needs_ray

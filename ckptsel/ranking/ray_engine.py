@@ -1,9 +1,9 @@
 """Candidates scored on a Ray cluster: an actor for each GPU, or for each CPU where there is no GPU.
 
 An actor opens the target once and scores one checkpoint after the other. What it needs besides lies in
-files that every node sees under the same paths: checkpoints and images. A cache folder that all see
-spares each node the decoding. A checkpoint whose actor is lost (killed, out of memory, its machine gone)
-goes to another; one that loses two has failed.
+files that every node sees under the same paths, or fetches from an address: checkpoints and images. A
+cache folder that all see spares each node the decoding. A checkpoint whose actor is lost (killed, out
+of memory, its machine gone) goes to another; one that loses two has failed.
 
 Ray is imported when a cluster is asked for, never before.
 """
@@ -14,11 +14,17 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
+from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.walk import NOT_NEEDED
 from ckptsel.common.devices import default_precision
 from ckptsel.common.environment import package_version
+from ckptsel.common.places import as_urls, is_url
+from ckptsel.common.remote import local_path
 from ckptsel.errors import CkptselError, InputError, UsageError, listed, reason_of
+from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.processes import Job, jobs_of
 from ckptsel.ranking.scoring import Outcome, ScoringSpec, score_candidates
 from ckptsel.ranking.workspace import Workspace, open_workspace
@@ -61,6 +67,7 @@ def score_on_cluster(spec: ScoringSpec) -> Iterator[Outcome]:
     Raises what `score_candidates` raises, and InputError where no worker can be started.
     """
     device, n_slots = _slots(spec.settings)
+    spec = replace(spec, candidates=tuple(map(_by_address, spec.candidates)))
     jobs = jobs_of(spec.candidates)
     crew = _Crew(spec, device, min(n_slots, len(jobs)))
     try:
@@ -96,17 +103,26 @@ class Worker:
         """The outcomes of a job; or what is wrong with the images or the store, as a value: Ray makes
         a traceback of what is raised."""
         try:
-            return list(score_candidates(replace(self._spec, candidates=job), self._open()))
+            here = tuple(replace(each, checkpoint=self._here(each.checkpoint)) for each in job)
+            return list(score_candidates(replace(self._spec, candidates=here), self._open()))
         except CkptselError as error:
             return error
 
     def _open(self) -> Workspace:
         if self._workspace is None:
             found = [candidate.checkpoint for candidate in self._spec.candidates]
-            there = [checkpoint for checkpoint in found if checkpoint.path.exists()] or found
+            there = [one for one in found if one.path.exists() or is_url(one.path)] or found
+            there[-1] = self._here(there[-1])  # whose records of the network count
             settings = self._spec.settings
             self._workspace = open_workspace(settings, there, self._spec.data, quiet=True)
         return self._workspace
+
+    def _here(self, checkpoint: Checkpoint) -> Checkpoint:
+        """With its file on this machine, fetched where an address names it."""
+        if not is_url(checkpoint.path):
+            return checkpoint
+        path = local_path(checkpoint.path, self._spec.settings.cache_dir, skip=NOT_NEEDED)
+        return replace(checkpoint, path=path, root=None)
 
 
 @dataclass
@@ -219,6 +235,13 @@ def _next_answer(crew: _Crew) -> tuple[int, Job | None, Any]:
         return slot, job, ray.get(ready[0])
     except ray.exceptions.RayError as error:
         return slot, job, _Lost(_first_line(error))
+
+
+def _by_address(candidate: Candidate) -> Candidate:
+    """With the address in the place of a mirror's file, which may be on this machine alone."""
+    checkpoint = candidate.checkpoint
+    path = Path(as_urls(str(checkpoint.path)))
+    return replace(candidate, checkpoint=replace(checkpoint, path=path))
 
 
 def _check_version(found: str | None) -> None:

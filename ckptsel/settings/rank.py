@@ -35,15 +35,16 @@ class RankInputs(Options):
     """What is ranked, and for what."""
 
     checkpoints: Annotated[
-        Path | None, Argument("Folder of the checkpoints of one run (or one file).")
+        Path | None,
+        Argument("Folder of the checkpoints of one run (or one file); may be an address, s3://..."),
     ] = None
     data: Annotated[
         Text | None,
         Option(
             "Labelled images: an image folder, a CSV, TSV or JSON lines file of path and label, a "
             "folder of parquet or tar files (or data-{000..003}.tar) or of datasets' save_to_disk, a "
-            "timm dataset name (hfds/..., torch/..., wds/...), or a target of the paper "
-            "(paper/flowers102, ...).",
+            "timm dataset name (hfds/..., torch/..., wds/...), a target of the paper "
+            "(paper/flowers102, ...), or the address of such a folder (s3://...).",
             ("--data", "-d"),
         ),
     ] = None
@@ -270,7 +271,8 @@ class RankFiles(Options):
     """What `ckptsel rank` writes and prints, of which a configuration file may say something too."""
 
     out: Annotated[
-        Path | None, Option("Folder for ranking.json and the rest.", ("--out", "-o"))
+        Path | None,
+        Option("Folder for ranking.json and the rest, or its address.", ("--out", "-o")),
     ] = None
     format: FormatOption = "table"
     log_to: LogToOption = None
