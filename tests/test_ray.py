@@ -165,6 +165,16 @@ def test_without_ray(run, trajectory: Path, images: Path, monkeypatch) -> None:
     assert said == "error: the engine ray needs the package ray: pip install 'ckptsel[ray]'.\n"
 
 
+def test_an_address_where_nothing_listens(run, trajectory: Path, images: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ray_engine, "find_spec", lambda name: name)
+    options = ("--engine", "ray", "--ray-address", "127.0.0.1:1")
+    code, _, said = run("rank", trajectory, "--data", images, *options)
+    assert code == 3
+    assert said.startswith(
+        "error: the Ray cluster at 127.0.0.1:1 cannot be joined: ConnectionRefused"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -9,6 +9,7 @@ Ray is imported when a cluster is asked for, never before.
 """
 
 import os
+import socket
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,9 @@ LOST = "the Ray worker that scored it was lost, twice (killed, or out of memory?
 
 MAX_LOST = 2
 """Workers that one checkpoint may cost, and starts that may fail at one slot."""
+
+CONNECT_S = 10.0
+"""How long a cluster's address may take to answer."""
 
 PATIENCE_S = 600.0
 """How long nothing may run while a cluster finds room for a worker."""
@@ -254,20 +258,27 @@ def _check_version(found: str | None) -> None:
 
 def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    if ray.is_initialized():
-        return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own future
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        _check_listens(address or "")
+        import ray
+
+        if not ray.is_initialized():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of its own future
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # of a client that may raise anything
         where = f"the Ray cluster at {address}" if address else "a Ray cluster"
         raise InputError(
             f"{where} cannot be joined: {_first_line(error)} Give the address that `ray start` printed, "
             "with --ray-address."
         ) from error
+
+
+def _check_listens(address: str) -> None:
+    """Raises OSError where nothing listens at HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), CONNECT_S).close()
 
 
 def _slots(settings: RankSettings) -> tuple[str, int]:
