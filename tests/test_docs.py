@@ -37,8 +37,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 RUN = "reference_runs/cifar10-mnist-small"
 
-REPLACED = {"resnet50": TINY_MODEL, "small": "smoke", "paper": "smoke"}
-"""Models and presets of the documentation, and what the made world has in their place."""
+REPLACED = {
+    "resnet50": TINY_MODEL,
+    "small": "smoke",
+    "paper": "smoke",
+    "s3://lab/run7/": "ckpts/",
+    "gs://lab/run7/": "ckpts/",
+    "s3://lab/my_images/": "my_images/",
+    "s3://lab/ranking7/": "ranking7/",
+}
+"""Models, presets and addresses of the documentation, and what the made world has in their place."""
 
 WATCH_ENDS = ["--poll", "0.1", "--stop-after", "0", "--nice", "0"]
 """Options of a watch that ends, in this process; of an option that is given twice the last counts."""

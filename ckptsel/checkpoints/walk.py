@@ -52,6 +52,13 @@ SKIPPED = re.compile(
 
 ARCHIVES = {".tar", ".gz", ".tgz", ".zip", ".xz", ".zst", ".7z", ".bz2"}
 
+NOT_NEEDED = re.compile(
+    r"(recovery-|optimizer|scheduler|scaler|rng_state|random_states|training_args"
+    r"|.*_optim_states\.pt$)",
+    re.IGNORECASE,
+)
+"""Names of files that are part of no checkpoint, as far as weights go: not fetched from elsewhere."""
+
 NO_CHECKPOINTS = {"site-packages", "dist-packages", "node_modules", "__pycache__"}
 """Folders of installed programs, whose .pth files say where Python looks for modules."""
 

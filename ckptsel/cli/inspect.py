@@ -61,10 +61,13 @@ def _run(options: InspectOptions) -> None:
     from ckptsel.checkpoints.guard import limits_of
     from ckptsel.checkpoints.order import Order
     from ckptsel.checkpoints.scan import scan
+    from ckptsel.checkpoints.walk import NOT_NEEDED
+    from ckptsel.common.remote import local_path
     from ckptsel.report.inspection import checkpoints_text
 
     order = Order(options.order, options.epoch_regex)
-    found = scan(options.checkpoints, options.weights, limits_of(options), options.quiet, order)
+    root = local_path(options.checkpoints, quiet=options.quiet, skip=NOT_NEEDED)
+    found = scan(root, options.weights, limits_of(options), options.quiet, order)
     put(checkpoints_text(found.checkpoints, options.format))
     print_notes(found.notes())
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from ckptsel.common.places import as_urls
 from ckptsel.common.streams import EXIT_READER_LEFT, ReaderLeft, open_streams, say, say_text
 from ckptsel.errors import CkptselError
 
@@ -89,7 +90,7 @@ def _told(error: BaseException) -> int:
     if isinstance(error, Stopped | KeyboardInterrupt) or _Stop.number:
         return _stopped()
     if isinstance(error, CkptselError):
-        first, *more = error.lines or ("",)
+        first, *more = map(as_urls, error.lines or ("",))
         say(f"error: {first}", *more)
         return error.exit_code
     if isinstance(error, ReaderLeft):

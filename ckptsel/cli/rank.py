@@ -1,7 +1,7 @@
 """`ckptsel rank`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckptsel.cli.checks import check_device, print_notes, read_own_config, say_own_code
@@ -9,11 +9,12 @@ from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw, draw_overall, end
 from ckptsel.cli.tracking import check_trackers, track
 from ckptsel.common.outlets import shown
+from ckptsel.common.places import is_url
 from ckptsel.common.streams import put
 from ckptsel.errors import UsageError
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
 from ckptsel.settings.effect import idle_in_evaluation, idle_in_rank
-from ckptsel.settings.option import Given
+from ckptsel.settings.option import Given, OptionError
 from ckptsel.settings.policy import GateFiles, Policy
 from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings
 from ckptsel.settings.targets import OverTargets, WantedTarget, check_for_several, wanted_targets
@@ -74,7 +75,7 @@ def rank(given: Given) -> None:
     if len(targets) > 1:
         _run_for_each(job)
     elif call.shard is None:
-        _run(job)
+        _deliver(job)
     else:
         _score_part(job, call.shard)
 
@@ -131,6 +132,10 @@ def _run_for_each(job: _Job) -> None:
     from ckptsel.results.targets import write_targets
 
     if job.out is not None:
+        if is_url(job.out):
+            raise OptionError(
+                "{0} may be an address for one target; for several it must be a folder here.", "out"
+            )
         check_room_for_targets(job.out, [target.name for target in job.targets])
     wanted = [(target.data, target.settings) for target in job.targets]
     found = rank_for_each(job.checkpoints, wanted, job.quiet)
@@ -147,14 +152,20 @@ def _run_for_each(job: _Job) -> None:
     put(format_targets(record, rankings, job.form, job.explain))
 
 
-def _run(job: _Job) -> None:
+def _deliver(job: _Job) -> None:
+    """Run it with a folder for the results, here or elsewhere."""
+    from ckptsel.results.sending import open_outbox
+
+    with open_outbox(job.out) as outbox:
+        _run(replace(job, out=outbox.folder), outbox.send)
+
+
+def _run(job: _Job, send: Callable[[], None]) -> None:
     """Everything that computes and writes."""
     from ckptsel.confirmation.confirm import confirm_ranking, write_confirmation_of
     from ckptsel.ranking.rank import rank_with_predictions
-    from ckptsel.results.files import check_writable, read_ranking, with_confirmed, write_ranking
+    from ckptsel.results.files import read_ranking, with_confirmed, write_ranking
 
-    if job.out is not None:
-        check_writable(job.out)
     if job.policy is not None and job.policy.baseline is not None:
         read_ranking(Path(job.policy.baseline))  # what is missing is said before the work
     ranking, predictions = rank_with_predictions(job.checkpoints, job.data, job.settings, job.quiet)
@@ -169,6 +180,8 @@ def _run(job: _Job) -> None:
         if job.out is not None:
             write_confirmation_of(job.out, confirmation)
     if job.out is not None:
+        send()
         draw(job.out, ranking, predictions)
         track(job.log_to, job.out)
+        send()
     end(ranking, predictions, job.policy, job.out, job.form, job.junit, explain=job.explain)

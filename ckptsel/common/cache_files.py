@@ -17,6 +17,9 @@ from pathlib import Path
 LAYOUT = "v2"
 """Raised when entries are laid out in another way; what lies beside it is not looked at."""
 
+REMOTE = "remote"
+"""Where files of object storage are mirrored (`ckptsel.common.remote`): a folder for each bucket."""
+
 LEFTOVER_AGE_S = 24 * 3600.0
 """A temporary file that nobody has written to for so long belongs to a process that was killed."""
 
@@ -80,6 +83,12 @@ def list_old(folder: Path) -> list[Entry]:
     return [entry for entry in found if entry is not None]
 
 
+def list_mirrors(folder: Path) -> list[Entry]:
+    """Mirrors of object storage, one a bucket: no entries, since a run needs them until its end."""
+    buckets = [bucket for protocol in _listed(folder / REMOTE) for bucket in _listed(protocol)]
+    return [entry for path in buckets if (entry := _entry(path, REMOTE)) is not None]
+
+
 def prune(
     folder: Path,
     max_bytes: int | None = None,
@@ -87,7 +96,7 @@ def prune(
     keep: Collection[Path] = (),
 ) -> list[Entry]:
     """Remove leftovers, what was not used for so long, and then what was used longest ago until the
-    rest takes at most `max_bytes`. Returns what is gone.
+    rest takes at most `max_bytes`. Returns what is gone. Mirrors go by their age alone.
 
     keep: entries that stay in any case.
     """
@@ -95,6 +104,7 @@ def prune(
     left = sorted(list_entries(folder), key=lambda entry: entry.used)
     total = sum(entry.n_bytes for entry in left)
     limit = -1.0 if older_than_s is None else time.time() - older_than_s
+    gone += _remove([entry for entry in list_mirrors(folder) if entry.used < limit])
     for entry in left:
         too_much = max_bytes is not None and total > max_bytes
         if (entry.used < limit or too_much) and entry.path not in keep and _remove([entry]):
@@ -104,8 +114,9 @@ def prune(
 
 
 def clear(folder: Path) -> list[Entry]:
-    """Remove every entry, of older versions too, and nothing else. Returns what is gone."""
-    return _remove([*list_entries(folder), *list_leftovers(folder, 0), *list_old(folder)])
+    """Remove every entry, of older versions too, and mirrors, and nothing else. Returns what is gone."""
+    mirrors = list_mirrors(folder)
+    return _remove([*list_entries(folder), *list_leftovers(folder, 0), *list_old(folder), *mirrors])
 
 
 def _remove(entries: Sequence[Entry]) -> list[Entry]:

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.checkpoints.walk import NOT_NEEDED
 from ckptsel.common.environment import describe_environment, package_version, utc_now
+from ckptsel.common.remote import kept_path, local_path
 from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.confirmation.board import Board
 from ckptsel.confirmation.event_files import EventFiles
@@ -232,7 +234,10 @@ def _find_checkpoints(
 ) -> dict[str, Checkpoint]:
     """The candidates' files, by their names, in the order of training. Raises CheckpointError where one
     has moved or changed."""
-    root = Path(settings.checkpoints or ranking.settings["checkpoints"])
+    if settings.checkpoints is not None:
+        root = local_path(settings.checkpoints, settings.cache_dir, quiet, NOT_NEEDED)
+    else:
+        root = kept_path(ranking.settings["checkpoints"], settings.cache_dir)
     if not root.exists():
         raise CheckpointError(
             f"the ranking's checkpoints are no longer at {root}. Name where they are now with "

@@ -11,6 +11,7 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.common.progress import Progress
+from ckptsel.common.remote import kept_path
 from ckptsel.common.streams import say
 from ckptsel.errors import DataError
 from ckptsel.export.extractor import load_extractor
@@ -71,7 +72,7 @@ def _by_ranking(
     device, precision = device_and_precision(ranking, settings)
     if not settings.predictions:
         return _features_of(images, extractor, device, precision, settings)
-    path = Path(row.path)
+    path = kept_path(row.path, settings.cache_dir)
     scanned = scan_checkpoints(path, ranking.settings["weights"])
     named = Named(settings.model, settings.fit_data, data_option="--fit-data")
     workspace = reopen(ranking, scanned, named, settings, settings.quiet, (row.layer,))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import DEFAULT
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.weights import ReplacedError, read_weights
+from ckptsel.common.remote import kept_path
 from ckptsel.errors import CheckpointError, CkptselError, InputError, ModelError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import build_image_encoder, typed_or_recorded
@@ -98,7 +98,7 @@ def open_row(ranking: Ranking, row: Row, model: str | None = None) -> Opened:
 
 def _read(ranking: Ranking, row: Row) -> tuple[dict[str, Tensor], Recorded]:
     """(weights, what the checkpoint says of its network)."""
-    source = Path(row.path)
+    source = kept_path(row.path)
     if not source.exists():
         raise InputError(
             f"{source} is gone: the checkpoint was moved or deleted since it was ranked, or its path "

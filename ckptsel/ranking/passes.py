@@ -5,13 +5,13 @@ serves all targets; or in several processes, target by target.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from ckptsel.common.progress import Progress
 from ckptsel.errors import InputError, listed
 from ckptsel.features.candidate import Candidate
-from ckptsel.ranking.processes import score_in_processes
-from ckptsel.ranking.scoring import Outcome, ScoringSpec, score_candidates
+from ckptsel.ranking.processes import jobs_of, score_in_processes
+from ckptsel.ranking.ray_engine import score_on_cluster, where_scored
+from ckptsel.ranking.scoring import Outcome, ScoringSpec, is_kept, keep, score_candidates
 from ckptsel.ranking.workspace import Workspace, fail_copies
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import Score
@@ -93,12 +93,16 @@ def _finish(scored: Scored, workspace: Workspace) -> None:
 def _outcomes(
     specs: Sequence[ScoringSpec], workspaces: Sequence[Workspace]
 ) -> Iterator[tuple[int, Outcome]]:
-    """(place of the target, outcome) of every candidate, scored here or in other processes."""
-    jobs = [
-        tuple(job) for _, job in groupby(specs[0].candidates, lambda each: each.checkpoint.name)
-    ]
+    """(place of the target, outcome) of every candidate, scored here, in other processes or on a
+    cluster."""
+    jobs = jobs_of(specs[0].candidates)
     devices = workspaces[0].devices[: len(jobs)]
     targets = list(enumerate(zip(specs, workspaces, strict=True)))
+    if workspaces[0].settings.engine == "ray":
+        for place, (spec, workspace) in targets:
+            for outcome in _outcomes_of_cluster(spec, workspace):
+                yield place, outcome
+        return
     if len(devices) < 2:
         for job in jobs:
             for place, (spec, workspace) in targets:
@@ -112,3 +116,19 @@ def _outcomes(
         with workspace.timed("processes"):
             for outcome in score_in_processes(spec, devices):
                 yield place, outcome
+
+
+def _outcomes_of_cluster(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
+    """What is kept here is not scored again, and what comes from there is kept here: the nodes may
+    have caches of their own."""
+    kept = [candidate for candidate in spec.candidates if is_kept(candidate, spec, workspace)]
+    yield from score_candidates(dataclasses.replace(spec, candidates=tuple(kept)), workspace)
+    left = {c.name: c for c in spec.candidates if c not in kept}
+    if not left:
+        return
+    workspace.notes.append(where_scored(workspace.settings))
+    with workspace.timed("ray"):
+        missing = dataclasses.replace(spec, candidates=tuple(left.values()))
+        for outcome in score_on_cluster(missing):
+            keep(outcome, left[outcome.name], workspace)
+            yield outcome

@@ -28,15 +28,19 @@ Job = tuple[Candidate, ...]
 """All candidates of one checkpoint: they share its pass through the network."""
 
 
+def jobs_of(candidates: Sequence[Candidate]) -> list[Job]:
+    """The jobs that make up candidates, which lie by checkpoint."""
+    by_checkpoint = groupby(candidates, key=lambda candidate: candidate.checkpoint.name)
+    return [tuple(group) for _, group in by_checkpoint]
+
+
 def score_in_processes(spec: ScoringSpec, devices: Sequence[str]) -> Iterator[Outcome]:
     """The outcome of each candidate as soon as it is there; one process a device, which may be named
     more than once.
 
     Raises what `score_candidates` raises.
     """
-    by_checkpoint = groupby(spec.candidates, key=lambda candidate: candidate.checkpoint.name)
-    jobs = [tuple(candidates) for _, candidates in by_checkpoint]
-    left = yield from _tried(spec, jobs, devices)
+    left = yield from _tried(spec, jobs_of(spec.candidates), devices)
     for job in left:
         dead = yield from _tried(spec, [job], devices[:1])
         for candidate in (candidate for job in dead for candidate in job):

@@ -19,7 +19,10 @@ from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.order import Order
 from ckptsel.checkpoints.scan import Scan, scan
 from ckptsel.checkpoints.trajectory import trajectory_notes
+from ckptsel.checkpoints.walk import NOT_NEEDED
 from ckptsel.common.environment import describe_environment, package_version, utc_now
+from ckptsel.common.places import as_urls, place_text
+from ckptsel.common.remote import local_path
 from ckptsel.errors import OutputError, UsageError
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.ranking.doubts import (
@@ -31,6 +34,7 @@ from ckptsel.ranking.doubts import (
 from ckptsel.ranking.inside import Inside, probe_inside
 from ckptsel.ranking.order import GOALS, deciding_score, order_rows
 from ckptsel.ranking.passes import Results, Scales, Scored, score_all
+from ckptsel.ranking.ray_engine import join_cluster
 from ckptsel.ranking.workspace import Workspace, audit, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, Ranking, Row, unsure_note
@@ -66,7 +70,7 @@ def rank_with_predictions(
     (`main_component/singular_values`), and `labels`."""
     settings = settings or make_settings(options)
     find = partial(_scan, checkpoints, quiet=quiet)
-    return rank_found(find, str(checkpoints), str(data), settings, quiet)
+    return rank_found(find, place_text(checkpoints), place_text(data), settings, quiet)
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def score_part(
         raise UsageError("a part of a ranking is scored for the cache, and --no-cache keeps none.")
     scores = _scores_for(settings)
     find = partial(_scan, checkpoints, quiet=quiet)
-    candidates, (workspace,) = _prepare(find, [(str(data), settings)], quiet, Known())
+    candidates, (workspace,) = _prepare(find, [(place_text(data), settings)], quiet, Known())
     number, n = shard
     usable = [c for c in candidates if c.problem is None and c.copy_of is None]
     mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
@@ -183,7 +187,9 @@ def _prepare(
 ) -> tuple[list[Candidate], list[Workspace]]:
     """Every candidate, audited, and for each target the workspace that it is scored in."""
     start = time.monotonic()
-    (data, settings), *others = targets
+    (data, settings), *others = [
+        (data, join_cluster(given) if given.engine == "ray" else given) for data, given in targets
+    ]
     found = find(settings)
     scanned = time.monotonic()
     there = [c for c in found.checkpoints if c.digest not in known.gone] or found.checkpoints
@@ -203,7 +209,8 @@ def _prepare(
 
 def _scan(checkpoints: str | Path, settings: RankSettings, quiet: bool) -> Scan:
     order = Order(settings.order, settings.epoch_regex)
-    return scan(Path(checkpoints), settings.weights, limits_of(settings), quiet, order)
+    root = local_path(checkpoints, settings.cache_dir, quiet, NOT_NEEDED)
+    return scan(root, settings.weights, limits_of(settings), quiet, order)
 
 
 def _scores_for(settings: RankSettings) -> list[Score]:
@@ -335,7 +342,7 @@ def _row_of(candidate: Candidate, order: int, scales: Scales) -> Row:
     checkpoint = candidate.checkpoint
     return Row(
         name=candidate.name,
-        path=str(checkpoint.path),
+        path=as_urls(str(checkpoint.path)),
         digest=checkpoint.digest,
         order=order,
         epoch=checkpoint.epoch,
@@ -344,7 +351,7 @@ def _row_of(candidate: Candidate, order: int, scales: Scales) -> Row:
         source_accuracy=checkpoint.source_accuracy,
         format=checkpoint.format,
         status="ok" if candidate.problem is None else "failed",
-        reason=candidate.problem,
+        reason=None if candidate.problem is None else as_urls(candidate.problem),
         weights_key=checkpoint.weights_key,
         copy_of=candidate.copy_of,
         layer=candidate.layer,

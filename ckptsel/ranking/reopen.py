@@ -8,6 +8,7 @@ from typing import Protocol
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.common.fields import from_known_fields
+from ckptsel.common.places import is_url
 from ckptsel.errors import DataError
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.ranking.workspace import Workspace, open_workspace
@@ -16,6 +17,7 @@ from ckptsel.settings.rank import RankSettings
 from ckptsel.target.sources import is_named
 
 OF_THE_MACHINE = (
+    *("devices", "processes", "engine", "ray_address"),
     "cache_dir",
     "cache",
     "cache_size",
@@ -116,7 +118,7 @@ def recorded_settings(ranking: Ranking) -> RankSettings:
 def _recorded_data(ranking: Ranking, named: Named) -> str:
     """Where the ranking says that its data lies; raises DataError for what only the user may name."""
     data = str(ranking.target["data"])
-    if is_named(data) and not data.startswith("torch/"):
+    if is_url(data) or (is_named(data) and not data.startswith("torch/")):
         raise DataError(
             f"the ranking was made with the dataset {data}. A file may not name what is downloaded, or "
             f"opened by another library: if it is yours, say so with {named.data_option} {data}."

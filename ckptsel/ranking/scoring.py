@@ -71,6 +71,23 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
             yield Outcome(candidate.name, problem=reason_of(error))
 
 
+def is_kept(candidate: Candidate, spec: ScoringSpec, workspace: Workspace) -> bool:
+    """Whether the store has all scores of a candidate."""
+    feature_keys = workspace.feature_keys(candidate)
+    keys = [_score_key(score, feature_keys, workspace) for score in find_scores(list(spec.scores))]
+    has_scores = all(workspace.cache.get_score(key) is not None for key in keys)
+    return has_scores and workspace.kept_scales(candidate) is not None
+
+
+def keep(outcome: Outcome, candidate: Candidate, workspace: Workspace) -> None:
+    """Put what was scored elsewhere into the store of this machine."""
+    feature_keys = workspace.feature_keys(candidate)
+    for score in find_scores(list(outcome.results)):
+        key = _score_key(score, feature_keys, workspace)
+        workspace.cache.put_score(key, outcome.results[score.name])
+    workspace.keep_scales(candidate, outcome.scales)
+
+
 def _score_one(candidate: Candidate, scores: Sequence[Score], workspace: Workspace) -> Outcome:
     """The scores of a candidate. One that fails costs itself alone, unless it decides."""
     feature_keys = workspace.feature_keys(candidate)

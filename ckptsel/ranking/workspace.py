@@ -21,6 +21,8 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.common.devices import default_device, default_precision, why_missing
+from ckptsel.common.places import is_url
+from ckptsel.common.remote import local_path
 from ckptsel.common.streams import say
 from ckptsel.errors import (
     InputError,
@@ -179,7 +181,7 @@ class Workspace:
         self.held = self.held or Held()
         return Workspace(
             settings,
-            _load_target(data, settings),
+            _load_target(data, settings, self.quiet),
             self.encoder,
             self.layers,
             self.cache,
@@ -234,16 +236,27 @@ class Workspace:
     def scales(self, candidate: Candidate) -> dict[str, float]:
         """What each stage is divided by, by its name, where a candidate is read at all of them; empty
         elsewhere. From the store, or fitted on the fitting part (then kept)."""
-        if candidate.layer != ALL:
-            return {}
-        key = digest_of("scales", *self.feature_keys(candidate))
-        kept = self.cache.get_record("scales", key)
+        kept = self.kept_scales(candidate)
         if kept is None:
             fitted = self.target.evaluation.fit_part
             stages = self._stages_of(candidate)
             kept = {stage.layer: scale_of(self.features(stage)[fitted]) for stage in stages}
-            self.cache.put_record("scales", key, kept)
+            self.keep_scales(candidate, kept)
         return kept
+
+    def kept_scales(self, candidate: Candidate) -> dict[str, float] | None:
+        """Those of the store; None where it has none."""
+        if candidate.layer != ALL:
+            return {}
+        return self.cache.get_record("scales", self._scales_key(candidate))
+
+    def keep_scales(self, candidate: Candidate, scales: dict[str, float]) -> None:
+        """Into the store."""
+        if candidate.layer == ALL and scales:
+            self.cache.put_record("scales", self._scales_key(candidate), scales)
+
+    def _scales_key(self, candidate: Candidate) -> str:
+        return digest_of("scales", *self.feature_keys(candidate))
 
     def _find(self, key: str) -> NDArray[np.float32] | None:
         found = self.cache.get_features(key)
@@ -297,7 +310,7 @@ def open_workspace(
     encoder = open_encoder(settings, found, quiet)
     return Workspace(
         settings,
-        _load_target(data, settings),
+        _load_target(data, settings, quiet),
         encoder,
         choose_layers(settings.layers, lambda: encoder.layers),
         open_cache(settings.cache, settings.cache_dir, settings.cache_size),
@@ -462,9 +475,10 @@ def _recorded_model(found: Sequence[Checkpoint], last: Recorded) -> str:
     )
 
 
-def _load_target(data: str, settings: RankSettings) -> Target:
-    return load_target(
-        data,
+def _load_target(data: str, settings: RankSettings, quiet: bool) -> Target:
+    place = str(local_path(data, settings.cache_dir, quiet)) if is_url(data) else data
+    loaded = load_target(
+        place,
         data_root=Path(settings.data_root) if settings.data_root else None,
         image_column=settings.image_column,
         label_column=settings.label_column,
@@ -475,6 +489,7 @@ def _load_target(data: str, settings: RankSettings) -> Target:
         max_eval_samples=settings.max_eval_samples,
         seed=settings.seed,
     )
+    return dataclasses.replace(loaded, spec=data)
 
 
 def _nothing_to_rank(checkpoints: Sequence[Usable]) -> NothingToRank:

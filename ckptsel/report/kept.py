@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ckptsel.common.cache_files import Entry, list_entries, list_leftovers, list_old
+from ckptsel.common.cache_files import Entry, list_entries, list_leftovers, list_mirrors, list_old
 from ckptsel.common.files import csv_text
 from ckptsel.common.outlets import json_text, shown
 from ckptsel.common.quantities import size_text
@@ -18,6 +18,7 @@ COLUMNS = ("kind", "entries", "bytes", "oldest_use", "newest_use")
 def cache_text(folder: Path, form: str, width: int | None = None) -> str:
     """Entries and bytes by kind, when the oldest and the newest were last used, and their sums."""
     entries = [*list_entries(folder), *list_leftovers(folder, 0), *list_old(folder)]
+    entries += list_mirrors(folder)
     kinds = sorted({entry.kind for entry in entries})
     rows = [_row(kind, [entry for entry in entries if entry.kind == kind]) for kind in kinds]
     rows.append(_row("all", entries))

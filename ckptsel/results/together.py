@@ -38,7 +38,7 @@ def write_together(
     """
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     digests = value[FILES]
-    staged = {name: _staged(index.with_name(name), digests[name]) for name in files}
+    staged = {name: staged_path(index.with_name(name), digests[name]) for name in files}
     try:
         for name, data in files.items():
             write_bytes(staged[name], data, said=index.with_name(name))
@@ -55,7 +55,7 @@ def _finish(index: Path, digests: Mapping[str, str], known: Collection[str]) -> 
         for name in known:
             path = index.with_name(name)
             if name in digests:
-                staged = _staged(path, digests[name])
+                staged = staged_path(path, digests[name])
                 if staged.is_file():
                     staged.replace(path)
             else:
@@ -88,7 +88,7 @@ def read_together(index: Path, name: str, digests: Mapping[str, str]) -> bytes |
     if not digests or (data is not None and digest_of_file(data) == digests.get(name)):
         return data
     if name in digests and IS_DIGEST.fullmatch(str(digests[name])):
-        staged = _read(_staged(path, digests[name]))
+        staged = _read(staged_path(path, digests[name]))
         if staged is not None and digest_of_file(staged) == digests[name]:
             return staged
     if data is None:
@@ -104,7 +104,8 @@ def digest_of_file(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _staged(path: Path, digest: str) -> Path:
+def staged_path(path: Path, digest: str) -> Path:
+    """Where a file with this SHA-256 lies until it takes its name."""
     return path.with_name(f".{path.name}.{digest[:16]}.new")
 
 

@@ -35,7 +35,8 @@ class RankInputs(Options):
     """What is ranked, and for what."""
 
     checkpoints: Annotated[
-        Path | None, Argument("Folder of the checkpoints of one run (or one file).")
+        Path | None,
+        Argument("Folder of the checkpoints of one run (or one file); may be an address, s3://..."),
     ] = None
     data: Annotated[
         Annotated[
@@ -45,8 +46,9 @@ class RankInputs(Options):
         Option(
             "Labelled images: an image folder, a CSV, TSV or JSON lines file of path and label, a "
             "folder of parquet or tar files (or data-{000..003}.tar) or of datasets' save_to_disk, a "
-            "timm dataset name (hfds/..., torch/..., wds/...), or a target of the paper "
-            "(paper/flowers102, ...). Given more than once: `rank` ranks for each.",
+            "timm dataset name (hfds/..., torch/..., wds/...), a target of the paper "
+            "(paper/flowers102, ...), or the address of such a folder (s3://...). Given more than once: "
+            "`rank` ranks for each.",
             ("--data", "-d"),
             repeats=True,
         ),
@@ -218,6 +220,18 @@ class RankSettings(Options):
         tuple[DeviceName, ...] | None,
         Option("Devices that score checkpoints side by side, a process each: cuda:0,cuda:1."),
     ] = None
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option("Where checkpoints are scored: local (this machine) or ray (a Ray cluster)."),
+    ] = "local"
+    ray_address: Annotated[
+        Text | None,
+        Option(
+            "Address of the Ray cluster, as `ray start` printed it.",
+            default="$RAY_ADDRESS, else a cluster of this machine",
+            example="10.0.0.1:6379",
+        ),
+    ] = None
     cache_dir: Annotated[
         Text | None, Option("Where features are kept.", default="the user's cache")
     ] = None
@@ -243,6 +257,18 @@ class RankSettings(Options):
             raise OptionError(
                 "{0} and {1} both say where checkpoints are scored: give one.", "devices", other
             )
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        if self.engine != "ray" and self.ray_address is not None:
+            raise OptionError("{0} is for {1} ray.", "ray_address", "engine")
+        for name, is_given in (("processes", self.processes != 1), ("devices", self.devices)):
+            if self.engine == "ray" and is_given:
+                raise OptionError(
+                    "{0} ray and {1} both say where checkpoints are scored: give one.",
+                    "engine",
+                    name,
+                )
 
 
 @dataclass(frozen=True)
@@ -250,7 +276,8 @@ class RankFiles(Options):
     """What `ckptsel rank` writes and prints, of which a configuration file may say something too."""
 
     out: Annotated[
-        Path | None, Option("Folder for ranking.json and the rest.", ("--out", "-o"))
+        Path | None,
+        Option("Folder for ranking.json and the rest, or its address.", ("--out", "-o")),
     ] = None
     format: FormatOption = "table"
     log_to: LogToOption = None

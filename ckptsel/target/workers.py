@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import pickle
+import sys
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -29,9 +30,10 @@ def loader_options(n_workers: int) -> dict[str, Any]:
 
 def worker_context() -> BaseContext:
     """How workers are started: as this Python or the program has set it, but never by a fork once a
-    GPU is in use, since its context does not survive one."""
+    GPU is in use, since its context does not survive one, nor beside Ray, whose threads do not."""
     method = multiprocessing.get_start_method()
-    if method == "fork" and torch.cuda.is_initialized():
+    ray = sys.modules.get("ray")
+    if method == "fork" and (torch.cuda.is_initialized() or (ray and ray.is_initialized())):
         method = "forkserver"
     context = multiprocessing.get_context(method)
     if method == "forkserver":

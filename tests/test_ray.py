@@ -1,0 +1,188 @@
+"""Checkpoints scored on a Ray cluster: the ranking of one machine, whatever becomes of its workers."""
+
+import dataclasses
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ckptsel
+from ckptsel.ranking import ray_engine
+from ckptsel.ranking.reopen import recorded_settings
+from ckptsel.results.ranking import Ranking
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
+
+
+def numbers(ranking: Ranking) -> list:
+    return [
+        (row.name, row.status, row.p_best, {k: v.value for k, v in row.scores.items()})
+        for row in ranking.checkpoints
+    ]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of two nodes of one CPU each, on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    made.add_node(**small)
+    made.wait_for_nodes()
+    yield made.address
+    ray.shutdown()
+    made.shutdown()
+
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore"
+)  # what a library warns of in this process is its own
+
+
+@needs_ray
+def test_two_nodes_give_the_ranking_of_one_machine(
+    cluster: str, trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    options = {"engine": "ray", "ray_address": cluster, "cache_dir": str(tmp_path / "there")}
+    alone = ckptsel.rank(trajectory, images, layers=("last", "all"), cache=False)
+    there = ckptsel.rank(trajectory, images, layers=("last", "all"), **options)
+    assert numbers(alone) == numbers(there)
+    assert "scored on a Ray cluster of 2 CPUs" in there.notes
+    # A second ranking finds all of it.
+    monkeypatch.setattr(ray_engine, "Worker", None)
+    again = ckptsel.rank(trajectory, images, layers=("last", "all"), **options)
+    assert numbers(alone) == numbers(again)
+
+
+def killer(name: str, once: Path | None) -> type:
+    """A worker that ends at a checkpoint: once, or whenever it comes."""
+
+    class Killer(ray_engine.Worker):
+        def score(self, job):
+            if job[0].checkpoint.name == name and (once is None or not once.exists()):
+                if once is not None:
+                    once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().score(job)
+
+    return Killer
+
+
+@needs_ray
+@pytest.mark.parametrize("always", [False, True])
+def test_a_worker_that_dies(
+    cluster: str, trajectory: Path, images: Path, tmp_path: Path, monkeypatch, always: bool
+) -> None:
+    """Once: its checkpoint is scored by another. Whenever: that checkpoint alone has failed."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    alone = ckptsel.rank(trajectory, images, cache=False)
+    victim = "checkpoint-001"  # the first to be scored
+    monkeypatch.setattr(ray_engine, "Worker", killer(victim, None if always else tmp_path / "once"))
+    there = ckptsel.rank(trajectory, images, cache=False, engine="ray", ray_address=cluster)
+    if not always:
+        assert (tmp_path / "once").exists() and numbers(alone) == numbers(there)
+    else:
+        (failed,) = [row for row in there.checkpoints if row.status == "failed"]
+        assert failed.name == victim and failed.reason == ray_engine.LOST
+
+
+@needs_ray
+def test_workers_fetch_what_addresses_name(
+    cluster: str, trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Each into a cache of its own, as on machines that share no folder."""
+    import ray
+
+    class Apart(ray_engine.Worker):
+        def __init__(self, spec, device):
+            own = dataclasses.replace(spec.settings, cache_dir=str(tmp_path / str(os.getpid())))
+            super().__init__(dataclasses.replace(spec, settings=own), device)
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_engine, "Worker", Apart)
+    alone = ckptsel.rank(trajectory, images, cache=False)
+    addresses = f"file://{trajectory}", f"file://{images}"
+    there = ckptsel.rank(*addresses, engine="ray", ray_address=cluster)
+    assert numbers(alone) == numbers(there)
+    own = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+    assert own and all(list(path.glob("remote/file/**/*.safetensors")) for path in own)
+
+
+@needs_ray
+def test_images_that_cannot_be_read_there_end_it(
+    cluster: str, trajectory: Path, images: Path, run, monkeypatch
+) -> None:
+    class Blind(ray_engine.Worker):
+        def _open(self):
+            from ckptsel.errors import DataError
+
+            raise DataError("no data at elsewhere.")
+
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_engine, "Worker", Blind)
+    code, _, said = run(
+        "rank", trajectory, "--data", images, "--engine", "ray", "--ray-address", cluster
+    )
+    assert code == 3 and said.splitlines()[-1] == "error: no data at elsewhere."
+
+
+@needs_ray
+def test_a_device_that_the_cluster_has_not(cluster: str, trajectory: Path, images: Path) -> None:
+    options = {"engine": "ray", "ray_address": cluster, "device": "cuda"}
+    with pytest.raises(
+        ckptsel.errors.InputError, match="no slot for the device cuda: it has 2 of cpu"
+    ):
+        ckptsel.rank(trajectory, images, **options)
+
+
+def test_a_ranking_names_no_cluster_and_no_devices_of_another_machine(
+    trajectory: Path, images: Path
+) -> None:
+    ranking = ckptsel.rank(trajectory, images, scores=("linear_probe",))
+    elsewhere = {"engine": "ray", "ray_address": "a:1", "devices": ["cuda:0", "cuda:1"]}
+    taken_up = recorded_settings(
+        dataclasses.replace(ranking, settings={**ranking.settings, **elsewhere})
+    )
+    assert (taken_up.engine, taken_up.ray_address, taken_up.devices) == ("local", None, None)
+
+
+def test_without_ray(run, trajectory: Path, images: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ray_engine, "find_spec", lambda name: None)
+    code, _, said = run("rank", trajectory, "--data", images, "--engine", "ray")
+    assert code == 2
+    assert said == "error: the engine ray needs the package ray: pip install 'ckptsel[ray]'.\n"
+
+
+def test_an_address_where_nothing_listens(run, trajectory: Path, images: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ray_engine, "find_spec", lambda name: name)
+    options = ("--engine", "ray", "--ray-address", "127.0.0.1:1")
+    code, _, said = run("rank", trajectory, "--data", images, *options)
+    assert code == 3
+    assert said.startswith(
+        "error: the Ray cluster at 127.0.0.1:1 cannot be joined: ConnectionRefused"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ray-address", "a:1"), "--ray-address is for --engine ray."),
+        (("--engine", "ray", "--processes", "2"), "--engine ray and --processes both say where"),
+        (("--engine", "ray", "--devices", "cpu"), "--engine ray and --devices both say where"),
+    ],
+)
+def test_options_that_do_not_fit(run, trajectory: Path, images: Path, options, message) -> None:
+    code, _, said = run("rank", trajectory, "--data", images, *options)
+    assert code == 2 and message in said
