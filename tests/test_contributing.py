@@ -132,8 +132,8 @@ def extended(tmp_path: Path) -> Path:
     copy.edit("reproduce/registry.py", "*imagenet.PRESETS]", "*imagenet.PRESETS, *mine.PRESETS]")
     copy.edit(
         "reproduce/registry.py",
-        "import cifar10_mnist, imagenet",
-        "import cifar10_mnist, imagenet, mine",
+        "import cifar10_mnist, cifar10_ssl, imagenet",
+        "import cifar10_mnist, cifar10_ssl, imagenet, mine",
     )
     return copy.root.parent
 

@@ -218,6 +218,7 @@ def test_the_imagenet_recipe_runs_on_a_folder_of_its_layout(
     assert ranking["model"]["preprocessing"]["input_size"] == [3, 32, 32]
 
 
+@pytest.mark.slow
 def test_pretraining_without_labels_stands_beside_pretraining_with_them(
     data_root: Path, finished: Path, tmp_path: Path, run, monkeypatch
 ) -> None:

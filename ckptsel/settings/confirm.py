@@ -22,7 +22,9 @@ from ckptsel.settings.kinds import (
 )
 from ckptsel.settings.option import Option, OptionError, Options, make
 
-Augmentation = Literal["flip", "crop", "resized_crop", "none"]
+Augmentation = Literal[
+    "flip", "crop", "resized_crop", "small_resized_crop", "colour_jitter", "grey", "none"
+]
 """As in `ckptsel.training.loop`, which takes torch to import, and none of them."""
 
 
