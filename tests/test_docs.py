@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import jsonschema
@@ -35,6 +36,8 @@ else:
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+SLOW_PAGES = {"own-data", "reproduce", "ci", "confirm"}
+"""Whose commands take a quarter of a minute and more: `make test-all` runs them."""
 RUN = "reference_runs/cifar10-mnist-small"
 
 REPLACED = {
@@ -64,6 +67,10 @@ VERDICTS = (0, 4, 5)
 """Exit codes of a command that worked; a gate may say no, or that it cannot tell."""
 
 BLOCK = re.compile(r"^(<!-- .* -->\n)?```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def slow_or_not(page: Path) -> Any:
+    return pytest.param(page, marks=pytest.mark.slow) if page.stem in SLOW_PAGES else page
 
 
 def blocks(page: Path, *languages: str) -> Iterator[tuple[str, str, str]]:
@@ -160,7 +167,7 @@ def recipes_run() -> set[str]:
     return set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@pytest.mark.parametrize("page", [slow_or_not(page) for page in PAGES], ids=NAMES)
 def test_every_command_runs(page: Path, run, recipes_run: set[str], settings_of) -> None:
     settings_of(page)
     for words in commands(page):

@@ -61,6 +61,7 @@ os.abort()
 """
 
 
+@pytest.mark.slow
 def test_a_trainer_that_crashes_leaves_a_ranking(tmp_path: Path, images: Path) -> None:
     run = tmp_path / "run"
     crashed = subprocess.run([sys.executable, "-c", TRAINER, run, images], capture_output=True)

@@ -117,7 +117,8 @@ ON_THE_COMMAND_LINE = [
     ("confirm --weight-decay -1", "--weight-decay is -1; it must be a number, at least 0."),
     (
         "confirm --augment flip,flop",
-        "--augment is 'flop'; it must be one of flip, crop, resized_crop, none. Did you mean flip?",
+        "--augment is 'flop'; it must be one of flip, crop, resized_crop, small_resized_crop, "
+        "colour_jitter, grey, none. Did you mean flip?",
     ),
     (
         "confirm --steps 5 --epochs 1",

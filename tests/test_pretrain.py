@@ -182,6 +182,7 @@ def test_two_processes_go_on_where_they_were_killed(data_root: Path, tmp_path: P
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_two_processes_share_streamed_images(data_root: Path, tmp_path: Path) -> None:
     in_two_processes(tmp_path / "run", data_root, "imagenet", -1, {"epochs": 1})
     assert_processes_agree(tmp_path / "run")

@@ -416,6 +416,7 @@ print(json.dumps({r.name: {n: s.value for n, s in r.scores.items()} for r in ran
 """
 
 
+@pytest.mark.slow
 def test_two_rankings_share_a_cache_and_a_clock_that_jumps(
     trajectory: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -548,6 +548,7 @@ for i, path in enumerate(sorted(source.iterdir())):
 """
 
 
+@pytest.mark.slow
 def test_beside_a_trainer_that_deletes(trajectory: Path, images: Path, tmp_path: Path) -> None:
     """Real processes: the page loads itself again while they run, and a signal leaves all whole."""
     out = tmp_path / "out"
