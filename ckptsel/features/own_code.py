@@ -63,6 +63,7 @@ def import_factory(name: str) -> Callable[[], Any]:
         )
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    importlib.invalidate_caches()  # a file of this very second is not known yet
     try:
         with own_code(name, "imported"):
             module = importlib.import_module(module_name)
