@@ -120,6 +120,16 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     return call
 
 
+@pytest.fixture
+def ranked(run, trajectory: Path, images: Path, tmp_path: Path) -> Path:
+    """A small ranking, as `rank --out` wrote it."""
+    out = tmp_path / "ranking"
+    assert (
+        run("rank", trajectory, "-d", images, "--scores", "linear_probe", "-o", out, "-q")[0] == 0
+    )
+    return out
+
+
 def make_data(folder: Path, split: str, n: int, mode: str) -> None:
     """A parquet split of ten classes: noise on a grey level of each class's own."""
     random = np.random.default_rng(len(split))

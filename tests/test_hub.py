@@ -20,15 +20,6 @@ from ckptsel.results.files import read_ranking
 FIRST = Path("reference_runs/cifar10-mnist-small/seed0/mnist-1000")
 
 
-@pytest.fixture
-def ranked(run, trajectory: Path, images: Path, tmp_path: Path) -> Path:
-    out = tmp_path / "ranking"
-    assert (
-        run("rank", trajectory, "-d", images, "--scores", "linear_probe", "-o", out, "-q")[0] == 0
-    )
-    return out
-
-
 # Of the hub's client about the library that it sends with.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -17,9 +17,10 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs
+from ckptsel.scores.foretelling import Foretold, at_best_temperature
 from ckptsel.scores.held_out import ENOUGH_HELD, MOST_CHOOSING, N_INNER_FOLDS, choosing_folds
 from ckptsel.scores.probe import Part, _Problems, fit_logistic
-from ckptsel.scores.ridge import HeldOut, at_best_temperature, look
+from ckptsel.scores.ridge import look
 from ckptsel.scores.scalings import STANDARDISED, WHITENED, find_scalings
 from ckptsel.scores.spectrum import compute_spectrum
 from ckptsel.scores.strength import (
@@ -258,7 +259,7 @@ def test_the_chosen_temperature_is_that_of_the_probabilities(monkeypatch) -> Non
     assert np.allclose(logits[0], 10 * logits[1], atol=1e-6)
 
 
-def searched(parts: list[Part], exponent: float, n_classes: int) -> HeldOut:
+def searched(parts: list[Part], exponent: float, n_classes: int) -> Foretold:
     search = _Search(parts)
     _fit([(search, exponent)], n_classes)
     return search.seen[exponent]

@@ -24,15 +24,6 @@ from ckptsel.trackers.log import check_installed
 FIRST = Path("reference_runs/cifar10-mnist-small/seed0/mnist-1000")
 
 
-@pytest.fixture
-def ranked(run, trajectory: Path, images: Path, tmp_path: Path) -> Path:
-    out = tmp_path / "ranking"
-    assert (
-        run("rank", trajectory, "-d", images, "--scores", "linear_probe", "-o", out, "-q")[0] == 0
-    )
-    return out
-
-
 def accuracies(folder: Path) -> dict[int, tuple[float, float, float]]:
     """Value and interval by epoch, as the ranking has them."""
     scores = {row.epoch: row.scores["linear_probe"] for row in read_ranking(folder)[0]}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ckptsel.scores.probe import Part, fit_paper_probe
-from ckptsel.scores.scalings import Scaling, find_scalings
+from ckptsel.scores.scalings import SCALINGS, Scaling, find_scalings
 from ckptsel.scores.spectrum import Spectra, Spectrum
 from ckptsel.scores.strength import Strength, choose, fit_as_chosen
 from ckptsel.target.splits import stratified_folds
@@ -115,7 +115,7 @@ class Probing:
     def _logistic(self, view: str) -> Iterator["Fitted"]:
         """For folds that are small, many at once: their fits are too short to be made one by one."""
         n, d = len(self.folds[0].fit_rows), self.features.shape[1]
-        n_together = max(1, TOGETHER_VALUES // (3 * N_INNER_FOLDS * n * min(n, d)))
+        n_together = max(1, TOGETHER_VALUES // (len(SCALINGS) * N_INNER_FOLDS * n * min(n, d)))
         for first in range(0, len(self.folds), n_together):
             folds = self.folds[first : first + n_together]
             scalings = [self._scalings(fold, view) for fold in folds]

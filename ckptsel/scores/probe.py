@@ -1,6 +1,6 @@
 """Probes: a linear classifier on features, fitted on one part and read on another.
 
-Converged probe (the default): L2-regularised multinomial logistic regression,
+Logistic probe (the default): L2-regularised multinomial logistic regression,
 
     minimise over W, b:   1/2 |W|^2 + C sum_i -log softmax(W^T z_i + b)[y_i]
 
@@ -85,7 +85,7 @@ def fit_logistic(
     strength: float,
     start: LinearProbe | None = None,
     tolerance: float = TOLERANCE,
-    max_iterations: int | None = None,
+    max_iterations: int = MAX_ITERATIONS,
 ) -> LinearProbe:
     """The minimiser of the module's formula for inputs (N, r) float64 and labels (N,) int64.
 
@@ -97,7 +97,7 @@ def fit_logistic(
         [strength],
         None if start is None else [start],
         tolerance,
-        max_iterations or MAX_ITERATIONS,
+        max_iterations,
     )[0]
 
 

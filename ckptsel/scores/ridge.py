@@ -9,35 +9,18 @@ likeliest, are read as logits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from ckptsel.scores.foretelling import FARTHEST, Foretold, at_best_temperature
 from ckptsel.scores.probe import Part
 
 EXPONENTS = tuple(range(-8, 9, 2))
 """Of C, that are tried."""
 
-SAME = 1e-3
-"""Mean log-likelihoods, in nats, that are called equal: of equals the most regularised counts."""
 
-FARTHEST = 1e4
-"""The temperature lies between this and, for ridge regression, one divided by it."""
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Log-likelihoods (n_held,) of the held-out images at the best temperature, nats."""
-
-    per_image: NDArray[np.float64]
-    temperature: float
-
-
-def look(parts: Sequence[Part], held_labels: Tensor, n_classes: int) -> HeldOut:
+def look(parts: Sequence[Part], held_labels: Tensor, n_classes: int) -> Foretold:
     """What ridge regression foretells at its best C. held_labels: of all parts, one after the other."""
     logits: list[list[Tensor]] = [[] for _ in EXPONENTS]
     for part in parts:
@@ -55,31 +38,3 @@ def look(parts: Sequence[Part], held_labels: Tensor, n_classes: int) -> HeldOut:
             outputs.append(held @ shrunk + frequencies)
     found = (at_best_temperature(torch.cat(each), held_labels, 1 / FARTHEST) for each in logits)
     return max(found, key=lambda held: held.per_image.mean())
-
-
-def best_of(means: dict[float, float]) -> float:
-    """The exponent of the highest mean; of equals the most regularised."""
-    highest = max(means.values())
-    return min(e for e, mean in means.items() if mean >= highest - SAME)
-
-
-def at_best_temperature(logits: Tensor, labels: Tensor, lowest: float = 1.0) -> HeldOut:
-    """The highest likelihood of labels (n,) under softmax of logits (n, C) over a temperature.
-
-    It has one peak: the logarithm is concave in the inverse of the temperature.
-    """
-
-    def log_p(log_temperature: float) -> Tensor:
-        scaled = torch.log_softmax(logits * float(np.exp(-log_temperature)), dim=1)
-        return scaled.gather(1, labels[:, None])[:, 0]
-
-    start = float(np.log(lowest))
-    found = minimize_scalar(
-        lambda log_temperature: -float(log_p(log_temperature).mean()),
-        bounds=(start, np.log(FARTHEST)),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
-    # The search does not try its ends.
-    log_temperature = float(found.x) if -found.fun > float(log_p(start).mean()) else start
-    return HeldOut(log_p(log_temperature).cpu().numpy(), float(np.exp(log_temperature)))

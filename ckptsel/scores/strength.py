@@ -7,9 +7,9 @@ each over a wide range of C, by five-fold cross-validation inside the fitting pa
 are held out, scalings that are clearly behind by ridge regression (`ckptsel.scores.ridge`), which
 costs next to nothing, are left out.
 
-The measure is the log-likelihood of held-out images at the best temperature (Guo et al., arXiv
-1706.04599): logits are divided by one number, at least 1, chosen on the same images. Without it a
-classifier that is right but too sure loses to one that says nothing, as happens with few images.
+The measure is the log-likelihood at the best temperature (`ckptsel.scores.foretelling`), at least 1:
+without it a classifier that is right but too sure loses to one that says nothing, as happens with few
+images.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ckptsel.scores.foretelling import SAME, Foretold, at_best_temperature, best_of
 from ckptsel.scores.probe import LinearProbe, Part, fit_side_by_side
-from ckptsel.scores.ridge import SAME, HeldOut, at_best_temperature, best_of, look
+from ckptsel.scores.ridge import look
 
 COARSE = tuple(range(-6, 5, 2))
 """Exponents of C that are always tried. On features scaled to root mean square 1 the best C is near
@@ -47,8 +48,8 @@ MANY = 500
 
 ITERATIONS = 200
 TOLERANCE = 3e-3
-"""For the fits that only choose: largest gradient entry beside the value (an absolute one would stop
-early where the value is near nil, and what was not converged looks better than what will be fitted)."""
+"""Of fits that choose, and of what is chosen: largest gradient entry beside the value (an absolute one
+would stop early where the value is near nil)."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +169,11 @@ class _Search:
         self.held_labels = torch.cat([part.held_labels for part in self.parts])
         self.probes: dict[float, list[LinearProbe]] = {}
         self.before: dict[float, float | None] = {}
-        self.seen: dict[float, HeldOut] = {}
+        self.seen: dict[float, Foretold] = {}
         self.exponent = 0.0
 
     @property
-    def best(self) -> HeldOut:
+    def best(self) -> Foretold:
         return self.seen[self.exponent]
 
     def widen(self) -> Generator[list["_Wanted"], None, None]:

@@ -153,15 +153,24 @@ def read_groups(file: Path) -> list[RowGroup]:
             return _groups_of(file, opened)
     groups: list[RowGroup] = []
     with _named_if_broken(file), pa.OSFile(str(file)) as opened:
-        stream = pa.ipc.open_stream(opened)
-        while True:
-            start = opened.tell()
-            try:
-                batch = stream.read_next_batch()
-            except StopIteration:
-                return groups
+        for start, batch in _batches(opened):
             _check_rows(file, sum(group.n_rows for group in groups) + batch.num_rows)
             groups.append(RowGroup(str(file), start, batch.num_rows))
+    return groups
+
+
+def _batches(opened: Any) -> Iterator[tuple[int, Any]]:
+    """(the byte that it begins at, batch) of every record batch of an open Arrow stream."""
+    import pyarrow as pa
+
+    stream = pa.ipc.open_stream(opened)
+    while True:
+        start = opened.tell()
+        try:
+            batch = stream.read_next_batch()
+        except StopIteration:
+            return
+        yield start, batch
 
 
 def _groups_of(file: Path, opened: Any) -> list[RowGroup]:
@@ -180,18 +189,13 @@ def _read_arrow_values(file: Path, column: str) -> tuple[list[Any], list[RowGrou
     values: list[Any] = []
     groups: list[RowGroup] = []
     with _named_if_broken(file), pa.OSFile(str(file)) as opened:
-        stream = pa.ipc.open_stream(opened)
-        while True:
-            start = opened.tell()
-            try:
-                batch = stream.read_next_batch()
-            except StopIteration:
-                return values, groups
+        for start, batch in _batches(opened):
             _check_rows(file, len(values) + batch.num_rows)
             part = batch.column(column)
             part.validate(full=True)
             values += part.to_pylist()
             groups.append(RowGroup(str(file), start, batch.num_rows))
+    return values, groups
 
 
 def _read_batch(group: RowGroup, column: str) -> Any:
