@@ -193,7 +193,7 @@ class RankSettings(Options):
     ] = None
     probe: Annotated[
         Literal["logistic", "paper"],
-        Option("logistic (converged) or paper (50 epochs of Adam)."),
+        Option("logistic (fitted until it hardly moves) or paper (50 epochs of Adam)."),
     ] = "logistic"
     energy: Annotated[
         float, Gt(0), Lt(1), Option("Part of the singular values' sum that is main.")
