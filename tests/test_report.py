@@ -55,6 +55,12 @@ def test_every_score_is_a_series_with_the_numbers_of_the_ranking(confirmed: Rank
     assert len(records) == 14 * (len(row.scores) + 2 + 1)
 
 
+def test_charts_are_what_vega_lite_takes(confirmed: Ranking) -> None:
+    """Checked here, since a page is drawn without: that takes as long as the drawing."""
+    for drawing in draw(confirmed, spectra(confirmed)):
+        drawing.chart.to_dict()
+
+
 def test_landmarks_and_ties(confirmed: Ranking) -> None:
     axis = choose_axis(confirmed)
     landmarks = {r["label"]: r["x"] for r in landmark_records(confirmed, axis)}

@@ -118,8 +118,8 @@ def test_raw_numbers_have_a_row_for_every_checkpoint_and_seed(finished: Path) ->
     for row in results.tables["transfers"]:
         correct = results.correct(f"mnist-50/seed0/{row['goal']}/{row['epoch']:03d}")
         assert correct[row["transfer_seed"]].mean() == pytest.approx(row["accuracy"], abs=1e-6)
-    # Before: 2 checkpoints; after: 2 checkpoints and 2 seeds; each 2 probes of F and 3 readings of 2.
-    assert len(results.tables["components"]) == (2 + 4) * 2 * (1 + 3 * 2)
+    # Before: 2 checkpoints; after: the last and 2 seeds; each 2 probes of F and 3 readings of 2.
+    assert len(results.tables["components"]) == (2 + 2) * 2 * (1 + 3 * 2)
     # 2 checkpoints, 6 layers, F and F_m and F_r.
     assert len(results.tables["layers"]) == 2 * 6 * 3
     at_last = results.rows("layers", layer="last", component="residual", epoch=3)[0]["accuracy"]

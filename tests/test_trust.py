@@ -50,8 +50,17 @@ def save_recording(folder: Path, road: str, arch: str) -> None:
         (folder / "config.json").write_text(json.dumps({"architecture": arch}))
 
 
-@pytest.mark.parametrize("road", ["arch", "args", "safetensors", "config.json"])
-@pytest.mark.parametrize("arch", ["canary_nets:make", "os:abort", "canary_nets.make"])
+@pytest.mark.parametrize(
+    ("road", "arch"),
+    [
+        ("arch", "canary_nets:make"),
+        ("args", "canary_nets:make"),
+        ("safetensors", "canary_nets:make"),
+        ("config.json", "canary_nets:make"),
+        ("args", "os:abort"),
+        ("safetensors", "canary_nets.make"),
+    ],
+)
 def test_a_recorded_architecture_is_never_run(
     run, canary: Path, images: Path, tmp_path: Path, road: str, arch: str
 ) -> None:

@@ -1,7 +1,9 @@
 """Networks of timm's registry, built for the tensors that the checkpoints hold."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import timm
@@ -147,13 +149,19 @@ def _made(name: str, arguments: Mapping[str, Any], request: Request, is_real: bo
         if is_real:
             return timm.create_model(name, **used)
         is_trusted = not (ARGUMENTS - OF_THE_INPUT) & set(arguments)
-        return skeleton(lambda: timm.create_model(name, **used), is_trusted)
+        return _skeleton(name, json.dumps(used, sort_keys=True), is_trusted)
     except TypeError:
         if arguments:
             raise
         raise ModelError(f"timm cannot build {name} with {used}.") from None
     except (ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError) as error:
         raise ModelError(f"timm cannot build {name} with {used}: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _skeleton(name: str, used: str, is_trusted: bool) -> nn.Module:
+    """A network that is only looked at. used: its arguments as JSON, so that they can be a key."""
+    return skeleton(lambda: timm.create_model(name, **json.loads(used)), is_trusted)
 
 
 def _channels(usual: nn.Module, request: Request, tensors: Tensors) -> int | None:

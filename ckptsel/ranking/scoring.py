@@ -19,7 +19,7 @@ from ckptsel.scores import Score, ScoreInputs, find_scores
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.images import digest_of
 
-SCORES_VERSION = 6
+SCORES_VERSION = 7
 """Part of the cache key; raised whenever the shared parts of scores change what is kept."""
 
 

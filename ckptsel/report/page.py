@@ -149,7 +149,7 @@ def _convert(specification: dict[str, Any], form: str) -> bytes:
 
 
 def _specification(drawing: Drawing) -> dict[str, Any]:
-    specification: dict[str, Any] = _all_shown(drawing.chart.to_dict())
+    specification: dict[str, Any] = _all_shown(drawing.chart.to_dict(validate=False))
     specification["description"] = shown(f"{drawing.title}. {drawing.about}")
     specification["config"] = CONFIG
     return specification

@@ -159,7 +159,7 @@ PRESETS = (
         n_transfer_seeds=2,
         closer_targets=("mnist-50",),
         layer_targets=("mnist-50",),
-        after_epochs=(1, 3),
+        after_epochs=(3,),
     ),
 )
 

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from torch import Tensor, log_softmax
+from torch import Tensor, log_softmax, softmax
 
 SAME = 1e-3
 """Mean log-likelihoods, in nats, that are called equal: of equals the most regularised counts."""
 
 FARTHEST = 1e4
 """The highest temperature."""
+
+CLOSE = 1e-3
+"""Relative change of the temperature at which the search for it ends."""
+
+MAX_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,28 @@ def best_of(means: Mapping[float, float]) -> float:
 def at_best_temperature(logits: Tensor, labels: Tensor, lowest: float = 1.0) -> Foretold:
     """The highest likelihood of labels (n,) under softmax of logits (n, C) over a temperature.
 
-    It has one peak: the logarithm is concave in the inverse of the temperature.
+    Its logarithm is concave in the inverse of the temperature: Newton's steps find the one peak, or a
+    halving of what is left of the range where they lead out of it.
     """
-
-    def log_p(log_temperature: float) -> Tensor:
-        scaled = log_softmax(logits * float(np.exp(-log_temperature)), dim=1)
-        return scaled.gather(1, labels[:, None])[:, 0]
-
-    start = float(np.log(lowest))
-    found = minimize_scalar(
-        lambda log_temperature: -float(log_p(log_temperature).mean()),
-        bounds=(start, np.log(FARTHEST)),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
-    # The search does not try its ends.
-    log_temperature = float(found.x) if -found.fun > float(log_p(start).mean()) else start
-    return Foretold(log_p(log_temperature).cpu().numpy(), float(np.exp(log_temperature)))
+    of_truth = logits.gather(1, labels[:, None])[:, 0]
+    least, most = 1 / FARTHEST, 1 / lowest
+    inverse = min(1.0, most)
+    for _ in range(MAX_STEPS):
+        weighted = softmax(logits * inverse, dim=1) * logits
+        expected = weighted.sum(1)
+        slope = float((of_truth - expected).mean())
+        if slope < 0:
+            most = inverse
+        elif inverse == most:
+            break
+        else:
+            least = inverse
+        curvature = float(((weighted * logits).sum(1) - expected.square()).mean())
+        new = inverse + slope / curvature if curvature > 0 else most
+        if not least < new < most:
+            new = (least * most) ** 0.5
+        before, inverse = inverse, new
+        if abs(inverse - before) <= CLOSE * before:
+            break
+    log_p = log_softmax(logits * inverse, dim=1).gather(1, labels[:, None])[:, 0]
+    return Foretold(log_p.cpu().numpy(), 1 / inverse)

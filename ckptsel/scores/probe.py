@@ -141,7 +141,6 @@ class _Problems:
         self.weights = like.new_zeros(k, 1, n)
         self.labels = torch.zeros(k, 1, n, dtype=torch.int64, device=like.device)
         self.penalty = like.new_zeros(k, 1, r + 1)
-        self.scale = like.new_ones(k, 1, r + 1)
         for i, ((inputs, labels), strength) in enumerate(zip(problems, strengths, strict=True)):
             m, columns = inputs.shape
             self.inputs[i, :m, :columns] = inputs
@@ -149,12 +148,11 @@ class _Problems:
             self.weights[i, 0, :m] = 1 / m
             self.labels[i, 0, :m] = labels
             self.penalty[i, 0, :r] = 1 / (strength * m)
-            if columns:
-                # The Hessian of the loss is at most variance / n_classes at equal probabilities:
-                # in these variables it is near the identity, whatever the spectrum.
-                variance = (inputs * inputs).mean(0) - inputs.mean(0).square()
-                curvature = variance.clamp(min=0) / n_classes + 1 / (strength * m)
-                self.scale[i, 0, :columns] = curvature.rsqrt()
+        # The Hessian of the loss is at most variance / n_classes at equal probabilities: in these
+        # variables it is near the identity, whatever the spectrum.
+        square = torch.linalg.vector_norm(self.inputs, dim=1, keepdim=True).square()
+        variance = square * self.weights[:, :, :1] - (self.weights @ self.inputs).square()
+        self.scale = (variance.clamp(min=0) / n_classes + self.penalty).rsqrt()
         self.scale[:, 0, r] = float(n_classes) ** 0.5
         self._which: tuple[int, ...] = tuple(range(k))
         self._kept: tuple[Tensor, ...] = (
