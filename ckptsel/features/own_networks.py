@@ -17,6 +17,7 @@ from ckptsel.features.network import (
     last_linear,
     pre_logits,
 )
+from ckptsel.features.matching import shape_text
 from ckptsel.features.own_code import call_factory, own_code
 from ckptsel.features.timm_networks import classifier_of, own_inputs
 
@@ -24,6 +25,9 @@ ADVICE = (
     " Its features must be one vector an image: pool them in the module, or give it timm's "
     "forward_features and forward_head."
 )
+
+USUAL_SIDES = (28, 32, 64, 96, 128, 256)
+"""Pixels a side that networks are made for besides 224."""
 
 
 def build(name: str, request: Request) -> Network:
@@ -52,20 +56,40 @@ def _tried(name: str, module: nn.Module, read: Read, used: Inputs, wanted: Input
     if problem is None:
         return Inputs()
     told = _told_by(_first_to_run(module, _example(used)), wanted, name)
-    if told != Inputs() and _problem_with(name, module, read, told.over(used)) is None:
+    if told != Inputs():
+        problem = _problem_with(name, module, read, told.over(used))
+    if problem is None:
         return told
-    if wanted.image_size is None and problem.__cause__ is not None:
-        problem = ModelError(f"{problem} If it takes another size, say so with --image-size.")
-    raise problem
+    side = _side_that_runs(name, module, read, told.over(used))
+    advice = ""
+    if side is not None:
+        advice = f" With images of {side}x{side} it runs: --image-size {side}."
+    elif wanted.image_size is None and problem.__cause__ is not None:
+        advice = " If it takes another size, say so with --image-size."
+    raise ModelError(f"{problem}{advice}") from problem.__cause__
+
+
+def _side_that_runs(name: str, module: nn.Module, read: Read, used: Inputs) -> int | None:
+    """Pixels a side of images that go through; None where none of the usual sizes does."""
+    sides = (s for s in USUAL_SIDES if s != used.image_size)
+    running = (
+        s for s in sides if _problem_with(name, module, read, replace(used, image_size=s)) is None
+    )
+    return next(running, None)
 
 
 def _problem_with(name: str, module: nn.Module, read: Read, used: Inputs) -> ModelError | None:
     images = _example(used)
     try:
         with torch.no_grad(), own_code(name, "run on two images", images):
-            read(module, images)
+            features = read(module, images)
     except ModelError as error:
         return error
+    if len(features) != len(images):  # view(-1, n) cuts images of another size into several
+        return ModelError(
+            f"{name} gave {len(features)} vectors for {len(images)} images of shape "
+            f"{shape_text(images)}: it is made for another size, or joins images."
+        )
     return None
 
 

@@ -467,12 +467,24 @@ def _recorded_model(found: Sequence[Checkpoint], last: Recorded) -> str:
     if not names:
         raise ModelError(
             "the checkpoints do not record their architecture. Name it with --model: a timm name "
-            f"such as resnet50, or package.module:function.{told_by_tensors(last.tensors)}"
+            "such as resnet50, or package.module:function."
+            + (told_by_tensors(last.tensors) or _told_by_class(usable))
         )
     raise ModelError(
         f"the checkpoints record several architectures ({', '.join(names)}). Rank one trajectory "
         "at a time, or name the architecture with --model."
     )
+
+
+def _told_by_class(usable: Sequence[Checkpoint]) -> str:
+    """What to type where whole modules of one class were saved, with a space before it."""
+    classes = {c.records["class"] for c in usable if "class" in c.records}
+    if len(classes) != 1:
+        return ""
+    (name,) = classes
+    module, _, own = name.rpartition(".")
+    typed = f"{'SCRIPT' if module == '__main__' else module}:{own}"
+    return f" They are modules of the class {name}: where its code lies here, try --model {typed}."
 
 
 def _load_target(data: str, settings: RankSettings, quiet: bool) -> Target:
