@@ -763,6 +763,14 @@ def test_a_folder_of_orbax_is_named(tmp_path: Path) -> None:
     assert (found.problem or "").startswith("weights of JAX (Flax, Orbax")
 
 
+def test_what_is_read_beside_the_weights_is_not_counted_as_something_else(tmp_path: Path) -> None:
+    folder = save(tmp_path, "checkpoint-10/rng_state.pth", {}).parent
+    save_file(weights(), folder / "model.safetensors")
+    for name in ("config", "trainer_state", "preprocessor_config", "other"):
+        (folder / f"{name}.json").write_text("{}")
+    assert scan(tmp_path).others == {".json": 1}
+
+
 def test_a_folder_of_accelerate_is_read(tmp_path: Path) -> None:
     for epoch in (0, 1):
         folder = tmp_path / f"epoch_{epoch}"

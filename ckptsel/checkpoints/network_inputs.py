@@ -79,7 +79,8 @@ def recorded(
         found["reading"] = reading
     if module is not None and OWN_CLASS.fullmatch(module):
         found["class"] = module
-    numbers = _numbers_of(config.get("model_args")) | _numbers_of(arguments.get("model_kwargs"))
+    numbers = _numbers_of(facts.get("arguments"))
+    numbers |= _numbers_of(config.get("model_args")) | _numbers_of(arguments.get("model_kwargs"))
     numbers |= _numbers_of({"patch_size": arguments.get("patch_size")})
     if payload.get("arch") == "vit_small" and any(name.startswith(MOCO_V3) for name in names):
         numbers["num_heads"] = 12

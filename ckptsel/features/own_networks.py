@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ckptsel.errors import ModelError
 from ckptsel.features.inputs import COLOUR, Inputs
+from ckptsel.features.matching import shape_text
 from ckptsel.features.network import (
     Network,
     Read,
@@ -17,7 +18,6 @@ from ckptsel.features.network import (
     last_linear,
     pre_logits,
 )
-from ckptsel.features.matching import shape_text
 from ckptsel.features.own_code import call_factory, own_code
 from ckptsel.features.timm_networks import classifier_of, own_inputs
 
