@@ -234,6 +234,16 @@ def test_a_network_that_files_do_not_name_is_suggested(run, images: Path, tmp_pa
     assert f"Their tensors fit {TINY_MODEL}." in err
 
 
+def test_a_network_of_ones_own_is_told_by_its_first_tensors(
+    run, images: Path, tmp_path: Path
+) -> None:
+    torch.save({"conv.weight": torch.ones(6, 1, 5, 5), "b": torch.ones(6)}, tmp_path / "a.pth")
+    code, _, err = run("rank", tmp_path / "a.pth", "-d", images, "-q")
+    assert code == 3
+    assert "a file module.py of yours that lies here, returns the network (docs/own-mod" in err
+    assert err.endswith("Its tensors begin with conv.weight (6x1x5x5), b (6).\n")
+
+
 def test_suggestions_are_networks_that_the_tensors_fit() -> None:
     tensors = timm.create_model("test_vit2").state_dict()
     told = Recorded(read=lambda: tensors)

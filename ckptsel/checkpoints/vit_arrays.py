@@ -78,7 +78,7 @@ def read_vision_transformer(path: Path) -> tuple[dict[str, StoredTensor], int]:
 
 def _stored(array: Array) -> StoredTensor:
     array = np.ascontiguousarray(array)
-    data = memoryview(array.reshape(-1).view(np.uint8))
+    data = array.reshape(-1).view(np.uint8).data
     return StoredTensor(array.dtype.name, array.shape, Storage(array.dtype.name, data))
 
 
