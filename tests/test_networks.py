@@ -322,6 +322,7 @@ cut = lambda: Cut(1)
 grey = lambda: Flat(1)
 two = lambda: Flat(2)
 far = lambda: Of(nn.Conv2d(3, 4, 300))
+any_size = lambda: Of(nn.Conv2d(3, 4, 3))
 digits = Digits
 video = lambda: Of(nn.Conv3d(3, 4, 3))
 audio = lambda: Of(nn.Conv1d(1, 4, 3))
@@ -403,6 +404,17 @@ def test_what_cannot_be_run_is_said(own: Path, name: str, options: dict, message
     with pytest.raises(ModelError, match=message) as caught:
         built(name, **options)
     assert len(caught.value.lines) == 1 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "is_noted"),
+    [("any_size", {}, True), ("any_size", {"image_size": 64}, False), ("small_vit", {}, False)],
+)
+def test_a_size_that_nothing_says_is_noted(
+    own: Path, name: str, options: dict, is_noted: bool
+) -> None:
+    notes = " ".join(built(name, **options).notes)
+    assert ("images are of 224x224 pixels, since neither the files nor" in notes) is is_noted
 
 
 def test_features_are_one_vector_an_image(own: Path) -> None:

@@ -26,6 +26,11 @@ ADVICE = (
     "forward_features and forward_head."
 )
 
+SIZE_NOTE = (
+    "images are of 224x224 pixels, since neither the files nor the network say what it was trained on; "
+    "if it was another size, say so with --image-size"
+)
+
 USUAL_SIDES = (28, 32, 64, 96, 128, 256)
 """Pixels a side that networks are made for besides 224."""
 
@@ -47,7 +52,17 @@ def build(name: str, request: Request) -> Network:
         with torch.no_grad():
             head = (last_linear(module, _example(told.over(wanted.over(own))))[0],)
         position = f"input of {head[0]}"
-    return Network(module, read, position, head, told.over(own), advice=ADVICE, is_own_code=True)
+    is_said = told.over(wanted).image_size or _own_side(module) or hasattr(module, "pretrained_cfg")
+    return Network(
+        module,
+        read,
+        position,
+        head,
+        told.over(own),
+        advice=ADVICE,
+        notes=() if is_said else (SIZE_NOTE,),
+        is_own_code=True,
+    )
 
 
 def _tried(name: str, module: nn.Module, read: Read, used: Inputs, wanted: Inputs) -> Inputs:
