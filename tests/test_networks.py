@@ -317,7 +317,14 @@ class Cut(Flat):
     def forward(self, x):
         return self.last(self.body(self.conv(x).view(-1, 4 * 16 * 16)).relu())
 
+class Pair(Flat):
+    def forward_features(self, x):
+        return x
+    def forward_head(self, x, pre_logits):
+        return x, x
+
 flat = Flat
+pair = Pair
 cut = lambda: Cut(1)
 grey = lambda: Flat(1)
 two = lambda: Flat(2)
@@ -393,6 +400,7 @@ def test_inputs_are_told_from_the_first_layers_weights(
         ("cut", {}, r"gave 98 vectors for 2 images of shape 2x1x224x224.* --image-size 32\."),
         ("far", {}, r"own_nets\.py:\d+: return .*2x3x224x224.*say so with --image-size"),
         ("grey", {"image_size": 64}, r"2x1x64x64, torch\.float32\. With .* --image-size 32\."),
+        ("pair", {}, "TypeError: its features are a tuple, not a tensor"),
         ("raises", {}, r"ValueError: no \{config\} found \(.*own_nets\.py:\d+: raise ValueError"),
         ("wants", {}, "wants the arguments config, and is called without any"),
         ("leaves", {}, r"SystemExit: bye \(.*own_nets\.py:\d+: sys\.exit"),

@@ -98,11 +98,14 @@ def _problem_with(name: str, module: nn.Module, read: Read, used: Inputs) -> Mod
     try:
         with torch.no_grad(), own_code(name, "run on two images", images):
             features = read(module, images)
+            if not isinstance(features, Tensor):
+                raise TypeError(f"its features are a {type(features).__name__}, not a tensor")
+            n_vectors = len(features)
     except ModelError as error:
         return error
-    if len(features) != len(images):  # view(-1, n) cuts images of another size into several
+    if n_vectors != len(images):  # view(-1, n) cuts images of another size into several
         return ModelError(
-            f"{name} gave {len(features)} vectors for {len(images)} images of shape "
+            f"{name} gave {n_vectors} vectors for {len(images)} images of shape "
             f"{shape_text(images)}: it is made for another size, or joins images."
         )
     return None
