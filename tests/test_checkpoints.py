@@ -545,7 +545,7 @@ def broken(kind: str, path: Path) -> None:
         ("truncated", "not a whole file of torch.save"),
         ("zip", "a zip archive that torch.save did not write"),
         ("pickle", "a plain pickle, not a file of torch.save"),
-        ("text", "file of torch.save"),
+        ("text", "text, not weights: it begins 'epoch,loss 1,0.5'"),
         ("html", "a web page, not the weights"),
         ("png", "file of torch.save"),
     ],

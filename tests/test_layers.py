@@ -60,8 +60,30 @@ class WithAView(nn.Module):
         return self.fc(x.contiguous().view(len(x), -1))
 
 
+class TokensFirst(nn.Module):
+    """A transformer as torch has it by default: (tokens, images, width)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2))
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 8) for _ in range(4))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).permute(2, 0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(x.mean(0))
+
+
 def forward_of(module: nn.Module, size: int) -> Any:
     return lambda: module(torch.zeros(2, 3, size, size))
+
+
+def test_what_does_not_begin_with_the_images_is_no_stage() -> None:
+    module = TokensFirst().eval()
+    stages = find_stages(module, forward_of(module, 16))
+    assert not any(stage.name.startswith("blocks") for stage in stages)
 
 
 @pytest.mark.parametrize("name", TIMM)

@@ -23,7 +23,7 @@ import ckptsel
 from ckptsel.checkpoints.guard import DEFAULT
 from ckptsel.checkpoints.network_inputs import recorded
 from ckptsel.checkpoints.scan import scan_checkpoints
-from ckptsel.errors import ModelError, UsageError
+from ckptsel.errors import FeatureError, ModelError, UsageError
 from ckptsel.features import hugging_face
 from ckptsel.features.encoders import ImageEncoder, build_image_encoder
 from ckptsel.features.inputs import Inputs
@@ -234,6 +234,16 @@ def test_a_network_that_files_do_not_name_is_suggested(run, images: Path, tmp_pa
     assert f"Their tensors fit {TINY_MODEL}." in err
 
 
+def test_a_network_of_ones_own_is_told_by_its_first_tensors(
+    run, images: Path, tmp_path: Path
+) -> None:
+    torch.save({"conv.weight": torch.ones(6, 1, 5, 5), "b": torch.ones(6)}, tmp_path / "a.pth")
+    code, _, err = run("rank", tmp_path / "a.pth", "-d", images, "-q")
+    assert code == 3
+    assert "a file module.py of yours that lies here, returns the network (docs/own-mod" in err
+    assert err.endswith("Its tensors begin with conv.weight (6x1x5x5), b (6).\n")
+
+
 def test_suggestions_are_networks_that_the_tensors_fit() -> None:
     tensors = timm.create_model("test_vit2").state_dict()
     told = Recorded(read=lambda: tensors)
@@ -303,9 +313,23 @@ class Shy(nn.Module):
             raise KeyError("more than two")
         return self.last(self.first(x).mean((2, 3)))
 
+class Cut(Flat):
+    def forward(self, x):
+        return self.last(self.body(self.conv(x).view(-1, 4 * 16 * 16)).relu())
+
+class Pair(Flat):
+    def forward_features(self, x):
+        return x
+    def forward_head(self, x, pre_logits):
+        return x, x
+
 flat = Flat
+pair = Pair
+cut = lambda: Cut(1)
 grey = lambda: Flat(1)
 two = lambda: Flat(2)
+far = lambda: Of(nn.Conv2d(3, 4, 300))
+any_size = lambda: Of(nn.Conv2d(3, 4, 3))
 digits = Digits
 video = lambda: Of(nn.Conv3d(3, 4, 3))
 audio = lambda: Of(nn.Conv1d(1, 4, 3))
@@ -372,7 +396,11 @@ def test_inputs_are_told_from_the_first_layers_weights(
         ("flat", {"image_size": 32, "channels": 4}, r"shape 2x4x32x32, torch\.float32"),
         ("video", {}, r"its first layer, first, is of type Conv3d, which takes 5 dimensions"),
         ("audio", {}, r"is of type Conv1d, which takes 3 dimensions"),
-        ("flat", {}, r"own_nets\.py:\d+: return .*2x3x224x224.*say so with --image-size"),
+        ("flat", {}, r"own_nets\.py:\d+: return .*2x3x224x224.*With .* runs: --image-size 32\."),
+        ("cut", {}, r"gave 98 vectors for 2 images of shape 2x1x224x224.* --image-size 32\."),
+        ("far", {}, r"own_nets\.py:\d+: return .*2x3x224x224.*say so with --image-size"),
+        ("grey", {"image_size": 64}, r"2x1x64x64, torch\.float32\. With .* --image-size 32\."),
+        ("pair", {}, "TypeError: its features are a tuple, not a tensor"),
         ("raises", {}, r"ValueError: no \{config\} found \(.*own_nets\.py:\d+: raise ValueError"),
         ("wants", {}, "wants the arguments config, and is called without any"),
         ("leaves", {}, r"SystemExit: bye \(.*own_nets\.py:\d+: sys\.exit"),
@@ -384,6 +412,23 @@ def test_what_cannot_be_run_is_said(own: Path, name: str, options: dict, message
     with pytest.raises(ModelError, match=message) as caught:
         built(name, **options)
     assert len(caught.value.lines) == 1 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "is_noted"),
+    [("any_size", {}, True), ("any_size", {"image_size": 64}, False), ("small_vit", {}, False)],
+)
+def test_a_size_that_nothing_says_is_noted(
+    own: Path, name: str, options: dict, is_noted: bool
+) -> None:
+    notes = " ".join(built(name, **options).notes)
+    assert ("images are of 224x224 pixels, since neither the files nor" in notes) is is_noted
+
+
+def test_features_are_one_vector_an_image(own: Path) -> None:
+    """`view(-1, n)` makes several of an image that is too large, and these would be others' labels."""
+    with pytest.raises(FeatureError, match="input of last of own_nets:cut gave 8 vectors for 2 im"):
+        built("cut", image_size=32).penultimate(torch.zeros(2, 1, 64, 64))
 
 
 @pytest.mark.parametrize(

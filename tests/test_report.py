@@ -298,6 +298,16 @@ def test_it_is_readable_in_light_and_in_dark(page, scheme: str) -> None:
 
 
 @browser_only
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_shadow_where_the_table_goes_on_is_seen_through_its_rows(page, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    for place in ("tr.best", "tr.tied", "thead th"):
+        colour = page.locator(place).first.evaluate("e => getComputedStyle(e).backgroundColor")
+        alpha = re.search(r"[,/] ?(0\.\d+)\)$", colour)
+        assert alpha and float(alpha[1]) <= 0.2, (place, colour)
+
+
+@browser_only
 def test_it_fits_a_phone(page) -> None:
     page.set_viewport_size({"width": 375, "height": 800})
     page.reload()

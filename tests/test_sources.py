@@ -109,6 +109,16 @@ def test_parquet_in_the_hugging_face_layout(tmp_path: Path) -> None:
     assert train.open_image(1).size == (4, 4)
 
 
+def test_a_row_that_holds_only_a_path_says_what_to_do(tmp_path: Path) -> None:
+    """As `to_parquet` of datasets leaves it; its `save_to_disk` stores the images."""
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    images = pa.array([{"bytes": None, "path": "/images/1.png"}], kind)
+    pq.write_table(pa.table({"image": images, "label": [0]}), tmp_path / "train.parquet")
+    found = open_source(str(tmp_path)).read("train")
+    with pytest.raises(OSError, match="save_to_disk stores the images themselves; paths can be"):
+        found.samples.read(0)
+
+
 def test_parquet_columns_are_found_or_named(tmp_path: Path) -> None:
     path = tmp_path / "train.parquet"
     save_parquet(path, [0, 1], column="fine_label")

@@ -147,7 +147,8 @@ def test_files_of_other_shapes_are_no_trajectory(tmp_path: Path) -> None:
     notes = " ".join(scan(tmp_path).notes())
     assert (
         "these are no trajectory: the tensors of 2 networks differ in name or shape: 2 files (model_1, "
-        "model_2), model_3. Give the files of one run" in notes
+        "model_2), model_3. Put the files of one run into a folder of their own, and give that"
+        in notes
     )
 
 
@@ -175,7 +176,7 @@ def test_names_that_count_something_else_are_no_epochs(tmp_path: Path, name: str
     assert [c.epoch for c in found.checkpoints] == [None, None]
     (note,) = found.notes()
     assert note.startswith("these may be no trajectory: the names of 2 files (")
-    assert note.endswith("s. Give the files of one run")
+    assert note.endswith("s. Put the files of one run into a folder of their own, and give that")
 
 
 def test_one_run_below_a_numbered_folder_is_a_trajectory(tmp_path: Path) -> None:
@@ -192,6 +193,20 @@ def made(epoch: float | None = None, step: int | None = None, source: str = "fil
 @pytest.mark.parametrize("epochs", [(1, 2, 3, 4), (0, 1, 2, 3), (0, 1, 2), (10, 20, 30)])
 def test_a_whole_run_of_few_epochs_has_no_gap(epochs: tuple[int, ...]) -> None:
     assert "gap" not in " ".join(trajectory_notes([made(e) for e in epochs]))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_said"), [("model_{}", False), ("{}_a", True), ("seed{}/epoch_{}", False)]
+)
+def test_gaps_are_told_where_numbers_are_epochs(
+    tmp_path: Path, pattern: str, is_said: bool
+) -> None:
+    """Not of numbers that may count anything, nor between several runs."""
+    for n in (20, 30, 100):
+        payload = {"state_dict": weights(n), **({"epoch": n} if is_said else {})}
+        save(tmp_path, f"{pattern.format(n, n)}.pth", payload)
+    notes = " ".join(scan(tmp_path).notes())
+    assert ("starts at epoch 20" in notes, "has a gap" in notes) == (is_said, is_said)
 
 
 def test_a_step_from_a_name_is_called_a_step(tmp_path: Path) -> None:
@@ -418,6 +433,13 @@ def test_a_whole_pickled_module_gives_its_state_dict(tmp_path: Path, wrap, is_zi
     check_same(found, module.state_dict())
     assert found.notes[0].startswith("a whole pickled module: its class (")
     assert found.notes[0].endswith("was not run, its tensors were taken")
+
+
+def test_the_class_of_a_whole_module_is_what_to_type(run, images: Path, tmp_path: Path) -> None:
+    save(tmp_path, "run/model.pth", Odd())
+    code, _, err = run("rank", tmp_path / "run", "-d", images, "-q")
+    assert code == 3
+    assert err.endswith("try --model tests.test_strangers:Odd.\n")
 
 
 def test_a_class_that_does_harm_when_it_is_made_is_not_run(tmp_path: Path) -> None:
@@ -739,6 +761,14 @@ def test_a_folder_of_orbax_is_named(tmp_path: Path) -> None:
     (found,) = scan_checkpoints(tmp_path)
     assert found.name == "100/default"
     assert (found.problem or "").startswith("weights of JAX (Flax, Orbax")
+
+
+def test_what_is_read_beside_the_weights_is_not_counted_as_something_else(tmp_path: Path) -> None:
+    folder = save(tmp_path, "checkpoint-10/rng_state.pth", {}).parent
+    save_file(weights(), folder / "model.safetensors")
+    for name in ("config", "trainer_state", "preprocessor_config", "other"):
+        (folder / f"{name}.json").write_text("{}")
+    assert scan(tmp_path).others == {".json": 1}
 
 
 def test_a_folder_of_accelerate_is_read(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ckptsel.checkpoints.parts import ZERO, check_whole
 from ckptsel.checkpoints.safetensors_files import read_safetensors
 from ckptsel.checkpoints.tensors import StoredTensor
 from ckptsel.checkpoints.torch_files import read_torch_file
+from ckptsel.checkpoints.vit_arrays import read_vision_transformer
 from ckptsel.errors import CheckpointError
 
 HUGGING_FACE_FILES = (
@@ -39,6 +40,7 @@ FOLDER_PARTS = {
     "Hugging Face": re.compile(
         r"(model\.safetensors|pytorch_model\.bin)(\.index\.json)?$"
         r"|(pytorch_)?model-\d+-of-\d+\.(safetensors|bin)$|tf_model\.h5$|flax_model\.msgpack$"
+        rf"|({'|'.join(HUGGING_FACE_FACTS)})\.json$"
     ),
     "DCP": re.compile(r"(meta|common|train_state|extra_state)\.pt$|metadata\.json$"),
 }
@@ -81,6 +83,7 @@ FORMATS = (
     ("Detectron2", {"model", "__author__"}),
     ("Detectron2", {"model", "scheduler", "iteration"}),
     ("Megatron", {"model", "checkpoint_version"}),
+    ("JAX", {"format:JAX"}),
 )
 """A format is recognised by the keys that its files have; the first that fits."""
 
@@ -119,6 +122,9 @@ def _read_file(path: Path) -> Payload:
         kind = kind_of(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot open the file: {error}") from error
+    if kind == "jax":
+        tensors, heads = read_vision_transformer(path)
+        return Payload(tensors, {"format": "JAX", "arguments": {"num_heads": heads}})
     if kind in REFUSED:
         raise CheckpointError(REFUSED[kind])
     if kind == "safetensors" or (not kind and path.name.endswith(".safetensors")):

@@ -1,6 +1,7 @@
 """What a file is, by its first bytes, whatever its name; no byte of it is interpreted further.
 
-Kinds that this package reads: `torch` (a zip of torch.save or torch.jit.save), `pickle`, `safetensors`.
+Kinds that this package reads: `torch` (a zip of torch.save or torch.jit.save), `pickle`, `safetensors`,
+and of `jax` (arrays in `.npz`) plain vision transformers.
 Kinds that hold weights and are not read: the keys of `REFUSED`, with what to do. "" for anything else.
 """
 
@@ -8,7 +9,7 @@ import re
 import struct
 from pathlib import Path
 
-READ = ("torch", "pickle", "safetensors")
+READ = ("torch", "pickle", "safetensors", "jax")
 
 REFUSED = {
     "lfs": (
@@ -32,8 +33,8 @@ REFUSED = {
         "the names of the torch network with torch.save."
     ),
     "jax": (
-        "weights of JAX (big_vision, the original ViT). timm reads many of them: load with "
-        "timm.create_model(NAME, checkpoint_path=...) and save model.state_dict() with torch.save."
+        "weights of JAX, and no plain vision transformer, which alone is read. timm reads others: load "
+        "with timm.create_model(NAME, checkpoint_path=...) and save model.state_dict() with torch.save."
     ),
     "flax": (
         "weights of JAX (Flax, Orbax). Load them in JAX, and save the arrays under the names and in the "
@@ -67,6 +68,9 @@ WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
 
 TARRED = re.compile(rb"\.(pth|pt|ckpt|safetensors|bin|pkl)\x00")
 """In a tar's first headers: names of checkpoints."""
+
+NPZ = re.compile(r"\.npz(-\d+)?$")
+"""big_vision keeps copies as checkpoint.npz-000010000."""
 
 MINDSPORE = re.compile(rb"\n[\x05-\xff]\x01?\n[\x01-\x7f][\w.]+\x12", re.DOTALL)
 ONNX = re.compile(rb"\x08[\x01-\x20]\x12.(pytorch|tf2onnx|skl2onnx|onnx|keras2onnx|\w)", re.DOTALL)
@@ -127,7 +131,7 @@ def _kind_of_zip(head: bytes, tail: bytes, name: str) -> str:
         return "torch"
     if name.endswith(".keras") or b"model.weights.h5" in tail:
         return "keras"
-    return "jax" if name.endswith(".npz") and b"kernel.npy" in tail else ""
+    return "jax" if NPZ.search(name) and b"kernel.npy" in tail else ""
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -4,6 +4,7 @@
      "arguments": {"patch_size": 8, ...},                           numbers it was built with
      "config": {...},                                               config.json of transformers
      "reading": "{...}",                                            how an exported network is read
+     "class": "my_models.Net",                                      of a whole pickled module
      "where": "args"}                                               where they were read
 
 Everything here comes from strangers: what is no plain value of the expected kind is left out.
@@ -11,6 +12,7 @@ Everything here comes from strangers: what is no plain value of the expected kin
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -42,10 +44,19 @@ MAX_SIZE, MAX_CONFIG, MAX_READING = 4096, 100_000, 10**7
 """Pixels a side, and characters of a configuration or a reading, beyond which it is not believed."""
 
 
+OWN_CLASS = re.compile(r"(?!torch\.|__torch__)\w{1,80}(\.\w{1,80}){1,9}")
+"""A class that a user may have the code of."""
+
+
 def recorded(
-    payload: Mapping[str, Any], facts: Mapping[str, Any], form: str, names: Collection[str] = ()
+    payload: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    form: str,
+    names: Collection[str] = (),
+    module: str | None = None,
 ) -> dict[str, Any]:
-    """What a file of a format (`FORMATS`) records; {} for nothing. names: of its tensors."""
+    """What a file of a format (`FORMATS`) records; {} for nothing. names: of its tensors. module: the
+    class, where it is a whole pickled module."""
     config, processor = facts.get("config", {}), facts.get("preprocessor_config", {})
     found: dict[str, Any] = {}
     if isinstance(config.get("model_type"), str) and len(json.dumps(config)) <= MAX_CONFIG:
@@ -66,7 +77,10 @@ def recorded(
     reading = facts.get("reading")
     if isinstance(reading, str) and len(reading) <= MAX_READING:
         found["reading"] = reading
-    numbers = _numbers_of(config.get("model_args")) | _numbers_of(arguments.get("model_kwargs"))
+    if module is not None and OWN_CLASS.fullmatch(module):
+        found["class"] = module
+    numbers = _numbers_of(facts.get("arguments"))
+    numbers |= _numbers_of(config.get("model_args")) | _numbers_of(arguments.get("model_kwargs"))
     numbers |= _numbers_of({"patch_size": arguments.get("patch_size")})
     if payload.get("arch") == "vit_small" and any(name.startswith(MOCO_V3) for name in names):
         numbers["num_heads"] = 12

@@ -63,6 +63,7 @@ def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, T
         epoch, step = _first(epoch, bare.epoch), _first(step, bare.step)
     is_named = not is_recorded and (epoch is not None or step is not None)
     form = format_of(payload.value, payload.facts, path)
+    module = payload.module if key == "" else module_under(payload.value, key)
     return dataclasses.replace(
         bare,
         format=form,
@@ -73,8 +74,8 @@ def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, T
         accuracy=recorded_accuracy(payload.value, payload.facts, bare.name),
         arch=recorded_arch(payload.value, payload.facts),
         layout=_layout_of(tensors),
-        notes=tuple(_notes(payload, key, tensors, weights)),
-        records=recorded(payload.value, payload.facts, form, tensors),
+        notes=tuple(_notes(payload, module, tensors, weights)),
+        records=recorded(payload.value, payload.facts, form, tensors, module),
     ), tensors
 
 
@@ -82,8 +83,7 @@ def _first(recorded: Number | None, named: Number | None) -> Number | None:
     return named if recorded is None else recorded
 
 
-def _notes(payload: Payload, key: str, tensors: Tensors, weights: str) -> Iterator[str]:
-    module = payload.module if key == "" else module_under(payload.value, key)
+def _notes(payload: Payload, module: str | None, tensors: Tensors, weights: str) -> Iterator[str]:
     if module is not None and module.startswith(SCRIPT):
         yield "a TorchScript program: it was not run, its tensors were taken"
     elif module is not None:

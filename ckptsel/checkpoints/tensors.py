@@ -64,7 +64,7 @@ MAX_DIMENSIONS = 64
 SHARE = (
     "is one process's share of a distributed tensor (FSDP). Save with "
     "torch.distributed.checkpoint.save, whose folders are read, or whole: get_model_state_dict(model, "
-    "options=StateDictOptions(full_state_dict=True))."
+    "options=StateDictOptions(full_state_dict=True)). docs/formats.md shows how to join what is there."
 )
 
 NOT_DENSE = {

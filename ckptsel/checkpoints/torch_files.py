@@ -92,7 +92,7 @@ def _read(file: Any, mapped: memoryview) -> TorchFile:
     except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle can end in an error of any type
-        raise _damaged(error) from error
+        raise _text_in(mapped) or _damaged(error) from error
 
 
 def _read_zip(file: IO[bytes], mapped: memoryview) -> TorchFile:
@@ -199,6 +199,17 @@ def _unknown_to(reader: Reader) -> tuple[str, ...]:
             "it and why."
         )
     return tuple(reader.refused)
+
+
+def _text_in(mapped: memoryview) -> CheckpointError | None:
+    """That it is text, such as an error that was downloaded in its place; None for anything else."""
+    beginning = " ".join(bytes(mapped[:60]).decode("ascii", "replace").split())
+    if not (beginning and beginning.isascii() and beginning.isprintable()):
+        return None
+    return CheckpointError(
+        f"text, not weights: it begins {beginning!r}. Perhaps an error came in the place of a download; "
+        "download it again."
+    )
 
 
 def _damaged(error: Exception) -> CheckpointError:

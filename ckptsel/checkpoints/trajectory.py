@@ -12,18 +12,21 @@ from ckptsel.errors import listed, subject
 SHOWN = 3
 """Names that a note lists."""
 
+ONE_RUN = "Put the files of one run into a folder of their own, and give that"
+
 
 def trajectory_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """A late start, gaps, mixed weights, epochs from names, files that are no one run's, and how files
     were read."""
     usable = [c for c in checkpoints if c.problem is None and c.copy_of is None]
+    several = [*_several_networks(usable), *_several_runs(usable)]
+    are_epochs_sure = not several and not any(has_bare_number(c) for c in usable)
     return [
-        *_several_networks(usable),
-        *_several_runs(usable),
+        *several,
         *_epochs_from_names(usable),
         *_out_of_order(usable),
         *_unknown_accuracies(usable),
-        *_start_and_gaps(usable),
+        *(_start_and_gaps(usable) if are_epochs_sure else ()),
         *_mixed_weights(usable),
         *_as_read(usable),
     ]
@@ -49,7 +52,7 @@ def _several_networks(usable: Sequence[Checkpoint]) -> Iterator[str]:
         groups = sorted(by_layout.values(), key=len, reverse=True)
         yield (
             f"these are no trajectory: the tensors of {len(groups)} networks differ in name or shape: "
-            f"{listed([subject(names) for names in groups], SHOWN)}. Give the files of one run"
+            f"{listed([subject(names) for names in groups], SHOWN)}. {ONE_RUN}"
         )
 
 
@@ -60,7 +63,7 @@ def _several_runs(usable: Sequence[Checkpoint]) -> Iterator[str]:
         words = sorted({f"{word}s" for word, _ in counted.values()})
         yield (
             f"these may be no trajectory: the names of {subject(list(counted))} count "
-            f"{listed(words, SHOWN)}. Give the files of one run"
+            f"{listed(words, SHOWN)}. {ONE_RUN}"
         )
         return
     folders = Counter(c.name.rpartition("/")[0] for c in usable)
@@ -77,7 +80,7 @@ def _several_runs(usable: Sequence[Checkpoint]) -> Iterator[str]:
         names = [c.name for c in usable if (c.epoch, c.step) == twice[0]]
         yield (
             f"these may be no trajectory: {subject(names)} are all of epoch {twice[0][0]:g}. Where they "
-            "are of several runs, give the files of one"
+            f"are of several runs: {ONE_RUN[0].lower()}{ONE_RUN[1:]}"
         )
 
 

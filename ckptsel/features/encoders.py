@@ -112,6 +112,10 @@ class ImageEncoder:
         """
         with self._watched(images):
             features = self.read(self.module, images)
+        if len(features) != len(images):
+            raise FeatureError(
+                f"{self.position} of {self.name} gave {len(features)} vectors for {len(images)} images."
+            )
         if features.ndim != 2:
             raise FeatureError(
                 f"{self.position} of {self.name} has shape {tuple(features.shape)}, not (images, "

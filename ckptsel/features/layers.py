@@ -94,7 +94,7 @@ class Stage:
 def find_stages(module: nn.Module, forward: Callable[[], Any]) -> tuple[Stage, ...]:
     """The stages of a network, in the order in which they run; none where it has no such outputs.
 
-    forward: runs the network on an example.
+    forward: runs the network on an example, and gives its features (N, D).
     """
     names = _named_by_timm(module)
     seen = _outputs(module, names, forward)
@@ -208,7 +208,8 @@ def _outputs(
     module: nn.Module, names: Sequence[str], forward: Callable[[], Any]
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of the outputs of modules for one image, in the order in which they ran; without those
-    that run more than once, whose name does not say which output is meant."""
+    that run more than once, whose name does not say which output is meant, and those that do not
+    begin with the images (windows, sequences first)."""
     seen: dict[str, tuple[int, ...]] = {}
     runs: Counter[str] = Counter()
 
@@ -216,17 +217,17 @@ def _outputs(
         tensor = _tensor(output)
         runs[name] += 1
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.ndim in (2, 3, 4):
-            seen[name] = tuple(tensor.shape[1:])
+            seen[name] = tuple(tensor.shape)
 
     modules = dict(module.named_modules())
     hooks = [modules[name].register_forward_hook(partial(keep, name)) for name in names]
     try:
         with torch.no_grad():
-            forward()
+            n_images = len(forward())
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: shape for name, shape in seen.items() if runs[name] == 1}
+    return {n: shape[1:] for n, shape in seen.items() if runs[n] == 1 and shape[0] == n_images}
 
 
 def _tensor(output: Any) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ckptsel.errors import ModelError
 from ckptsel.features.inputs import COLOUR, Inputs
+from ckptsel.features.matching import shape_text
 from ckptsel.features.network import (
     Network,
     Read,
@@ -24,6 +25,14 @@ ADVICE = (
     " Its features must be one vector an image: pool them in the module, or give it timm's "
     "forward_features and forward_head."
 )
+
+SIZE_NOTE = (
+    "images are of 224x224 pixels, since neither the files nor the network say what it was trained on; "
+    "if it was another size, say so with --image-size"
+)
+
+USUAL_SIDES = (28, 32, 64, 96, 128, 256)
+"""Pixels a side that networks are made for besides 224."""
 
 
 def build(name: str, request: Request) -> Network:
@@ -43,7 +52,17 @@ def build(name: str, request: Request) -> Network:
         with torch.no_grad():
             head = (last_linear(module, _example(told.over(wanted.over(own))))[0],)
         position = f"input of {head[0]}"
-    return Network(module, read, position, head, told.over(own), advice=ADVICE, is_own_code=True)
+    is_said = told.over(wanted).image_size or _own_side(module) or hasattr(module, "pretrained_cfg")
+    return Network(
+        module,
+        read,
+        position,
+        head,
+        told.over(own),
+        advice=ADVICE,
+        notes=() if is_said else (SIZE_NOTE,),
+        is_own_code=True,
+    )
 
 
 def _tried(name: str, module: nn.Module, read: Read, used: Inputs, wanted: Inputs) -> Inputs:
@@ -52,20 +71,43 @@ def _tried(name: str, module: nn.Module, read: Read, used: Inputs, wanted: Input
     if problem is None:
         return Inputs()
     told = _told_by(_first_to_run(module, _example(used)), wanted, name)
-    if told != Inputs() and _problem_with(name, module, read, told.over(used)) is None:
+    if told != Inputs():
+        problem = _problem_with(name, module, read, told.over(used))
+    if problem is None:
         return told
-    if wanted.image_size is None and problem.__cause__ is not None:
-        problem = ModelError(f"{problem} If it takes another size, say so with --image-size.")
-    raise problem
+    side = _side_that_runs(name, module, read, told.over(used))
+    advice = ""
+    if side is not None:
+        advice = f" With images of {side}x{side} it runs: --image-size {side}."
+    elif wanted.image_size is None and problem.__cause__ is not None:
+        advice = " If it takes another size, say so with --image-size."
+    raise ModelError(f"{problem}{advice}") from problem.__cause__
+
+
+def _side_that_runs(name: str, module: nn.Module, read: Read, used: Inputs) -> int | None:
+    """Pixels a side of images that go through; None where none of the usual sizes does."""
+    sides = (s for s in USUAL_SIDES if s != used.image_size)
+    running = (
+        s for s in sides if _problem_with(name, module, read, replace(used, image_size=s)) is None
+    )
+    return next(running, None)
 
 
 def _problem_with(name: str, module: nn.Module, read: Read, used: Inputs) -> ModelError | None:
     images = _example(used)
     try:
         with torch.no_grad(), own_code(name, "run on two images", images):
-            read(module, images)
+            features = read(module, images)
+            if not isinstance(features, Tensor):
+                raise TypeError(f"its features are a {type(features).__name__}, not a tensor")
+            n_vectors = len(features)
     except ModelError as error:
         return error
+    if n_vectors != len(images):  # view(-1, n) cuts images of another size into several
+        return ModelError(
+            f"{name} gave {n_vectors} vectors for {len(images)} images of shape "
+            f"{shape_text(images)}: it is made for another size, or joins images."
+        )
     return None
 
 

@@ -26,7 +26,6 @@ from ckptsel.common.remote import local_path
 from ckptsel.common.streams import say
 from ckptsel.errors import (
     InputError,
-    ModelError,
     NothingToRank,
     UsageError,
     listed,
@@ -38,10 +37,10 @@ from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import extract_features, feature_key
 from ckptsel.features.layers import ALL, choose_layers, scale_of, side_by_side
-from ckptsel.features.names import is_registered, told_by_tensors
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache, open_cache
+from ckptsel.ranking.recorded_model import recorded_model
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.duplicates import (
     DUPLICATES_VERSION,
@@ -327,7 +326,11 @@ def open_encoder(settings: RankSettings, found: Sequence[Checkpoint], quiet: boo
     Raises InputError where it cannot be had.
     """
     recorded = _recorded(found, settings)
-    encoder = build_encoder(settings.model or _recorded_model(found, recorded), settings, recorded)
+    usable = [c for c in found if c.problem is None]
+    if settings.model is None and not usable:
+        raise _nothing_to_rank(found)
+    name = settings.model or recorded_model(usable, recorded)
+    encoder = build_encoder(name, settings, recorded)
     if not quiet:
         say(*_said_of(encoder, recorded, settings))
     return encoder
@@ -445,34 +448,6 @@ def fail_copies(items: Sequence[U], strict: bool) -> list[U]:
             *_problems(failed),
         )
     return marked
-
-
-def _recorded_model(found: Sequence[Checkpoint], last: Recorded) -> str:
-    usable = [c for c in found if c.problem is None]
-    if not usable:
-        raise _nothing_to_rank(found)
-    if all(c.records.get("config") and not is_registered(c.arch or "") for c in usable):
-        return "hf:"
-    recorded = sorted({c.arch for c in usable if c.arch})
-    names = [name for name in recorded if is_registered(name)]
-    if recorded and not names:
-        raise ModelError(
-            f"the checkpoints record the architecture {', '.join(map(repr, recorded[:3]))}, which is no "
-            "name that timm knows. Only such names are taken from files; name the network with "
-            "--model: a timm name such as resnet50, or package.module:function of your own."
-            + told_by_tensors(last.tensors)
-        )
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise ModelError(
-            "the checkpoints do not record their architecture. Name it with --model: a timm name "
-            f"such as resnet50, or package.module:function.{told_by_tensors(last.tensors)}"
-        )
-    raise ModelError(
-        f"the checkpoints record several architectures ({', '.join(names)}). Rank one trajectory "
-        "at a time, or name the architecture with --model."
-    )
 
 
 def _load_target(data: str, settings: RankSettings, quiet: bool) -> Target:

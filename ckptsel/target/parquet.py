@@ -99,7 +99,10 @@ class ParquetSamples:
         value = self.column.value(int(self.rows[index]))
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
-            raise OSError("no image bytes in this row (only a path?)")
+            raise OSError(
+                "no image bytes in this row, perhaps only a path: datasets' save_to_disk stores the "
+                "images themselves; paths can be given as a CSV"
+            )
         return data
 
     def open(self, index: int) -> Image.Image:

@@ -18,6 +18,7 @@ from ckptsel.checkpoints.reading import inspect_checkpoint
 from ckptsel.errors import CheckpointError
 from tools.fuzzing.mutate import mutate_bytes, mutate_json, mutate_torch_zip
 from tools.fuzzing.targets import Target
+from tools.made_jax import vit_arrays
 
 INDEX = "model.safetensors.index.json"
 
@@ -43,6 +44,7 @@ def make() -> Target:
         "module_1.pth": _saved({"model": module, "hyper_parameters": {"loss": np.clip}}),
         "module_1.th": _saved(module, _use_new_zipfile_serialization=False),
         "arrays_1.pkl": pickle.dumps({"model": {"conv.weight": np.ones((2, 3))}, "iteration": 9}),
+        "jax_1.npz": _npz(vit_arrays(width=4, depth=1, hidden=4, patch=2)),
         "plain_1.safetensors": save(weights | many, {"arch": "resnet18", "epoch": "3"}),
         "trainer_state.json": json.dumps(state).encode(),
         "config.json": json.dumps({"architecture": "resnet18"}).encode(),
@@ -55,7 +57,8 @@ def make() -> Target:
     )
     seeds |= in_pieces
     names = dict.fromkeys(seeds, mutate_bytes)
-    names |= dict.fromkeys(("zip_1.pth", "zip4_1.pth", "module_1.pth"), mutate_torch_zip)
+    zips = ("zip_1.pth", "zip4_1.pth", "module_1.pth", "jax_1.npz")
+    names |= dict.fromkeys(zips, mutate_torch_zip)
     names |= dict.fromkeys(("trainer_state.json", "config.json", INDEX), mutate_json)
     places = [Path(tempfile.mkdtemp(prefix="fuzz-folder-")) for _ in folders]
 
@@ -82,6 +85,12 @@ def _dcp(payload: dict[str, object]) -> dict[str, bytes]:
         warnings.simplefilter("ignore")
         torch.distributed.checkpoint.save(payload, checkpoint_id=folder, no_dist=True)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def _saved(payload: object, **options: object) -> bytes:

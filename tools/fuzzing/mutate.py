@@ -133,7 +133,8 @@ def mutate_json(data: bytes, r: random.Random) -> bytes:
 
 
 def mutate_torch_zip(data: bytes, r: random.Random) -> bytes:
-    """The pickle inside changed and packed again, so that no checksum gives it away; or bytes."""
+    """The pickle inside, or some of the arrays, changed and packed again, so that no checksum gives it
+    away; or bytes."""
     if r.random() < 0.25:
         return mutate_bytes(data, r)
     buffer = io.BytesIO()
@@ -143,9 +144,10 @@ def mutate_torch_zip(data: bytes, r: random.Random) -> bytes:
     ):
         for entry in whole.infolist():
             content = whole.read(entry)
-            is_pickle = entry.filename.endswith("data.pkl")
+            is_array = entry.filename.endswith(".npy") and r.random() < 0.1
+            is_broken = entry.filename.endswith("data.pkl") or is_array
             name = entry.filename if r.random() < 0.99 else entry.filename + "x"
-            broken.writestr(name, mutate_bytes(content, r) if is_pickle else content)
+            broken.writestr(name, mutate_bytes(content, r) if is_broken else content)
     return buffer.getvalue()
 
 
