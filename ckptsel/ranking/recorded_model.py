@@ -61,4 +61,5 @@ def _told_by_class(usable: Sequence[Checkpoint]) -> str:
     (name,) = classes
     module, _, own = name.rpartition(".")
     typed = f"{'SCRIPT' if module == '__main__' else module}:{own}"
-    return f" They are modules of the class {name}: where its code is yours and lies here, try --model {typed}."
+    known = f" They are modules of the class {name}"
+    return f"{known}: where its code is yours and lies here, try --model {typed}."
