@@ -19,7 +19,7 @@ test-all: .venv/installed-dev
 	$(call PYTEST,$(BIN)) -m 'slow or not slow'
 
 # What trainers really write (transformers, open_clip, Lightning, DeepSpeed, ...), and the watch inside
-# Lightning and transformers; no other test needs them.
+# Lightning and transformers; no other test needs them. TIMM_TRAIN=train.py adds timm's own script.
 test-trainers: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[trainers]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_trainers.py tests/test_integrations.py

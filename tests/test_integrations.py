@@ -4,6 +4,8 @@ Nothing is downloaded: networks are tiny, with random weights.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -218,3 +220,37 @@ def test_beside_transformers(tmp_path: Path, images: Path) -> None:
     assert all(row["status"] == "ok" for row in rows), rows
     assert sorted(row["step"] for row in rows) == [2, 4, 6]
     assert len(list((tmp_path / "ckpts").glob("checkpoint-*"))) == 1
+
+
+# ---- timm's train.py -----------------------------------------------------------------------------
+
+
+def test_beside_timms_train(tmp_path: Path, images: Path) -> None:
+    """Three epochs, of which it keeps the best two and `last`; the ranking has all that were there.
+
+    Its script is in no package: TIMM_TRAIN is the path of a copy.
+    """
+    script = os.environ.get("TIMM_TRAIN") or pytest.skip("no copy of timm's train.py (TIMM_TRAIN)")
+    text = Path(script).read_text()
+    made = re.search(r"^( +)output_dir = utils\.get_outdir\(.*\n", text, re.MULTILINE)
+    assert made is not None
+    options = "scores=['linear_probe'], poll=0.2, workers=0, out=output_dir + '/../ranking'"
+    line = f"{made[1]}rank_beside(output_dir, {str(images)!r}, image_size=32, {options})\n"
+    first = "from ckptsel.integrations.loop import rank_beside\n"
+    head, imports, rest = text[: made.end()].partition("import argparse\n")
+    (tmp_path / "train.py").write_text(head + imports + first + rest + line + text[made.end() :])
+    trained = [sys.executable, "train.py", "--data-dir", str(images), "--model", "resnet10t"]
+    trained += ["--num-classes", "3", "--img-size", "32", "--batch-size", "8", "--epochs", "3"]
+    trained += ["--workers", "0", "--device", "cpu", "--checkpoint-hist", "2", "--output", "runs"]
+    trained += ["--train-split", "train", "--val-split", "train", "--experiment", "one"]
+    done = subprocess.run(trained, cwd=tmp_path, capture_output=True, text=True, env=_with_ckptsel())
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = rows_of(tmp_path / "runs/ranking")
+    assert {row["status"] for row in rows} == {"ok"}
+    epochs = {row["epoch"] for row in rows if row["copy_of"] is None}
+    assert max(epochs) == 2 and len(epochs) >= 2
+
+
+def _with_ckptsel() -> dict[str, str]:
+    """The environment of a script elsewhere, which finds this package."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}

@@ -37,7 +37,9 @@ class Watched:
     """What was seen of a run.
 
     seconds: how long it took.
-    memory: MiB of all its processes, shared pages counted once, every second.
+    memory: MiB of all its processes, shared pages counted once, every second; without pages of files
+    that are mapped, which the system drops where it needs the room.
+    mapped: MiB of mapped files, at most.
     longest_silence: seconds between two lines of progress, at most.
     n_lines: lines of progress.
     cache_mib: what it keeps.
@@ -46,6 +48,7 @@ class Watched:
 
     seconds: float = 0.0
     memory: list[float] = field(default_factory=list)
+    mapped: float = 0.0
     longest_silence: float = 0.0
     n_lines: int = 0
     cache_mib: float = 0.0
@@ -120,7 +123,8 @@ def watch(command: Sequence[str], cache: Path) -> Watched:
     reader = threading.Thread(target=listen, args=(process, seen))
     reader.start()
     while process.poll() is None:
-        seen.memory.append(round(memory_of(process.pid) / MIB, 1))
+        seen.memory.append(round(memory_of(process.pid, "Pss_Anon") / MIB, 1))
+        seen.mapped = max(seen.mapped, round(memory_of(process.pid, "Pss_File") / MIB, 1))
         time.sleep(1)
     reader.join()
     if process.returncode != 0:
@@ -145,10 +149,10 @@ def listen(process: "subprocess.Popen[bytes]", seen: Watched) -> None:
         sys.stderr.buffer.flush()
 
 
-def memory_of(session: int) -> int:
-    """Bytes that all processes of a session take, what they share counted once."""
+def memory_of(session: int, kind: str) -> int:
+    """Bytes of one kind that all processes of a session take, what they share counted once."""
     return sum(
-        _proportional(pid)
+        _proportional(pid, kind)
         for pid in (int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit())
         if _session(pid) == session
     )
@@ -161,12 +165,12 @@ def _session(pid: int) -> int | None:
         return None
 
 
-def _proportional(pid: int) -> int:
+def _proportional(pid: int, kind: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:  # it has ended
         return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))
 
 
 def summary(n_checkpoints: int, n_images: int, seen: Watched) -> str:
@@ -176,9 +180,10 @@ def summary(n_checkpoints: int, n_images: int, seen: Watched) -> str:
     second, last = seen.memory[quarter : 2 * quarter], seen.memory[3 * quarter :]
     return (
         f"{n_checkpoints:,} checkpoints x {n_images:,} images: {seen.seconds:.0f} s, at most "
-        f"{max(seen.memory):.0f} MiB; {middle(second):.0f} in the second quarter, {middle(last):.0f} "
-        f"in the last; progress at least every {seen.longest_silence:.0f} s ({seen.n_lines} lines); "
-        f"{seen.cache_files} files and {seen.cache_mib:.0f} MiB kept"
+        f"{max(seen.memory):.0f} MiB; {middle(second):.0f} in the second quarter, "
+        f"{middle(last):.0f} in the last; {seen.mapped:.0f} MiB of mapped files; progress at least "
+        f"every {seen.longest_silence:.0f} s ({seen.n_lines} lines); {seen.cache_files} files and "
+        f"{seen.cache_mib:.0f} MiB kept"
     )
 
 
