@@ -243,7 +243,9 @@ def test_beside_timms_train(tmp_path: Path, images: Path) -> None:
     trained += ["--num-classes", "3", "--img-size", "32", "--batch-size", "8", "--epochs", "3"]
     trained += ["--workers", "0", "--device", "cpu", "--checkpoint-hist", "2", "--output", "runs"]
     trained += ["--train-split", "train", "--val-split", "train", "--experiment", "one"]
-    done = subprocess.run(trained, cwd=tmp_path, capture_output=True, text=True, env=_with_ckptsel())
+    done = subprocess.run(
+        trained, cwd=tmp_path, capture_output=True, text=True, env=_with_ckptsel()
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     rows = rows_of(tmp_path / "runs/ranking")
     assert {row["status"] for row in rows} == {"ok"}

@@ -179,3 +179,12 @@ def test_predictions_give_the_accuracies_again(trajectory: Path, images: Path) -
         predicted = arrays[f"{row.name}/linear_probe/predictions"]
         accuracy = np.mean(predicted == arrays["labels"])
         assert accuracy == pytest.approx(row.scores["linear_probe"].value)
+
+
+def test_a_long_step_says_how_far_it_is(run, trajectory: Path, images: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ckptsel.common.progress.PULSE_INTERVAL_S", 0)
+    options = ("--scores", "linear_probe", "--batch-size", "20")
+    _, _, err = run("rank", trajectory, "-d", images, *options)
+    assert "rank 0/3, 0 s  checkpoint-001: 20 of 36 images" in err
+    assert "checkpoint-001: linear_probe" in err
+    assert "left  checkpoint-005: 20 of 36 images" in err

@@ -11,6 +11,9 @@ from ckptsel.common.streams import say
 
 PLAIN_INTERVAL_S = 5.0
 
+PULSE_INTERVAL_S = 20.0
+"""Of lines that say no more than that a long step goes on."""
+
 
 class Progress:
     """Counts the steps of one long task.
@@ -58,6 +61,13 @@ class Progress:
         elif not self._quiet and self._is_line_due():
             self._print_line(note)
 
+    def pulse(self, note: str) -> None:
+        """A long step goes on; `note` says how far it is."""
+        if self._bar is not None:
+            self._bar.update(self._task, note=shown(note, MAX_CELL))
+        elif not self._quiet and time.monotonic() - self._last_line >= PULSE_INTERVAL_S:
+            self._print_line(note)
+
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -69,8 +79,10 @@ class Progress:
     def _print_line(self, note: str) -> None:
         self._last_line = time.monotonic()
         elapsed_s = self._last_line - self._start
-        left_s = elapsed_s / max(self.done - self._first, 1) * (self.total - self.done)
-        left = f", {format_seconds(left_s)} left" if self.done < self.total else ""
+        n_done = self.done - self._first
+        left = ""
+        if n_done > 0 and self.done < self.total:
+            left = f", {format_seconds(elapsed_s / n_done * (self.total - self.done))} left"
         line = f"{self.title} {self.done}/{self.total}, {format_seconds(elapsed_s)}{left}"
         say(f"{line}  {note}".rstrip())
 

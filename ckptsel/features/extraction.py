@@ -48,15 +48,17 @@ def extract_features(
     precision: str = "float32",
     batch_size: int | None = None,
     layers: Sequence[str] = (LAST,),
+    on_batch: Callable[[int], None] = lambda n_done: None,
 ) -> dict[str, NDArray[np.float32]]:
     """Features (N, D), float32, at each layer, of prepared samples (N, *shape), in evaluation mode.
 
-    batch_size: None finds one; it is halved where memory runs out.
+    batch_size: None finds one; it is halved where memory runs out. on_batch: told after each batch how
+    many samples are done.
     Raises FeatureError where a feature is not finite, or all samples get the same features.
     """
     encoder.to(device)
     read = partial(encoder.features, layers=layers)
-    features = read_in_batches(read, samples, device, precision, batch_size)
+    features = read_in_batches(read, samples, device, precision, batch_size, on_batch)
     for found_features in features.values():
         check_features(found_features)
     return features
@@ -68,9 +70,10 @@ def read_in_batches(
     device: str = "cpu",
     precision: str = "float32",
     batch_size: int | None = None,
+    on_batch: Callable[[int], None] = lambda n_done: None,
 ) -> dict[str, NDArray[np.float32]]:
     """What `read` gives of prepared samples (N, *shape), N at least 1, a batch at a time: (N, D) by
-    name. batch_size: as in `extract_features`."""
+    name. batch_size, on_batch: as in `extract_features`."""
     kind = torch.device(device).type
     batch_size = batch_size or _first_batch_size(samples.shape[1:], kind)
     parts: dict[str, list[Tensor]] = {}
@@ -87,6 +90,7 @@ def read_in_batches(
         for name, part in found.items():
             parts.setdefault(name, []).append(part)
         start += len(batch)
+        on_batch(start)
     return {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
 
 

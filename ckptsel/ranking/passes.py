@@ -64,6 +64,8 @@ def score_all(
     found = [Scored(candidates) for _ in workspaces]
     n, quiet = len(usable) * len(specs), workspaces[0].quiet
     with Progress("rank", n, quiet=quiet) as progress:
+        for workspace in workspaces:
+            workspace.pulse = progress.pulse
         for place, outcome in _outcomes(specs, workspaces):
             found[place].add(outcome)
             progress.advance(outcome.name if outcome.problem is None else f"{outcome.name} failed")

@@ -101,6 +101,7 @@ def _score_one(candidate: Candidate, scores: Sequence[Score], workspace: Workspa
             result = kept[score.name]
             if result is None:
                 assert inputs is not None
+                workspace.pulse(f"{candidate.name}: {score.name}")
                 with workspace.timed("scores"):
                     result = _computed(score, inputs)
                 workspace.cache.put_score(keys[score.name], result)

@@ -6,7 +6,7 @@ audited (matched to the network) before anything is computed with it.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -75,6 +75,7 @@ class Workspace:
     devices: one for each process that scores; with one this process does.
     time_s collects seconds by stage, notes what a reader of the ranking should know.
     held: the weights that the network holds, where workspaces of several targets share it.
+    pulse: told how far a long step is.
     """
 
     settings: RankSettings
@@ -88,6 +89,7 @@ class Workspace:
     time_s: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     held: "Held | None" = None
+    pulse: Callable[[str], None] = lambda note: None
     _prepared: list[NDArray[Any]] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
@@ -273,7 +275,7 @@ class Workspace:
             for i, part in enumerate(samples):
                 kept = {layer: self.cache.get_features(keys[layer][i]) for layer in layers}
                 missing = [layer for layer in layers if kept[layer] is None]
-                found = self._extract_part(part, missing) if missing else {}
+                found = self._extract_part(part, missing, checkpoint) if missing else {}
                 for layer in missing:
                     self.cache.put_features(keys[layer][i], found[layer])
                 for layer in layers:
@@ -281,10 +283,19 @@ class Workspace:
                     self._extracted[keys[layer][i]] = found[layer] if features is None else features
 
     def _extract_part(
-        self, samples: NDArray[Any], layers: Sequence[str]
+        self, samples: NDArray[Any], layers: Sequence[str], checkpoint: Checkpoint
     ) -> dict[str, NDArray[np.float32]]:
+        def say_done(n_done: int) -> None:
+            self.pulse(f"{checkpoint.name}: {n_done} of {len(samples)} images")
+
         return extract_features(
-            self.encoder, samples, self.device, self.precision, self.settings.batch_size, layers
+            self.encoder,
+            samples,
+            self.device,
+            self.precision,
+            self.settings.batch_size,
+            layers,
+            say_done,
         )
 
     @contextmanager
