@@ -184,9 +184,7 @@ def _in_name(name: str) -> Iterator[Accuracy]:
         yield Accuracy(float(match.group(1)), "name", 100)
 
 
-def recorded_learning_rate(
-    payload: Mapping[str, Any], facts: Mapping[str, Any]
-) -> float | None:
+def recorded_learning_rate(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> float | None:
     """The learning rate when a file was saved: of the optimizer, else of its scheduler, else as a value
     of its own, else as Hugging Face's Trainer logged it last; None where none is recorded.
 
