@@ -4,11 +4,11 @@ An average of k is the mean of a checkpoint and the k - 1 before it in the order
 are of weights of one network from one key, and never across a drop of the learning rate unless that is
 asked for: before and after it weights lie at different distances from where training ends.
 
-What is a drop: the rate falls to half or less from one checkpoint to the next that records it. Steps of
-schedules are (0.5, 0.2, 0.1); cosine and linear schedules fall so only over the last one or two of evenly
-kept checkpoints, where neighbours differ for the same reason. A checkpoint that is saved right at the
-step records the new rate and holds weights of the old one; nothing tells it from one saved later, so no
-average begins with the first checkpoint after a drop either.
+What is a drop: the rate falls to half or less from one checkpoint to the next that records it. Steps
+of schedules do (0.5, 0.2, 0.1). Cosine and linear schedules do at the last three of evenly kept
+checkpoints at most, where weights of neighbours differ for the same reason. A checkpoint that is saved
+right at the step records the new rate and holds weights of the old one; nothing tells it from one saved
+later, so no average begins with the first checkpoint after a drop either.
 """
 
 import dataclasses
@@ -113,6 +113,6 @@ def _notes_on_drops(
     unknown = [c.name for c in usable if c.learning_rate is None]
     if unknown:
         yield (
-            f"no learning rate is recorded in {subject(unknown)}: whether averages are of weights before "
-            "and after a drop of it is not known"
+            f"no learning rate is recorded in {subject(unknown)}: whether averages are of weights "
+            "before and after a drop of it is not known"
         )

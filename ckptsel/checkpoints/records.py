@@ -216,17 +216,16 @@ def _rates(
 
 
 def _of_optimizer(state: Mapping[Any, Any]) -> list[Any]:
-    groups = state.get("param_groups")
-    return [g.get("lr") for g in groups if isinstance(g, Mapping)] if _is_list(groups) else []
+    return [g.get("lr") for g in _list_in(state, "param_groups") if isinstance(g, Mapping)]
 
 
 def _of_scheduler(state: Mapping[Any, Any]) -> list[Any]:
-    rates = state.get("_last_lr")
-    return list(rates) if _is_list(rates) else []
+    return _list_in(state, "_last_lr")
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+def _list_in(state: Mapping[Any, Any], key: str) -> list[Any]:
+    held = state.get(key)
+    return list(held) if isinstance(held, list | tuple) else []
 
 
 def recorded_arch(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
