@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ckptsel
@@ -14,10 +15,21 @@ from ckptsel.checkpoints.averages import average_of, with_averages
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.weights import mean_of, read_weights
+from ckptsel.comparison.compare import compare
 from ckptsel.errors import CheckpointError, InputError
+from ckptsel.export.card import card_text
+from ckptsel.gating.github import step_outputs
 from ckptsel.ranking import rank as ranking_module
 from ckptsel.ranking.reopen import checkpoint_of
-from ckptsel.report.series import average_records, choose_axis, trajectory_records
+from ckptsel.report.charts import draw
+from ckptsel.report.page import page
+from ckptsel.report.series import (
+    average_records,
+    choose_axis,
+    layer_records,
+    trajectory_records,
+)
+from ckptsel.results.files import read_ranking
 from ckptsel.results.ranking import Ranking, summary
 from tests.conftest import save_checkpoint, save_images
 
@@ -216,6 +228,37 @@ def test_a_chart_has_no_line_through_averages(averaged: Path) -> None:
     assert sorted(r["checkpoint"] for r in average_records(ranking, axis)) == MEANS
 
 
+def test_points_of_averages_are_drawn_and_no_best_path_is_given(averaged: Path) -> None:
+    ranking = ranking_in(averaged)
+    (panel, *_) = [one for one in draw(ranking, {}) if one.name == "trajectory-linear_probe"]
+    drawn = [each.get("data", {}).get("values", []) for each in panel.chart.to_dict()["layer"]]
+    assert any(sorted(point["checkpoint"] for point in points) == MEANS for points in drawn)
+    best = ranking["checkpoint-010~mean3"]
+    of_mean = dataclasses.replace(ranking, best=best.name)
+    assert step_outputs(of_mean, None, None).startswith("best-path=\nbest-epoch=10\n")
+    said = "It is the mean of the weights of checkpoint-001, checkpoint-005, checkpoint-010"
+    assert said in page(of_mean, draw(of_mean, {}))
+    said = "the mean of the weights of checkpoint-001, checkpoint-005, checkpoint-010, chosen"
+    assert said in card_text(ranking, best)
+
+
+def test_layers_and_averages(trajectory: Path, images: Path) -> None:
+    options = {"scores": ("linear_probe",), "layers": ("layer1", "last"), "average": (2,)}
+    ranking = ckptsel.rank(trajectory, images, **options)
+    assert len(ranking) == 10
+    assert ranking["checkpoint-010~mean2@layer1"].checkpoint == "checkpoint-010~mean2"
+    last = ranking.references["last_checkpoint"].name
+    assert last in ("checkpoint-010", "checkpoint-010@layer1")
+    xs = [r["candidate"] for r in layer_records(ranking, choose_axis(ranking))]
+    assert len(xs) == 6 and not any("mean" in name for name in xs)
+
+
+def test_comparing_orders_leaves_averages_out(averaged: Path) -> None:
+    both = compare(*read_ranking(averaged), *read_ranking(averaged))
+    assert len(both.matched.pairs) == 6
+    assert both.order is not None and both.order.n == 3
+
+
 def test_processes_parts_and_targets(
     run, averaged: Path, trajectory: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -280,21 +323,30 @@ def test_pick_writes_the_mean_and_names_no_file_without(
             assert torch.equal(tensor, two[name])
     (found,) = scan_checkpoints(file)
     assert found.epoch == 5
+    with safe_open(file, "pt") as opened:
+        assert opened.metadata()["average_of"] == "checkpoint-001, checkpoint-005"
     code, out, _ = run("pick", averaged, *of, "-f", "json")
     assert code == 0 and len(json.loads(out)["average_of"]) == 2
 
 
 def test_extract_reads_an_average(run, averaged: Path, images: Path, tmp_path: Path) -> None:
-    of = ("--candidate", "checkpoint-010~mean2", "--predictions", "-q")
-    code, _, err = run("extract", averaged, "-d", images / "val", "--to", tmp_path / "f.npz", *of)
-    assert code == 0, err
-    run(
-        "pick", averaged, "--checkpoint", "checkpoint-010~mean2", "--to", tmp_path / "m.safetensors"
-    )
-    extracted = ("-d", images / "val", "--to", tmp_path / "g.npz", "-q")
-    assert run("extract", tmp_path / "m.safetensors", *extracted)[0] == 0
-    with np.load(tmp_path / "f.npz") as one, np.load(tmp_path / "g.npz") as two:
-        assert np.array_equal(one["features"], two["features"])
+    """Features and predictions are those of the file that `pick` writes, ranked by itself."""
+
+    def extracted(ranking: Path, to: Path, *options: object) -> dict[str, np.ndarray]:
+        words = ("-d", images / "val", "--to", to, "--predictions", "-q")
+        code, _, err = run("extract", ranking, *words, *options)
+        assert code == 0, err
+        with np.load(to) as arrays:
+            return {name: arrays[name] for name in ("features", "probabilities")}
+
+    of = "checkpoint-010~mean2"
+    mean, out = tmp_path / "mean" / "m.safetensors", tmp_path / "of-mean"
+    mean.parent.mkdir()
+    run("pick", averaged, "--checkpoint", of, "--to", mean)
+    run("rank", mean.parent, "-d", images, "--scores", "linear_probe", "-o", out, "-q")
+    one = extracted(averaged, tmp_path / "f.npz", "--candidate", of)
+    two = extracted(out, tmp_path / "g.npz")
+    assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def test_confirm_trains_averages_and_names_a_part_that_changed(
@@ -312,6 +364,19 @@ def test_confirm_trains_averages_and_names_a_part_that_changed(
     assert (
         "1 of 3 checkpoints are not what was ranked" in err and "checkpoint-001: has changed" in err
     )
+
+
+def test_confirm_looks_for_each_part(averaged: Path, trajectory: Path) -> None:
+    from ckptsel.confirmation.confirm import _find_checkpoints
+    from ckptsel.settings.confirm import ConfirmSettings
+
+    ranking = ranking_in(averaged)
+    row = ranking["checkpoint-010~mean3"]
+    (found,) = _find_checkpoints(ranking, [row], ConfirmSettings(), quiet=True).items()
+    assert (found[0], found[1].digest) == (row.name, row.digest)
+    (trajectory / "checkpoint-001.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="checkpoint-001: not there any more"):
+        _find_checkpoints(ranking, [row], ConfirmSettings(), quiet=True)
 
 
 def test_confirm_takes_the_last_checkpoint_along_and_not_an_average(averaged: Path) -> None:
