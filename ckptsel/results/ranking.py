@@ -53,7 +53,13 @@ class ScoreValue(Estimate):
 
 @dataclass(frozen=True, config=FINITE)
 class AveragedPart:
-    """A checkpoint that an average is made of; its keys are as those of a row."""
+    """A checkpoint that an average is made of.
+
+    name: path below the scanned folder, without suffix.
+    path: the file or folder.
+    digest: SHA-256 of its tensors.
+    weights_key: which weights of the file were used.
+    """
 
     name: str
     path: str
