@@ -21,6 +21,7 @@ from ckptsel.errors import CheckpointError, InputError
 from ckptsel.export.card import card_text
 from ckptsel.gating.github import step_outputs
 from ckptsel.ranking import rank as ranking_module
+from ckptsel.ranking.order import layer_references, reference_rows
 from ckptsel.ranking.reopen import checkpoint_of
 from ckptsel.report.charts import draw
 from ckptsel.report.page import page
@@ -30,8 +31,9 @@ from ckptsel.report.series import (
     layer_records,
     trajectory_records,
 )
+from ckptsel.results.estimate import Measured
 from ckptsel.results.files import read_ranking
-from ckptsel.results.ranking import Ranking, summary
+from ckptsel.results.ranking import Ranking, Reference, summary
 from tests.conftest import save_checkpoint, save_images
 
 
@@ -175,12 +177,26 @@ def test_averages_are_candidates_of_the_same_ranking(averaged: Path) -> None:
 
 def test_the_best_of_the_others_is_in_the_answer(averaged: Path) -> None:
     ranking = ranking_in(averaged)
-    kind = "checkpoint" if ranking[ranking.best].average_of else "average"
-    what = {"checkpoint": "single checkpoints", "average": "averages"}[kind]
-    other = ranking.references[kind].name
-    said = f"of {what} the best is {other}, "
-    # Where it is the last checkpoint, that is said already.
-    assert (said in summary(ranking)) == (other != "checkpoint-010")
+    ahead = Measured(0.02, 0.01, 0.03, by="linear_probe")
+    names = {"last": "checkpoint-010", "checkpoint": "checkpoint-005", "average": MEANS[0]}
+    references = {kind: Reference(name, ahead) for kind, name in names.items()}
+    made = dataclasses.replace(ranking, references=references)
+    for best, said in (
+        (MEANS[0], "of single checkpoints the best is checkpoint-005, 2.0 points behind"),
+        ("checkpoint-005", f"of averages the best is {MEANS[0]}, 2.0 points behind"),
+    ):
+        text = summary(dataclasses.replace(made, best=best))
+        assert said in text and text.count("the best is") == 1
+    # What is said of the last checkpoint is not said twice.
+    made = dataclasses.replace(ranking, references={**references, "checkpoint": references["last"]})
+    assert "the best is" not in summary(dataclasses.replace(made, best=MEANS[0]))
+
+
+def test_references_are_no_averages(averaged: Path) -> None:
+    rows = sorted(ranking_in(averaged), key=lambda row: not row.average_of)
+    assert reference_rows(rows)["last"].name == "checkpoint-010"
+    alone = [row for row in rows if row.average_of]
+    assert reference_rows(alone)["last"].name in MEANS  # all else failed
 
 
 def test_checkpoints_have_the_numbers_that_they_have_alone(
@@ -251,6 +267,8 @@ def test_layers_and_averages(trajectory: Path, images: Path) -> None:
     assert ranking["checkpoint-010~mean2@layer1"].checkpoint == "checkpoint-010~mean2"
     last = ranking.references["last_checkpoint"].name
     assert last in ("checkpoint-010", "checkpoint-010@layer1")
+    averages_first = [dataclasses.replace(r, rank=1 if r.average_of else 2) for r in ranking]
+    assert not layer_references(averages_first)["last_checkpoint"].average_of
     xs = [r["candidate"] for r in layer_records(ranking, choose_axis(ranking))]
     assert len(xs) == 6 and not any("mean" in name for name in xs)
 
