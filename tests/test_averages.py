@@ -24,6 +24,7 @@ from ckptsel.ranking import rank as ranking_module
 from ckptsel.ranking.order import layer_references, reference_rows
 from ckptsel.ranking.reopen import checkpoint_of
 from ckptsel.report.charts import draw
+from ckptsel.report.inspection import checkpoints_text
 from ckptsel.report.page import page
 from ckptsel.report.series import (
     average_records,
@@ -77,6 +78,11 @@ def test_failed_ones_copies_and_other_networks_are_left_out() -> None:
 def test_a_size_that_there_are_too_few_for_is_said() -> None:
     found = with_averages([made("a", learning_rate=1), made("b", learning_rate=1)], (2, 5))
     assert found.notes == ["--average 5: there are no 5 neighbours that can be averaged"]
+
+
+def test_a_file_may_not_have_the_name_of_an_average() -> None:
+    with pytest.raises(InputError, match="^b~mean2 is a file, and would be the name of an average"):
+        with_averages([made("a"), made("b"), made("b~mean2")], (2,))
 
 
 @pytest.mark.parametrize(
@@ -485,6 +491,8 @@ def test_the_learning_rate_that_a_file_records(tmp_path: Path, beside, rate) -> 
     torch.save({"state_dict": {"w": torch.ones(2, 2)}, **beside}, tmp_path / "c.pth")
     (found,) = scan_checkpoints(tmp_path / "c.pth")
     assert found.problem is None and found.learning_rate == pytest.approx(rate)
+    (row,) = json.loads(checkpoints_text([found], "json"))
+    assert row["learning_rate"] == found.learning_rate
 
 
 def test_the_learning_rate_that_a_trainer_logged(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
-from ckptsel.errors import listed, subject
+from ckptsel.errors import InputError, listed, subject
 
 AVERAGE_VERSION = 1
 """Part of the digest; raised whenever the mean of the same parts would be another."""
@@ -41,7 +41,7 @@ def with_averages(
     """Checkpoints in the order of training, with the averages of each size.
 
     Neighbours are counted among those that can be used; copies are left out. across_drops: averages
-    across drops of the learning rate too.
+    across drops of the learning rate too. Raises InputError where a file has the name of an average.
     """
     usable = [c for c in checkpoints if c.problem is None and c.copy_of is None]
     dropped = _dropped(usable)
@@ -57,6 +57,7 @@ def with_averages(
                 continue
             n_of_size[size] += 1
             ending.setdefault(parts[-1].name, []).append(average_of(parts))
+    _check_names(checkpoints, [average for some in ending.values() for average in some])
     notes = [
         f"--average {size}: there are no {size} neighbours that can be averaged"
         for size, n in n_of_size.items()
@@ -84,6 +85,11 @@ def average_of(parts: Sequence[Checkpoint]) -> Checkpoint:
         notes=(),
         parts=tuple(parts),
     )
+
+
+def _check_names(checkpoints: Sequence[Checkpoint], averages: Sequence[Checkpoint]) -> None:
+    for name in {c.name for c in checkpoints} & {average.name for average in averages}:
+        raise InputError(f"{name} is a file, and would be the name of an average: rename the file.")
 
 
 def _are_alike(parts: Sequence[Checkpoint]) -> bool:
