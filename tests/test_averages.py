@@ -22,8 +22,10 @@ from ckptsel.export.card import card_text
 from ckptsel.gating.github import step_outputs
 from ckptsel.ranking import rank as ranking_module
 from ckptsel.ranking.order import layer_references, reference_rows
+from ckptsel.ranking.ray_engine import _with_paths
 from ckptsel.ranking.reopen import checkpoint_of
 from ckptsel.report.charts import draw
+from ckptsel.report.explanation import explain
 from ckptsel.report.inspection import checkpoints_text
 from ckptsel.report.page import page
 from ckptsel.report.series import (
@@ -266,6 +268,19 @@ def test_points_of_averages_are_drawn_and_no_best_path_is_given(averaged: Path) 
     assert said in card_text(ranking, best)
 
 
+def test_how_averages_came_about_is_explained(averaged: Path, ranked: Path) -> None:
+    assert "averages" in dict(explain(ranking_in(averaged)))
+    assert "averages" not in dict(explain(ranking_in(ranked)))
+
+
+def test_a_cluster_is_told_where_each_part_lies() -> None:
+    mean = average_of([average_of([made("a"), made("b")]), made("c")])
+    moved = _with_paths(mean, lambda c: dataclasses.replace(c, path=Path("x") / c.path))
+    assert [c.path for c in (moved, *moved.parts, *moved.parts[0].parts)] == [
+        Path("x") / name for name in "cbcab"
+    ]
+
+
 def test_layers_and_averages(trajectory: Path, images: Path) -> None:
     options = {"scores": ("linear_probe",), "layers": ("layer1", "last"), "average": (2,)}
     ranking = ckptsel.rank(trajectory, images, **options)
@@ -353,6 +368,16 @@ def test_pick_writes_the_mean_and_names_no_file_without(
         assert opened.metadata()["average_of"] == "checkpoint-001, checkpoint-005"
     code, out, _ = run("pick", averaged, *of, "-f", "json")
     assert code == 0 and len(json.loads(out)["average_of"]) == 2
+
+
+def test_parts_may_lie_at_an_address(run, trajectory: Path, images: Path, tmp_path: Path) -> None:
+    options = ("--scores", "linear_probe", "--average", "2", "-o", tmp_path / "r", "-q")
+    assert run("rank", f"file://{trajectory}", "-d", images, *options)[0] == 0
+    row = ranking_in(tmp_path / "r")["checkpoint-005~mean2"]
+    assert row.average_of[0].path == f"file://{trajectory}/checkpoint-001.safetensors"
+    to = tmp_path / "m.safetensors"
+    assert run("pick", tmp_path / "r", "--checkpoint", row.name, "--to", to)[0] == 0
+    assert to.exists()
 
 
 def test_extract_reads_an_average(run, averaged: Path, images: Path, tmp_path: Path) -> None:
