@@ -25,6 +25,7 @@ from ckptsel.ranking.order import layer_references, reference_rows
 from ckptsel.ranking.ray_engine import _with_paths
 from ckptsel.ranking.reopen import checkpoint_of
 from ckptsel.report.charts import draw
+from ckptsel.report.command import rank_command
 from ckptsel.report.explanation import explain
 from ckptsel.report.inspection import checkpoints_text
 from ckptsel.report.page import page
@@ -235,6 +236,25 @@ def test_an_average_has_the_features_of_the_mean(
     (row,) = ckptsel.rank(tmp_path / "mean", images)
     found = ranking_in(averaged)["checkpoint-010~mean3"].scores["linear_probe"]
     assert found.value == row.scores["linear_probe"].value
+
+
+def test_a_drop_that_files_record_ends_averages(run, trajectory: Path, images: Path) -> None:
+    for path, rate in zip(sorted(trajectory.iterdir()), ("0.1", "0.1", "0.01"), strict=True):
+        with safe_open(path, "pt") as opened:
+            metadata = {**opened.metadata(), "lr": rate}
+        save_file(load_file(path), path, metadata)
+    options = ("--scores", "linear_probe", "--average", "2,3", "-f", "json", "-q")
+    code, out, _ = run("rank", trajectory, "-d", images, *options)
+    ranking = Ranking.from_dict(json.loads(out))
+    assert code == 0
+    assert [row.name for row in ranking if row.average_of] == ["checkpoint-005~mean2"]
+    left_out = "2 averages across a drop of the learning rate, which fell to half or less by "
+    assert any(note.startswith(f"{left_out}checkpoint-010,") for note in ranking.notes)
+    code, out, _ = run("rank", trajectory, "-d", images, *options, "--average-across-drops")
+    ranking = Ranking.from_dict(json.loads(out))
+    assert sorted(row.name for row in ranking if row.average_of) == MEANS
+    assert not any("learning rate" in note for note in ranking.notes)
+    assert "--average 2,3 --average-across-drops" in rank_command(ranking)
 
 
 def test_by_the_epoch_the_last_checkpoint_stays_first(trajectory: Path, images: Path) -> None:
