@@ -391,6 +391,7 @@ def test_the_reader_knows_every_option_of_the_schema(folder: Path) -> None:
     assert set(config.gate.values) == {n for cls in below for n in declared(cls)}
     settings = config.rank.make(RankSettings)
     assert settings.std == (0.25, 0.25, 1.0) and settings.scores == ("logme", "linear_probe")
+    assert settings.average == (2, 3)
     assert config.gate.make(Policy).min_accuracy == 0.9
     assert config.gate.make(GateFiles).junit == Path("junit.xml")
     assert fits_the_schema(WHOLE)
@@ -406,6 +407,8 @@ model = "resnet18"
 weights = "ema"
 order = "mtime"
 epoch-regex = "ep([0-9]+)"
+average = [2, 3]
+average-across-drops = true
 layers = "auto"
 pool = "avg"
 image-size = 64

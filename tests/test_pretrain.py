@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.errors import DataError, InputError, UsageError
 from ckptsel.reproduce.distributed import World
 from ckptsel.reproduce.pretrain import pretrain
@@ -72,6 +73,9 @@ def test_every_epochs_weights_are_kept(data_root: Path, tmp_path: Path) -> None:
         "checkpoints/checkpoint-003.safetensors",
         "other-checkpoints/checkpoint-002.safetensors",
     ]
+    rates = [float(row["lr"]) for row in csv.DictReader((tmp_path / "log.csv").open())]
+    found = scan_checkpoints(tmp_path / "checkpoints")
+    assert [checkpoint.learning_rate for checkpoint in found] == [rates[0], rates[2]]
 
 
 def test_without_labels_a_checkpoint_holds_the_network_alone(

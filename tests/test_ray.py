@@ -100,7 +100,7 @@ def test_a_worker_that_dies(
 def test_workers_fetch_what_addresses_name(
     cluster: str, trajectory: Path, images: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """Each into a cache of its own, as on machines that share no folder."""
+    """Each into a cache of its own, as on machines that share no folder; of an average all parts."""
     import ray
 
     class Apart(ray_engine.Worker):
@@ -110,9 +110,9 @@ def test_workers_fetch_what_addresses_name(
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(ray_engine, "Worker", Apart)
-    alone = ckptsel.rank(trajectory, images, cache=False)
+    alone = ckptsel.rank(trajectory, images, cache=False, average=(2, 3))
     addresses = f"file://{trajectory}", f"file://{images}"
-    there = ckptsel.rank(*addresses, engine="ray", ray_address=cluster)
+    there = ckptsel.rank(*addresses, engine="ray", ray_address=cluster, average=(2, 3))
     assert numbers(alone) == numbers(there)
     own = [path for path in tmp_path.iterdir() if path.name.isdigit()]
     assert own and all(list(path.glob("remote/file/**/*.safetensors")) for path in own)

@@ -26,6 +26,9 @@ class Checkpoint:
     layout: digest of the names and shapes of its tensors.
     notes: what a reader should know of how it was read.
     records: what it says about the network and its inputs (`ckptsel.checkpoints.network_inputs`).
+    learning_rate: of the optimizer when it was saved, as recorded; of several groups the highest.
+    parts: the checkpoints that it is the mean of, in the order of training; empty for what a file
+    holds. What else is said of a mean is said of its last part.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     root: Path | None = None
     records: dict[str, Any] = field(default_factory=dict, hash=False)
+    learning_rate: float | None = None
+    parts: "tuple[Checkpoint, ...]" = ()
 
     def failed(self, problem: str) -> "Checkpoint":
         """The same, which cannot be used."""

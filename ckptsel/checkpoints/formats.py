@@ -64,7 +64,7 @@ def is_part(name: str, kind: str | None) -> bool:
     return kind in FOLDER_PARTS and FOLDER_PARTS[kind].match(name) is not None
 
 
-METADATA_KEYS = ("format", "arch", "epoch", "step", "source_accuracy", "reading")
+METADATA_KEYS = ("format", "arch", "epoch", "step", "source_accuracy", "lr", "reading")
 """What is taken from the metadata of a safetensors file; other programs store much else there."""
 
 FORMATS = (

@@ -17,7 +17,12 @@ from ckptsel.checkpoints.formats import Payload, format_of, read_payload
 from ckptsel.checkpoints.modules import SCRIPT
 from ckptsel.checkpoints.network_inputs import recorded
 from ckptsel.checkpoints.parts import check_own
-from ckptsel.checkpoints.records import recorded_accuracy, recorded_arch, recorded_progress
+from ckptsel.checkpoints.records import (
+    recorded_accuracy,
+    recorded_arch,
+    recorded_learning_rate,
+    recorded_progress,
+)
 from ckptsel.checkpoints.tensors import Digest, StoredTensor, is_parameter, n_not_finite
 from ckptsel.checkpoints.walk import short_name
 from ckptsel.errors import CheckpointError, listed
@@ -76,6 +81,7 @@ def read_checkpoint(path: Path, root: Path, weights: str) -> tuple[Checkpoint, T
         layout=_layout_of(tensors),
         notes=tuple(_notes(payload, module, tensors, weights)),
         records=recorded(payload.value, payload.facts, form, tensors, module),
+        learning_rate=recorded_learning_rate(payload.value, payload.facts),
     ), tensors
 
 

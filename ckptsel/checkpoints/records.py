@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,19 @@ ACCURACY_KEYS = (
 
 ACCURACIES_BELOW = ("metrics", "val_metrics", "best_metrics", "results", "scores", "stats", "logs")
 
+OPTIMIZER_KEYS = (
+    *("optimizer", "optimizer_state_dict", "optimizer_states", "optim", "optim_state_dict"),
+    *("optimizer_state", "optim_state", "opt", "optimizers", "opt_state_dict"),
+    "state.optimizers",
+)
+SCHEDULER_KEYS = (
+    *("lr_scheduler", "lr_schedulers", "scheduler", "scheduler_state_dict", "schedulers"),
+    *("lr_scheduler_state_dict", "sched", "lr_sched", "scheduler_state", "param_schedulers"),
+    "state.schedulers",
+)
+"""Of the state dict of an optimizer or a scheduler, of a list of them, or of several by name."""
+
+RATE_KEYS = ("lr", "learning_rate", "current_lr", "cur_lr")
 
 ENOUGH = 3
 """Files whose accuracies, all at most 1, are fractions and no percentages."""
@@ -151,12 +164,16 @@ def _of_its_keys(payload: Mapping[str, Any]) -> Iterator[Accuracy]:
 def _in_log(trainer_state: Any) -> Iterator[Accuracy]:
     """What Hugging Face's Trainer evaluated at this step."""
     state = trainer_state if isinstance(trainer_state, dict) else {}
-    log = state.get("log_history")
-    entries = [e for e in log if isinstance(e, dict)] if isinstance(log, list) else []
-    for entry in reversed(entries):
+    for entry in reversed(_log(state)):
         if "eval_accuracy" in entry and entry.get("step") == state.get("global_step"):
             yield from _with_unit("eval_accuracy", 1, entry)
             return
+
+
+def _log(trainer_state: Any) -> list[dict[str, Any]]:
+    """What Hugging Face's Trainer logged, in the order of training."""
+    log = trainer_state.get("log_history") if isinstance(trainer_state, dict) else None
+    return [e for e in log if isinstance(e, dict)] if isinstance(log, list) else []
 
 
 def _in_name(name: str) -> Iterator[Accuracy]:
@@ -165,6 +182,50 @@ def _in_name(name: str) -> Iterator[Accuracy]:
         yield Accuracy(float(match.group(1)), "name", 1)
     elif match:
         yield Accuracy(float(match.group(1)), "name", 100)
+
+
+def recorded_learning_rate(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> float | None:
+    """The learning rate when a file was saved: of the optimizer, else of its scheduler, else as a value
+    of its own, else as Hugging Face's Trainer logged it last; None where none is recorded.
+
+    What a command line asked for (`args.lr`) is the rate at the start, and does not count.
+    """
+    found = (
+        *_rates(payload, OPTIMIZER_KEYS, _of_optimizer),
+        *_rates(payload, SCHEDULER_KEYS, _of_scheduler),
+        *(_lowered(place).get(key) for place in (payload, facts) for key in RATE_KEYS),
+        *(entry.get("learning_rate") for entry in reversed(_log(facts.get("trainer_state")))),
+    )
+    rate = first_number(*found)
+    return None if rate is None or rate < 0 else float(rate)
+
+
+def _rates(
+    payload: Mapping[str, Any],
+    keys: Sequence[str],
+    of_one: Callable[[Mapping[Any, Any]], list[Any]],
+) -> Iterator[float]:
+    """The highest rate of each place: groups have rates of their own (a new head a higher one), which
+    a schedule scales together."""
+    for held in _below(payload, keys):
+        several = [one for value in held.values() if (one := contents_of(value)) is not None]
+        rates = [first_number(rate) for one in (held, *several) for rate in of_one(one)]
+        known = [rate for rate in rates if rate is not None]
+        if known:
+            yield max(known)
+
+
+def _of_optimizer(state: Mapping[Any, Any]) -> list[Any]:
+    return [g.get("lr") for g in _list_in(state, "param_groups") if isinstance(g, Mapping)]
+
+
+def _of_scheduler(state: Mapping[Any, Any]) -> list[Any]:
+    return _list_in(state, "_last_lr")
+
+
+def _list_in(state: Mapping[Any, Any], key: str) -> list[Any]:
+    held = state.get(key)
+    return list(held) if isinstance(held, list | tuple) else []
 
 
 def recorded_arch(payload: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:

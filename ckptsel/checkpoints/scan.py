@@ -127,7 +127,7 @@ def _filled(bare: Checkpoint, answer: Mapping[str, Any]) -> Checkpoint:
         return dataclasses.replace(bare, problem=answer["problem"], choices=choices)
     found = dict(answer["found"])
     accuracy = found.pop("accuracy")
-    found |= {name: tuple(found[name]) for name in ("choices", "notes")}
+    found |= {name: tuple(found[name]) for name in ("choices", "notes", "parts")}
     return dataclasses.replace(
         bare, **found, accuracy=None if accuracy is None else Accuracy(**accuracy)
     )

@@ -1,6 +1,7 @@
 """The tensors of a checkpoint, for a network."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -21,8 +22,11 @@ def read_weights(
 ) -> dict[str, Tensor]:
     """The tensors of a checkpoint, names without wrapper prefixes.
 
+    Of an average the mean of those of its parts, of which one at a time is read besides.
     Raises CheckpointError; ReplacedError where the file no longer holds those that its digest is of.
     """
+    if checkpoint.parts:
+        return mean_of(_read_part(part, weights, limits) for part in checkpoint.parts)
     root = checkpoint.root or checkpoint.path
     loaded = load(Path(checkpoint.path), Path(root), weights, limits)
     digest = Digest()
@@ -37,6 +41,46 @@ def read_weights(
         name: _tensor(name, dtype, shape, torch.from_numpy(data))
         for name, (dtype, shape, data) in loaded.items()
     }
+
+
+def _read_part(part: Checkpoint, weights: str, limits: Limits) -> dict[str, Tensor]:
+    try:
+        return read_weights(part, weights, limits)
+    except CheckpointError as error:
+        said = f"{part.name}, which it is a mean of: {error.lines[0]}"
+        raise type(error)(said, *error.lines[1:]) from error
+
+
+def mean_of(each: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of the tensors of several networks by name, in the types of the last.
+
+    Numbers are added in float64 (complex ones in complex128), one network after the other. Whole numbers
+    and truth values (how many batches were seen) are those of the last.
+    Raises CheckpointError where names or shapes differ.
+    """
+    sums: dict[str, Tensor] = {}
+    last: dict[str, Tensor] = {}
+    n = 0
+    for n, tensors in enumerate(each, start=1):
+        if n > 1 and _shapes(tensors) != _shapes(last):
+            raise CheckpointError("its parts are of different networks: rank again.")
+        for name, tensor in tensors.items():
+            if (wide := _widened(tensor)) is not None:
+                sums[name] = wide if n == 1 else sums[name] + wide
+        last = tensors
+    means = {name: (total / n).to(last[name].dtype) for name, total in sums.items()}
+    return {**last, **means}
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _widened(tensor: Tensor) -> Tensor | None:
+    """As numbers that are exact enough to be added; None for whole numbers."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.to(torch.float64) if tensor.is_floating_point() else None
 
 
 def _tensor(name: str, dtype: str, shape: tuple[int, ...], data: Tensor) -> Tensor:

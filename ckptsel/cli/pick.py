@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ckptsel.cli.checks import say_own_code
 from ckptsel.cli.command import command
 from ckptsel.common.outlets import exact, json_text, stdout_encoding
 from ckptsel.common.streams import put, say
+from ckptsel.errors import InputError
 from ckptsel.settings.kinds import OwnModelOption, Repository, RunArgument, Text
 from ckptsel.settings.option import Given, Option, OptionError, Options
+
+if TYPE_CHECKING:
+    from ckptsel.results.ranking import Row
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,7 @@ def _run(options: PickOptions) -> None:
     ranking, arrays = read_ranking(options.run)
     row = ranking.find(options.checkpoint or ranking.best)
     if options.format == "path":
-        instead = "Rename the file and rank again, or read it with --format json."
-        text = exact(row.path, "the path", instead, stdout_encoding()) + "\n"
+        text = _path_text(row, options.to)
     else:
         text = json_text(dataclasses.asdict(row))
     if options.to is not None:
@@ -93,3 +96,14 @@ def _run(options: PickOptions) -> None:
     if row.layer != "last":
         say(f"read it at {row.layer}, not at its last layer: ckptsel.load_extractor does")
     put(text)
+
+
+def _path_text(row: "Row", to: Path | None) -> str:
+    """The line that names the file: the checkpoint's, of an average the one that was written."""
+    if row.average_of and to is None:
+        raise InputError(
+            f"{row.name} is an average, which lies in no file: write it to one with --to FILE."
+        )
+    path = str(to) if row.average_of else row.path
+    instead = "Rename the file and rank again, or read it with --format json."
+    return exact(path, "the path", instead, stdout_encoding()) + "\n"

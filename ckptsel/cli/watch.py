@@ -49,6 +49,11 @@ def watch(given: Given) -> None:
             f"watch ranks all checkpoints again when one comes, and takes their scores from the cache: "
             f"leave out {given.name('cache')}."
         )
+    if settings.average is not None:
+        raise UsageError(
+            "watch ranks checkpoints alone, since one that is deleted takes its averages with it: "
+            f"leave out {given.name('average')}, and give it to ckptsel rank at the end."
+        )
     if (reason := why_not_drawn()) is not None:
         raise OutputError(f"{reason}. Watch without.")
     check_device(settings.device, given)

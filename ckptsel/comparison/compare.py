@@ -204,8 +204,9 @@ def _put(
 
 
 def _order(first: Ranking, moves: Sequence[Move]) -> Agreement | None:
-    """How far the values agree, each checkpoint at the layer where it is best in the first."""
-    best = {row.name for row in first.at_best_layer()}
+    """How far the values agree, each checkpoint at the layer where it is best in the first; averages,
+    which share their weights, are left out."""
+    best = {row.name for row in first.at_best_layer() if not row.average_of}
     pairs = sorted(
         (m.pair.first.order, m.value.value, m.other_value.value)
         for m in moves

@@ -7,7 +7,7 @@ ranking -> candidates -> for each goal: learning rate (sweep) -> race -> agreeme
 import dataclasses
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptsel.checkpoints.averages import average_of
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.walk import NOT_NEEDED
@@ -218,7 +219,8 @@ def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list
     else:
         n_tied = sum(row.score_tie for row in ranked)
         chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
-    last = max(ranked, key=lambda row: (row.order, row.layer == LAST))
+    files = [row for row in ranked if not row.average_of] or ranked
+    last = max(files, key=lambda row: (row.order, row.layer == LAST))
     if n is None and last not in chosen:
         chosen.append(last)
     if len(chosen) < 2:
@@ -232,8 +234,8 @@ def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list
 def _find_checkpoints(
     ranking: Ranking, rows: Sequence[Row], settings: ConfirmSettings, quiet: bool
 ) -> dict[str, Checkpoint]:
-    """The candidates' files, by their names, in the order of training. Raises CheckpointError where one
-    has moved or changed."""
+    """The candidates' checkpoints, by their names, in the order of training; averages of what files
+    there hold. Raises CheckpointError where one has moved or changed."""
     if settings.checkpoints is not None:
         root = local_path(settings.checkpoints, settings.cache_dir, quiet, NOT_NEEDED)
     else:
@@ -244,7 +246,8 @@ def _find_checkpoints(
             "--checkpoints."
         )
     found = {c.name: c for c in scan_checkpoints(root, ranking.settings["weights"], quiet=quiet)}
-    wanted = {row.checkpoint: row.digest for row in sorted(rows, key=lambda row: row.order)}
+    rows = sorted(rows, key=lambda row: row.order)
+    wanted = dict(file for row in rows for file in _files_of(row))
     problems = []
     for name, ranked in wanted.items():
         if name not in found:
@@ -257,11 +260,26 @@ def _find_checkpoints(
             )
     if problems:
         raise CheckpointError(
-            f"{len(problems)} of {len(wanted)} candidates are not what was ranked, in {root}:",
+            f"{len(problems)} of {len(wanted)} checkpoints are not what was ranked, in {root}:",
             *problems,
             "Rank again, or name where they are now with --checkpoints.",
         )
-    return {name: found[name] for name in wanted}
+    return {row.checkpoint: _found_of(row, found) for row in rows}
+
+
+def _files_of(row: Row) -> list[tuple[str, str | None]]:
+    """(name, digest) of each checkpoint that a candidate is made of."""
+    if row.average_of:
+        return [(part.name, part.digest) for part in row.average_of]
+    return [(row.checkpoint, row.digest)]
+
+
+def _found_of(row: Row, found: Mapping[str, Checkpoint]) -> Checkpoint:
+    """A candidate's checkpoint, of those that were found."""
+    if not row.average_of:
+        return found[row.checkpoint]
+    average = average_of([found[part.name] for part in row.average_of])
+    return dataclasses.replace(average, name=row.checkpoint)
 
 
 def confirm_goal(
@@ -416,10 +434,11 @@ def _run(transfer: Transfer, purpose: str, last_step: int) -> Run:
 
 
 def _one_trajectory(rows: Sequence[Row], goal: str, ended: Race) -> list[Row]:
-    """Rows whose scores make one curve over the epochs: those at the winner's layer; for `ft`, where
-    each checkpoint has one row, all."""
+    """Rows whose scores make one curve over the epochs: no averages, and of the others those at the
+    winner's layer; for `ft`, where each checkpoint has one row, all."""
     layer = next((row.layer for row in rows if row.name == ended.winner), None)
-    return [row for row in rows if goal == "ft" or row.layer == layer]
+    files = [row for row in rows if not row.average_of]
+    return [row for row in files if goal == "ft" or row.layer == layer]
 
 
 def _agreement(

@@ -46,6 +46,7 @@ def _metadata(ranking: Ranking, row: Row, reading: Reading) -> dict[str, str]:
         **({} if row.epoch_from == "name" else {"epoch": row.epoch, "step": row.step}),
         "source_accuracy": row.source_accuracy,
         "checkpoint": row.checkpoint,
+        "average_of": ", ".join(part.name for part in row.average_of) or None,
         "layer": row.layer,
         "digest": row.digest,
         "goal": ranking.goal,

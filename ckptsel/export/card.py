@@ -102,6 +102,9 @@ def _about(ranking: Ranking, row: Row) -> Iterator[str]:
     target, evaluation = ranking.target, ranking.target["evaluation"]
     when = f"epoch {row.epoch:g}" if row.epoch is not None else f"step {row.step}"
     when = f", {when} of its run" if (row.epoch, row.step) != (None, None) else ""
+    if row.average_of:
+        names = ", ".join(part.name for part in row.average_of)
+        when = f", the mean of the weights of {names}"
     n = sum(each.rank is not None and each.copy_of is None for each in ranking)
     rank = "" if row.rank is None else f" It is number {row.rank} of {n}."
     yield (

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.common.progress import Progress
-from ckptsel.common.remote import kept_path
 from ckptsel.common.streams import say
 from ckptsel.errors import DataError
 from ckptsel.export.extractor import load_extractor
@@ -21,7 +19,7 @@ from ckptsel.export.prediction import probabilities_of
 from ckptsel.features.candidate import Candidate
 from ckptsel.features.extraction import check_finite, read_in_batches
 from ckptsel.features.extractor import Extractor
-from ckptsel.ranking.reopen import Named, device_and_precision, reopen
+from ckptsel.ranking.reopen import Named, checkpoint_of, device_and_precision, reopen
 from ckptsel.results.files import check_writable, read_ranking
 from ckptsel.results.ranking import Ranking, Row
 from ckptsel.settings.extract import ExtractSettings
@@ -72,12 +70,12 @@ def _by_ranking(
     device, precision = device_and_precision(ranking, settings)
     if not settings.predictions:
         return _features_of(images, extractor, device, precision, settings)
-    path = kept_path(row.path, settings.cache_dir)
-    scanned = scan_checkpoints(path, ranking.settings["weights"])
+    checkpoint = checkpoint_of(row, settings.cache_dir)
+    scanned = scan_checkpoints(checkpoint.path, ranking.settings["weights"])
     named = Named(settings.model, settings.fit_data, data_option="--fit-data")
     workspace = reopen(ranking, scanned, named, settings, settings.quiet, (row.layer,))
     found = _features_of(images, extractor, device, precision, settings)
-    candidate = Candidate(Checkpoint(row.checkpoint, path, digest=row.digest), row.layer)
+    candidate = Candidate(checkpoint, row.layer)
     probabilities = probabilities_of(found.features, candidate, workspace)
     classes = list(workspace.target.class_names)
     return dataclasses.replace(

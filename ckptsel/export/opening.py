@@ -9,8 +9,7 @@ from torch import Tensor
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import DEFAULT
 from ckptsel.checkpoints.scan import scan_checkpoints
-from ckptsel.checkpoints.weights import ReplacedError, read_weights
-from ckptsel.common.remote import kept_path
+from ckptsel.checkpoints.weights import ReplacedError, mean_of, read_weights
 from ckptsel.errors import CheckpointError, CkptselError, InputError, ModelError
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import build_image_encoder, typed_or_recorded
@@ -19,7 +18,7 @@ from ckptsel.features.inputs import Inputs
 from ckptsel.features.layers import ALL, Stage
 from ckptsel.features.matching import Tensors
 from ckptsel.features.network import Recorded, recorded_in
-from ckptsel.ranking.reopen import recorded_settings
+from ckptsel.ranking.reopen import checkpoint_of, recorded_settings
 from ckptsel.results.ranking import Ranking, Row
 from ckptsel.results.reading import Reading
 from ckptsel.target.pixels import Preprocessing
@@ -98,25 +97,32 @@ def open_row(ranking: Ranking, row: Row, model: str | None = None) -> Opened:
 
 def _read(ranking: Ranking, row: Row) -> tuple[dict[str, Tensor], Recorded]:
     """(weights, what the checkpoint says of its network)."""
-    source = kept_path(row.path)
+    checkpoint, weights = checkpoint_of(row), ranking.settings["weights"]
+    if checkpoint.parts:
+        tensors = mean_of(_read_file(part, weights) for part in checkpoint.parts)
+    else:
+        tensors = _read_file(checkpoint, weights)
+    found = scan_checkpoints(checkpoint.path, weights)[0]
+    recorded = recorded_in(found, weights, DEFAULT) if found.problem is None else Recorded()
+    return tensors, recorded
+
+
+def _read_file(checkpoint: Checkpoint, weights: str) -> dict[str, Tensor]:
+    source = checkpoint.path
     if not source.exists():
         raise InputError(
             f"{source} is gone: the checkpoint was moved or deleted since it was ranked, or its path "
             "is relative to another folder than this. Put it back, or rank again."
         )
-    weights = ranking.settings["weights"]
     try:
-        tensors = read_weights(Checkpoint(row.name, source, digest=row.digest), weights)
+        return read_weights(checkpoint, weights)
     except ReplacedError as error:
         raise InputError(
             f"{source} has changed since it was ranked: the digest of its tensors is not "
-            f"{(row.digest or '')[:12]}. Rank again."
+            f"{(checkpoint.digest or '')[:12]}. Rank again."
         ) from error
     except CheckpointError as error:
         raise InputError(f"{source} cannot be read: {error}") from error
-    found = scan_checkpoints(source, weights)[0]
-    recorded = recorded_in(found, weights, DEFAULT) if found.problem is None else Recorded()
-    return tensors, recorded
 
 
 def _reading_of(ranking: Ranking, row: Row, recorded: Recorded) -> Reading:

@@ -77,8 +77,8 @@ def step_summary(ranking: Ranking, verdict: Verdict | None) -> str:
 
 
 def step_outputs(ranking: Ranking, verdict: Verdict | None, report: Path | None) -> str:
-    """`name=value` lines. best-score and its interval are fractions, empty where nothing measured
-    them; decision is empty without a gate.
+    """`name=value` lines. best-path is empty where the best is an average. best-score and its interval
+    are fractions, empty where nothing measured them; decision is empty without a gate.
 
     Raises OutputError for a path with a line break, which would begin another output, or anything else
     that would have to be altered.

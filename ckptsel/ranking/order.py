@@ -78,7 +78,8 @@ def order_rows(
         )
         for i, row in enumerate(scored)
     }
-    known = {**reference_rows(scored), **layer_references([ranked[row.name] for row in scored])}
+    placed = [ranked[row.name] for row in scored]
+    known = {**reference_rows(scored), **layer_references(placed), **average_references(placed)}
     references = {
         name: Reference(row.name, ranked[row.name].behind_best) for name, row in known.items()
     }
@@ -189,8 +190,9 @@ def arrange(rows: Sequence[Row]) -> list[Row]:
 
 def reference_rows(scored: Sequence[Row]) -> dict[str, Row]:
     """What one would take without a ranking, at the last layer where it was read: the last; the best
-    by recorded source accuracy."""
-    at_last_layer = [row for row in scored if row.layer == LAST] or scored
+    by recorded source accuracy. No averages, unless all else failed."""
+    files = [row for row in scored if not row.average_of] or scored
+    at_last_layer = [row for row in files if row.layer == LAST] or files
     rows = {"last": max(at_last_layer, key=lambda row: row.order)}
     recorded = [row for row in at_last_layer if row.source_accuracy is not None]
     if recorded:
@@ -206,9 +208,20 @@ def layer_references(ranked: Sequence[Row]) -> dict[str, Row]:
     last = max(row.order for row in ranked)
     groups = {
         "last_layer": [row for row in ranked if row.layer == LAST],
-        "last_checkpoint": [row for row in ranked if row.order == last],
+        "last_checkpoint": [row for row in ranked if row.order == last and not row.average_of],
     }
     if len({row.layer for row in ranked}) < 2 or not all(groups.values()):
+        return {}
+    return {name: min(rows, key=lambda row: row.rank or 0) for name, rows in groups.items()}
+
+
+def average_references(ranked: Sequence[Row]) -> dict[str, Row]:
+    """Where averages were ranked: the best of checkpoints and of averages."""
+    groups = {
+        "checkpoint": [row for row in ranked if not row.average_of],
+        "average": [row for row in ranked if row.average_of],
+    }
+    if not all(groups.values()):
         return {}
     return {name: min(rows, key=lambda row: row.rank or 0) for name, rows in groups.items()}
 

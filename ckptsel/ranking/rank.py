@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from numpy.typing import NDArray
 
+from ckptsel.checkpoints.averages import with_averages
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.order import Order
@@ -37,7 +38,7 @@ from ckptsel.ranking.passes import Results, Scales, Scored, score_all
 from ckptsel.ranking.ray_engine import join_cluster
 from ckptsel.ranking.workspace import Workspace, audit, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
-from ckptsel.results.ranking import EPOCH, Ranking, Row, unsure_note
+from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row, unsure_note
 from ckptsel.scores import Score, find_score, find_scores
 from ckptsel.settings.rank import RankSettings, make_settings
 
@@ -200,10 +201,13 @@ def _prepare(
         for workspace in workspaces:
             workspace.settings = dataclasses.replace(workspace.settings, weights=key)
         found = find(first.settings)
-    audited = audit(found.checkpoints, first, known.matched)
+    audited, notes = audit(found.checkpoints, first, known.matched), found.others_notes()
+    if settings.average is not None:
+        averaged = with_averages(audited, settings.average, settings.average_across_drops)
+        audited, notes = averaged.checkpoints, [*notes, *averaged.notes]
     for workspace in workspaces:
         workspace.time_s["scan"] = scanned - start
-        workspace.notes = [*first.notes, *found.others_notes()]
+        workspace.notes = [*first.notes, *notes]
     return candidates_of(audited, first.layers), workspaces
 
 
@@ -256,7 +260,8 @@ def _make_ranking(
     target = workspace.target.describe()
     reasons = find_reasons(rows, target, _look_inside(rows, candidates, workspace))
     left_out, on_top = duplicates_sentence(target)
-    notes = [*trajectory_notes(_checkpoints(candidates)), *workspace.target.notes]
+    files = [c for c in _checkpoints(candidates) if not c.parts]
+    notes = [*trajectory_notes(files), *workspace.target.notes]
     notes += _notes_on_order(score, settings, lower, is_sure=rows[0].p_best is not None)
     doubts = reasons or find_doubts(rows, target, score)
     if left_out:
@@ -333,16 +338,18 @@ def _checkpoints(candidates: Sequence[Candidate]) -> list[Checkpoint]:
 
 
 def _in_order(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Candidate]]:
-    """(place in the order of training, candidate): the same for all layers of a checkpoint."""
-    places = {checkpoint.name: i for i, checkpoint in enumerate(_checkpoints(candidates))}
-    return ((places[c.checkpoint.name], c) for c in candidates)
+    """(place in the order of training, candidate): the same for all layers of a checkpoint, and for
+    averages that end with it."""
+    files = [checkpoint for checkpoint in _checkpoints(candidates) if not checkpoint.parts]
+    places = {checkpoint.name: i for i, checkpoint in enumerate(files)}
+    return ((places[(c.checkpoint.parts or (c.checkpoint,))[-1].name], c) for c in candidates)
 
 
 def _row_of(candidate: Candidate, order: int, scales: Scales) -> Row:
     checkpoint = candidate.checkpoint
     return Row(
         name=candidate.name,
-        path=as_urls(str(checkpoint.path)),
+        path="" if checkpoint.parts else as_urls(str(checkpoint.path)),
         digest=checkpoint.digest,
         order=order,
         epoch=checkpoint.epoch,
@@ -356,6 +363,10 @@ def _row_of(candidate: Candidate, order: int, scales: Scales) -> Row:
         copy_of=candidate.copy_of,
         layer=candidate.layer,
         stage_scales=scales.get(candidate.copy_of or candidate.name) or None,
+        average_of=tuple(
+            AveragedPart(part.name, as_urls(str(part.path)), part.digest, part.weights_key)
+            for part in checkpoint.parts
+        ),
     )
 
 

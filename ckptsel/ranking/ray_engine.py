@@ -12,7 +12,7 @@ import os
 import socket
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,7 +107,9 @@ class Worker:
         """The outcomes of a job; or what is wrong with the images or the store, as a value: Ray makes
         a traceback of what is raised."""
         try:
-            here = tuple(replace(each, checkpoint=self._here(each.checkpoint)) for each in job)
+            here = tuple(
+                replace(each, checkpoint=_with_paths(each.checkpoint, self._here)) for each in job
+            )
             return list(score_candidates(replace(self._spec, candidates=here), self._open()))
         except CkptselError as error:
             return error
@@ -116,7 +118,8 @@ class Worker:
         if self._workspace is None:
             found = [candidate.checkpoint for candidate in self._spec.candidates]
             there = [one for one in found if one.path.exists() or is_url(one.path)] or found
-            there[-1] = self._here(there[-1])  # whose records of the network count
+            # Whose records of the network count.
+            there[-1] = _with_paths(there[-1], self._here)
             settings = self._spec.settings
             self._workspace = open_workspace(settings, there, self._spec.data, quiet=True)
         return self._workspace
@@ -243,9 +246,17 @@ def _next_answer(crew: _Crew) -> tuple[int, Job | None, Any]:
 
 def _by_address(candidate: Candidate) -> Candidate:
     """With the address in the place of a mirror's file, which may be on this machine alone."""
-    checkpoint = candidate.checkpoint
-    path = Path(as_urls(str(checkpoint.path)))
-    return replace(candidate, checkpoint=replace(checkpoint, path=path))
+    return replace(candidate, checkpoint=_with_paths(candidate.checkpoint, _address_of))
+
+
+def _with_paths(checkpoint: Checkpoint, place: Callable[[Checkpoint], Checkpoint]) -> Checkpoint:
+    """A checkpoint, and what it is made of, each placed elsewhere."""
+    parts = tuple(_with_paths(part, place) for part in checkpoint.parts)
+    return replace(place(checkpoint), parts=parts)
+
+
+def _address_of(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, path=Path(as_urls(str(checkpoint.path))))
 
 
 def _check_version(found: str | None) -> None:

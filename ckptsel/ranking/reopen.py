@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ckptsel.checkpoints.averages import average_of
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.common.fields import from_known_fields
 from ckptsel.common.places import is_url
-from ckptsel.errors import DataError
+from ckptsel.common.remote import kept_path
+from ckptsel.errors import DataError, InputError
 from ckptsel.features.encoders import typed_or_recorded
 from ckptsel.ranking.workspace import Workspace, open_workspace
-from ckptsel.results.ranking import Ranking
+from ckptsel.results.ranking import Ranking, Row
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.sources import is_named
 
@@ -94,6 +96,26 @@ def reopen(
             f"Rank again, or name the right ones with {named.data_option}."
         )
     return workspace
+
+
+def checkpoint_of(row: Row, cache_dir: str | None = None) -> Checkpoint:
+    """The checkpoint of a row, by the paths that its ranking names; of an average with its parts.
+
+    Raises InputError where an average is not of the parts that are named.
+    """
+    if not row.average_of:
+        return Checkpoint(row.checkpoint, kept_path(row.path, cache_dir), digest=row.digest)
+    parts = [
+        Checkpoint(part.name, kept_path(part.path, cache_dir), digest=part.digest)
+        for part in row.average_of
+    ]
+    average = dataclasses.replace(average_of(parts), name=row.checkpoint)
+    if average.digest != row.digest:
+        raise InputError(
+            f"{row.name} is not the average of what the ranking names as its parts: the file was "
+            "changed, or is of another version of ckptsel. Rank again."
+        )
+    return average
 
 
 def device_and_precision(ranking: Ranking, machine: Machine) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from ckptsel.report.series import (
     Axis,
     Record,
     agreement_records,
+    average_records,
     choose_axis,
     confirmed_records,
     landmark_records,
@@ -169,7 +170,7 @@ def _layers(ranking: Ranking) -> list[Drawing]:
 
 def _trajectory(ranking: Ranking) -> list[Drawing]:
     axis = choose_axis(ranking)
-    records = trajectory_records(ranking, axis)
+    records, averages = trajectory_records(ranking, axis), average_records(ranking, axis)
     there = list(dict.fromkeys(record["series"] for record in records))
     placed = {name for names in PANELS.values() for name in names}
     panels = {**PANELS, **{_own_title(ranking, n): (n,) for n in there if n not in placed}}
@@ -177,8 +178,11 @@ def _trajectory(ranking: Ranking) -> list[Drawing]:
     for title, names in panels.items():
         shown = [name for name in names if name in there]
         if shown:
-            rows = [record for record in records if record["series"] in shown]
-            drawings.append(_panel(ranking, axis, title, shown, rows))
+            rows, means = (
+                [record for record in some if record["series"] in shown]
+                for some in (records, averages)
+            )
+            drawings.append(_panel(ranking, axis, title, shown, rows, means))
     return drawings
 
 
@@ -190,7 +194,12 @@ def _own_title(ranking: Ranking, name: str) -> str:
 
 
 def _panel(
-    ranking: Ranking, axis: Axis, title: str, series: Sequence[str], records: list[Record]
+    ranking: Ranking,
+    axis: Axis,
+    title: str,
+    series: Sequence[str],
+    records: list[Record],
+    averages: list[Record],
 ) -> Drawing:
     legend = LEGEND if len(series) > 1 else None
     colours = [SERIES_COLOURS.get(name, COLOURS[0]) for name in series]
@@ -218,6 +227,11 @@ def _panel(
         base.mark_line().encode(y=y),
         base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shape, tooltip=tooltip),
     ]
+    if averages:
+        # Beside the line: they are no moments of the run.
+        own = base.properties(data=alt.Data(values=averages))
+        hollow = own.mark_point(filled=False, size=45, opacity=0.8)
+        layers.append(hollow.encode(y=y, shape=shape, tooltip=tooltip))
     if any(record["low"] is not None for record in records):
         bounded = base.transform_filter("datum.low != null")
         band = bounded.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
@@ -229,7 +243,7 @@ def _panel(
         name="trajectory-" + "-".join(series[:1]),
         section="trajectory",
         title=title,
-        about=_about_panel(ranking, axis, series, records),
+        about=_about_panel(ranking, axis, series, records) + _about_averages(averages),
         chart=chart.properties(width="container", height=PANEL_HEIGHT),
     )
 
@@ -277,6 +291,10 @@ def _about_panel(ranking: Ranking, axis: Axis, series: Sequence[str], records: l
             f"{last['value']:.4g} at the last, {last['x']:g}"
         )
     return f"Against the {axis.title}. " + "; ".join(parts) + "."
+
+
+def _about_averages(averages: list[Record]) -> str:
+    return " Hollow: averages, each at its last checkpoint." if averages else ""
 
 
 def _spectrum(ranking: Ranking, arrays: Mapping[str, NDArray[Any]]) -> list[Drawing]:

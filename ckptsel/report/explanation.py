@@ -40,6 +40,12 @@ SCORES = {
     "labels, and decides nothing",
 }
 
+AVERAGES = (
+    "`~mean3` behind a name is the mean of the weights of that checkpoint and the two before it, and of "
+    "what batch norm keeps; its features are computed as those of a checkpoint. Each average is one "
+    "more candidate that has to be told from the best."
+)
+
 LEFT_OUT = (
     "Intervals hold what another draw of held-out images would change. They leave out what another set "
     "of images to fit on, or another pre-training run, would change, and whether your own images are "
@@ -52,6 +58,7 @@ def explain(ranking: Ranking) -> list[tuple[str, str]]:
     parts = [
         ("images", _images(ranking.target)),
         ("features", _features(ranking)),
+        *((("averages", AVERAGES),) if any(row.average_of for row in ranking) else ()),
         *_scores(ranking),
         *_together(ranking),
     ]

@@ -30,6 +30,7 @@ def checkpoints_text(checkpoints: Sequence[Checkpoint], form: str, width: int | 
             "problem": c.problem,
             "recorded_accuracy": None if c.accuracy is None else c.accuracy.value,
             "accuracy_key": None if c.accuracy is None else c.accuracy.key,
+            "learning_rate": c.learning_rate,
             "notes": list(c.notes),
             "path": str(c.path),
         }

@@ -3,7 +3,7 @@
 Nothing here knows a charting library. Accuracies are in percent, since people read them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,16 @@ class Axis:
 
 def scored_rows(ranking: Ranking) -> list[Row]:
     """Checkpoints that were scored, each once, in the order of training, at the layer that the best
-    is read at."""
+    is read at. Averages are no moments of the run: see `average_rows`."""
+    return [row for row in _at_best_layer(ranking) if not row.average_of]
+
+
+def average_rows(ranking: Ranking) -> list[Row]:
+    """Averages that were scored, in the order of training, at the same layer."""
+    return [row for row in _at_best_layer(ranking) if row.average_of]
+
+
+def _at_best_layer(ranking: Ranking) -> list[Row]:
     layer = ranking[ranking.best].layer
     rows = [r for r in ranking if r.status == "ok" and r.copy_of is None and r.layer == layer]
     return sorted(rows, key=lambda row: row.order)
@@ -68,8 +77,17 @@ def trajectory_records(ranking: Ranking, axis: Axis) -> list[Record]:
 
     Series are the scores, `confirmed_<goal>` at the last step of its race, and `source_accuracy`.
     """
+    return _records_of(scored_rows(ranking), ranking, axis)
+
+
+def average_records(ranking: Ranking, axis: Axis) -> list[Record]:
+    """The same of averages, each where its last checkpoint lies."""
+    return _records_of(average_rows(ranking), ranking, axis)
+
+
+def _records_of(rows: Sequence[Row], ranking: Ranking, axis: Axis) -> list[Record]:
     records = []
-    for row in scored_rows(ranking):
+    for row in rows:
         about = {"checkpoint": row.name, "x": getattr(row, axis.name)}
         for name, score in row.scores.items():
             records.append(_record(name, ranking.units.get(name, ""), about, score))
@@ -117,7 +135,7 @@ def tie_records(ranking: Ranking, axis: Axis) -> list[Record]:
 
 def layer_records(ranking: Ranking, axis: Axis) -> list[Record]:
     """The deciding score of every checkpoint at every layer: candidate, layer, x, value, is_tied.
-    Empty where one layer was read."""
+    Empty where one layer was read; without averages."""
     if len(ranking.layers) < 2:
         return []
     factor = 100 if ranking.is_accuracy(ranking.score) else 1
@@ -130,7 +148,7 @@ def layer_records(ranking: Ranking, axis: Axis) -> list[Record]:
             "is_tied": row.in_tie_set,
         }
         for row in sorted(ranking, key=lambda row: row.order)
-        if row.copy_of is None and ranking.score in row.scores
+        if row.copy_of is None and not row.average_of and ranking.score in row.scores
     ]
 
 

@@ -201,6 +201,7 @@ def _save_checkpoint(recipe: Pretraining, run: Path, state: TrainingState, seed:
         "epoch": str(state.epoch),
         "source_accuracy": str(state.log[-1]["source_accuracy"]),
         "seed": str(seed),
+        "lr": str(state.log[-1]["lr"]),
     }
     analysed = state.epoch in recipe.checkpoint_epochs
     folder = run / ("checkpoints" if analysed else "other-checkpoints")

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from ckptsel.results.about import Details, ModelAbout, SettingsAbout, Share, Tar
 from ckptsel.results.confirmation import CONFIRMED, GoalConfirmation, Standing
 from ckptsel.results.estimate import FINITE, Estimate, Measured, percent
 from ckptsel.results.versions import upgrade_ranking
+from ckptsel.settings.rank import MOST_PARTS
 
 SCHEMA = "ckptsel.ranking/2"
 
@@ -51,13 +52,31 @@ class ScoreValue(Estimate):
 
 
 @dataclass(frozen=True, config=FINITE)
-class Row:
-    """One checkpoint.
+class AveragedPart:
+    """A checkpoint that an average is made of.
 
     name: path below the scanned folder, without suffix.
     path: the file or folder.
-    digest: SHA-256 of its tensors, null where they cannot be read.
-    order: place in the order of training, from 0.
+    digest: SHA-256 of its tensors.
+    weights_key: which weights of the file were used.
+    """
+
+    name: str
+    path: str
+    digest: str | None
+    weights_key: str | None = None
+
+
+@dataclass(frozen=True, config=FINITE)
+class Row:
+    """One checkpoint, or an average of neighbouring ones.
+
+    name: path below the scanned folder, without suffix; of an average its last checkpoint's, with
+    `~mean3` for three.
+    path: the file or folder; empty for an average, which lies in no file.
+    digest: SHA-256 of its tensors, null where they cannot be read; of an average of the digests of what
+    it is made of.
+    order: place in the order of training, from 0; of an average that of its last checkpoint.
     epoch, step: as recorded, null where unknown.
     epoch_from: where epoch and step are recorded, `file`, `name`, or `epoch-regex` where --epoch-regex
     found it in the name.
@@ -78,6 +97,7 @@ class Row:
     behind_best: how far the best is ahead of it; null where nothing measured both.
     scores: by name.
     confirmed: by goal, what real training gave; null where it was not tried.
+    average_of: the checkpoints whose mean it is, in the order of training; empty for a checkpoint.
     """
 
     name: str
@@ -103,6 +123,7 @@ class Row:
     behind_best: Measured | None = None
     scores: dict[str, ScoreValue] = field(default_factory=dict)
     confirmed: dict[str, Standing] | None = None
+    average_of: Annotated[tuple[AveragedPart, ...], Len(0, MOST_PARTS)] = ()
 
     @property
     def checkpoint(self) -> str:
@@ -155,8 +176,9 @@ class Ranking:
     model: name, layer and preprocessing.
     settings: every option, as it was used.
     environment: versions and machine.
-    references: `last` (read at the last layer) and, where the files record it, `source_accuracy`; where
-    several layers were read, `last_layer` and `last_checkpoint`, the best of either.
+    references: `last` (read at the last layer) and, where the files record it, `source_accuracy`, which
+    are no averages; where several layers were read, `last_layer` and `last_checkpoint`, the best of
+    either; where averages were ranked, `checkpoint` and `average`, the best of either.
     notes: what a reader should know about the trajectory.
     time_s: seconds by stage.
     confirmation: by goal, what real training gave; its order then overrules that of the score.
@@ -316,6 +338,8 @@ class Ranking:
         flat["behind_best_by"] = row.behind_best and row.behind_best.by
         flags = [f"{name}: {flag}" for name, score in row.scores.items() for flag in score.flags]
         flat["flags"] = "; ".join(flags)
+        if any(each.average_of for each in self):
+            flat["average_of"] = "; ".join(part.name for part in row.average_of)
         for key in ("status", "reason", "copy_of", "weights_key", "digest", "path"):
             flat[key] = getattr(row, key)
         return flat
@@ -412,9 +436,19 @@ def _references_in_words(ranking: Ranking) -> Iterator[str]:
         yield "it is the last of the run"
     else:
         yield f"the last is {against_reference(last, ranking)}"
+    yield from _averages_in_words(ranking)
     source = ranking.references.get("source_accuracy")
     if source is not None and source.name not in (last.name, ranking.best):
         yield f"the best by source accuracy is {against_reference(source, ranking)}"
+
+
+def _averages_in_words(ranking: Ranking) -> Iterator[str]:
+    """How far the best of averages and checkpoints is ahead of the best of the others."""
+    last = ranking.references["last"]
+    for name, what in (("checkpoint", "single checkpoints"), ("average", "averages")):
+        reference = ranking.references.get(name)
+        if reference is not None and reference.name not in (ranking.best, last.name):
+            yield f"of {what} the best is {reference.name}, {against_reference(reference, ranking)}"
 
 
 def against_reference(reference: Reference, ranking: Ranking) -> str:

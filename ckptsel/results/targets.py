@@ -63,7 +63,7 @@ class OverallRow:
     """One candidate over all targets that count.
 
     name: of the candidate.
-    path: the file or folder.
+    path: the file or folder; empty for an average, which lies in no file.
     order: place in the order of training, from 0.
     epoch: as recorded; null where unknown.
     mean_rank: mean over the targets; null where it failed on one.

@@ -19,6 +19,8 @@ def idle_in_rank(given: Given, n_targets: int = 1) -> list[str]:
     if {"holdout", "eval_split"} <= set(given.values):
         why = f"{given.name('eval_split')} names what is evaluated"
         notes.append(_said(given, "holdout", why))
+    if given.values.get("average_across_drops") and "average" not in given.values:
+        notes.append(_said(given, "average_across_drops", "no averages are asked for"))
     if "shard" in given.values:
         why = f"with {given.name('shard')} nothing is ranked"
         useless = (name for name in ("out", "format", "explain") if name in given.values)

@@ -136,7 +136,8 @@ class Declared:
             if self.kind == "number":
                 return float(text)
             if self._is_numbers:
-                return tuple(float(part) for part in text.split(","))
+                number = int if self._item_kind == "integer" else float
+                return tuple(number(part) for part in text.split(","))
         except ValueError:
             if self._is_numbers:
                 said = f"{_literal(repr(text))} is not a list of numbers such as {self.option.example}."
@@ -144,8 +145,13 @@ class Declared:
         return text
 
     @property
+    def _item_kind(self) -> str:
+        """The JSON type of the members of a list; "" for anything else."""
+        return str(self.schema["items"].get("type", "")) if self.kind == "array" else ""
+
+    @property
     def _is_numbers(self) -> bool:
-        return self.kind == "array" and self.schema["items"].get("type") == "number"
+        return self._item_kind in ("integer", "number")
 
     def _plain(self, value: Any) -> Any:
         """Forms that mean the same: a path for its text, a list for a tuple, NumPy's numbers."""

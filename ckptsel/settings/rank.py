@@ -29,6 +29,9 @@ from ckptsel.settings.kinds import (
 )
 from ckptsel.settings.option import Argument, Option, OptionError, Options, make
 
+MOST_PARTS = 100
+"""Checkpoints that one average is made of."""
+
 
 @dataclass(frozen=True)
 class RankInputs(Options):
@@ -88,6 +91,21 @@ class RankSettings(Options):
     ] = "auto"
     order: OrderOption = None
     epoch_regex: EpochRegexOption = None
+    average: Annotated[
+        tuple[Annotated[int, Ge(2), Le(MOST_PARTS)], ...] | None,
+        MinLen(1),
+        Option(
+            "Rank means of so many neighbouring checkpoints too, beside the checkpoints: 2,3,5.",
+            example="2,3,5",
+        ),
+    ] = None
+    average_across_drops: Annotated[
+        bool,
+        Option(
+            "Means of checkpoints before and after a drop of the learning rate too.",
+            ("--average-across-drops/--no-average-across-drops",),
+        ),
+    ] = False
     layers: Annotated[
         tuple[Text, ...],
         MinLen(1),

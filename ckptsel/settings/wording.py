@@ -47,6 +47,8 @@ def _wanted(schema: Mapping[str, Any]) -> str:
         items = schema["items"]
         if items.get("type") == "number":
             return f"one or more numbers{_bounds(items)}"
+        if items.get("type") == "integer":
+            return f"one or more whole numbers{_bounds(items, whole=True)}"
         return "one or more names, separated by commas"
     return "a path" if schema.get("format") == "path" else "a text that is not empty"
 
