@@ -36,8 +36,8 @@ else:
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-SLOW_PAGES = {"own-data", "reproduce", "ci", "confirm"}
-"""Whose commands take a quarter of a minute and more: `make test-all` runs them."""
+SLOW_PAGES = {"own-data", "reproduce", "ci", "confirm", "layers"}
+"""Whose commands take ten seconds and more: `make test-all` runs them."""
 RUN = "reference_runs/cifar10-mnist-small"
 
 REPLACED = {
@@ -234,7 +234,9 @@ def test_every_snippet_runs(page: Path) -> None:
         parsers[language](text.encode() if language == "xml" else text)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@pytest.mark.parametrize(
+    "page", [pytest.param("README.md", marks=pytest.mark.slow), "docs/index.md"]
+)
 def test_the_shown_ranking_is_what_comes_out(page: str, run) -> None:
     """Numbers in the last digits depend on the machine."""
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -207,20 +207,21 @@ def test_files_that_are_none_of_pick(trajectory: Path, tmp_path: Path) -> None:
         ckptsel.load_extractor(tmp_path / "cut.safetensors")
 
 
-@pytest.mark.parametrize("name", ["own_nets:make", "os:abort", "hf:folder"])
+@pytest.mark.parametrize("name", ["singing_nets:make", "os:abort", "hf:folder"])
 def test_what_a_file_names_is_not_run(
     picked: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = f"import timm\ndef make():\n    return timm.create_model({TINY_MODEL!r})\n"
-    (tmp_path / "own_nets.py").write_text(f"open('sung', 'w').close()\n{made}")
+    (tmp_path / "singing_nets.py").write_text(f"open('sung', 'w').close()\n{made}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "singing_nets", raising=False)
     expected = ckptsel.load_extractor(picked)
     say_otherwise(picked, lambda r: r["network"].update(name=name))
     with pytest.raises(ModelError, match=f"if it is yours, name it: model='{name}'"):
         ckptsel.load_extractor(picked)
     assert not Path("sung").exists()
-    if name == "own_nets:make":
+    if name == "singing_nets:make":
         extractor = ckptsel.load_extractor(picked, model=name)
         images = torch.rand(2, 3, 32, 32)
         assert Path("sung").exists()
