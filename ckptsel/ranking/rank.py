@@ -260,8 +260,7 @@ def _make_ranking(
     target = workspace.target.describe()
     reasons = find_reasons(rows, target, _look_inside(rows, candidates, workspace))
     left_out, on_top = duplicates_sentence(target)
-    files = [c for c in _checkpoints(candidates) if not c.parts]
-    notes = [*trajectory_notes(files), *workspace.target.notes]
+    notes = [*trajectory_notes(_files(candidates)), *workspace.target.notes]
     notes += _notes_on_order(score, settings, lower, is_sure=rows[0].p_best is not None)
     doubts = reasons or find_doubts(rows, target, score)
     if left_out:
@@ -337,11 +336,15 @@ def _checkpoints(candidates: Sequence[Candidate]) -> list[Checkpoint]:
     return list({c.checkpoint.name: c.checkpoint for c in candidates}.values())
 
 
+def _files(candidates: Sequence[Candidate]) -> list[Checkpoint]:
+    """The checkpoints without the averages of them."""
+    return [checkpoint for checkpoint in _checkpoints(candidates) if not checkpoint.parts]
+
+
 def _in_order(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Candidate]]:
     """(place in the order of training, candidate): the same for all layers of a checkpoint, and for
     averages that end with it."""
-    files = [checkpoint for checkpoint in _checkpoints(candidates) if not checkpoint.parts]
-    places = {checkpoint.name: i for i, checkpoint in enumerate(files)}
+    places = {checkpoint.name: i for i, checkpoint in enumerate(_files(candidates))}
     return ((places[(c.checkpoint.parts or (c.checkpoint,))[-1].name], c) for c in candidates)
 
 
