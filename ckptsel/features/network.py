@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import Limits
@@ -147,12 +148,27 @@ def skeleton(build: Callable[[], Built], is_trusted: bool = True) -> Built:
     is_trusted: its size is no stranger's word, so that it is else built with values. Raises ModelError.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _LinspaceHasValues():
             return build()
-    except (NotImplementedError, RuntimeError) as error:  # it computes with values meanwhile
+    except (NotImplementedError, RuntimeError, TypeError) as error:  # it computes with others
         if not is_trusted:
             raise ModelError(f"its size cannot be told before it is built: {error}") from error
         return build()
+
+
+class _LinspaceHasValues(TorchFunctionMode):
+    """Older timm's transformers and ConvNeXts read their drop rates from `linspace`, one a block."""
+
+    N_MOST = 10_000
+    """Steps. No network has as many blocks, and a stranger's file names their number."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        if func is torch.linspace:
+            steps = args[2] if len(args) > 2 else given.get("steps")
+            if isinstance(steps, int) and steps <= self.N_MOST:
+                given.setdefault("device", "cpu")
+        return func(*args, **given)
 
 
 def expected_tensors(module: nn.Module) -> Tensors:

@@ -83,7 +83,7 @@ def _dcp(payload: dict[str, object]) -> dict[str, bytes]:
     """The files of a folder of torch.distributed.checkpoint."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.distributed.checkpoint.save(payload, checkpoint_id=folder, no_dist=True)
+        torch.distributed.checkpoint.save(payload, checkpoint_id=folder)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
