@@ -160,11 +160,13 @@ class Details(TypedDict):
 
     C: strengths chosen, one a fold.
     scaling: scalings chosen, one a fold.
+    n_unconverged: folds whose fit was still moving after its last step; left out where none was.
     at_chance: whether the score does not beat the share of the largest class.
     largest_class: the share of the largest class, which is right without looking.
     """
 
     C: NotRequired[list[float]]
     scaling: NotRequired[list[str]]
+    n_unconverged: NotRequired[Number]
     at_chance: NotRequired[bool]
     largest_class: NotRequired[Share]

@@ -92,12 +92,14 @@ class Probing:
             log_likelihoods[place] = log_p.gather(1, truth[:, None])[:, 0].cpu().numpy()
             choices += [choice] if choice is not None else []
             n_unconverged += not converged
-        flags = _flags([strength for _, strength in choices], n_unconverged, len(self.folds))
+        flags = _flags([strength for _, strength in choices], len(self.folds))
         first, last = self._spectrum(self.folds[0]).columns(view)
         details: dict[str, Any] = {"n_features": last - first}
         if choices:
             details["C"] = sorted({strength.value for _, strength in choices})
             details["scaling"] = sorted({scaling for scaling, _ in choices})
+        if n_unconverged:
+            details["n_unconverged"] = n_unconverged
         return HeldOut(predictions, log_likelihoods, flags, details)
 
     def fits(self, view: str) -> Iterator["Fitted"]:
@@ -193,11 +195,6 @@ def choosing_folds(
     return [(used[fitted], used[held]) for fitted, held in folds[:n_wanted]]
 
 
-def _flags(strengths: list[Strength], n_unconverged: int, n_folds: int) -> tuple[str, ...]:
-    flags = []
-    if n_unconverged:
-        flags.append(f"not converged ({n_unconverged} of {n_folds} fits)")
+def _flags(strengths: list[Strength], n_folds: int) -> tuple[str, ...]:
     n_open = sum(not strength.bracketed for strength in strengths)
-    if n_open:
-        flags.append(f"no best strength found ({n_open} of {n_folds} fits)")
-    return tuple(flags)
+    return (f"no best strength found ({n_open} of {n_folds} fits)",) if n_open else ()
