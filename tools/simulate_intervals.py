@@ -1,7 +1,7 @@
 """How often intervals, tie sets and gate verdicts are right, on made candidates: `make simulations`.
 
-cells of a grid -> samples of each -> one line of JSON a cell (resumable) -> docs/coverage.csv, and
-the tables of docs/coverage.md
+cells of a grid -> samples of each -> docs/coverage.csv, to which it goes on adding where it was stopped
+-> the tables of docs/coverage.md
 
 An image is right where its difficulty, partly shared by all candidates, is below what a candidate can
 do. A cell is run again with more samples where its first give less than 95 %.
@@ -10,17 +10,17 @@ do. A cell is run again with more samples where its first give less than 95 %.
 import argparse
 import csv
 import io
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from ckptsel.common.files import write_text
 from ckptsel.ranking.judgement import Judgement, Readings, estimate_mean, judge
 from ckptsel.results.estimate import Estimate
 
@@ -193,24 +193,30 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     return {**asdict(cell), "n_samples": n, **means}
 
 
-def read_log(log: Path) -> list[dict[str, Any]]:
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return [json.loads(line) for line in lines]
+def read_csv(path: Path) -> dict[Cell, dict[str, Any]]:
+    """Rows by cell; none where there is no file yet."""
+    if not path.exists():
+        return {}
+    kinds = get_type_hints(Cell)
+    rows = {}
+    with path.open(newline="", encoding="utf-8") as lines:
+        for texts in csv.DictReader(lines):
+            row = {name: kinds.get(name, float)(text) for name, text in texts.items()}
+            row["n_samples"] = int(row["n_samples"])
+            rows[Cell(**{name: row[name] for name in kinds})] = row
+    return rows
 
 
-def simulate(log: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """The rows of all cells, those of the log among them."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    rows = {row["name"]: row for row in read_log(log)}
+def simulate(path: Path, cells: Sequence[Cell]) -> None:
+    """Adds the cells that the file does not have, each as it is done."""
+    rows = read_csv(path)
     # In a mixed order: what is there when it is stopped is a sample of the whole grid.
     mixed = np.random.default_rng(0).permutation(len(cells))
     for i, cell in enumerate((cells[place] for place in mixed), start=1):
-        if cell.name not in rows:
-            rows[cell.name] = {"name": cell.name, **run_cell(cell)}
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(rows[cell.name]) + "\n")
+        if cell not in rows:
+            rows[cell] = run_cell(cell)
+            write_csv(path, [rows[each] for each in cells if each in rows])
             print(f"{i}/{len(cells)} {cell.name}", flush=True)
-    return [rows[cell.name] for cell in cells]
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> str:
@@ -293,29 +299,26 @@ def page_part(rows: Sequence[dict[str, Any]], n_cells: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--log", type=Path, default=Path("build/simulations/intervals.jsonl"))
     parser.add_argument("--csv", type=Path, default=Path("docs/coverage.csv"))
     parser.add_argument("--page", type=Path, default=Path("docs/coverage.md"))
-    parser.add_argument("--only-logged", action="store_true", help="run nothing more")
+    parser.add_argument("--only-page", action="store_true", help="run nothing more")
     arguments = parser.parse_args()
     cells = grid()
-    rows = read_log(arguments.log) if arguments.only_logged else simulate(arguments.log, cells)
-    rows = sorted(rows, key=lambda row: [cell.name for cell in cells].index(row["name"]))
-    write_csv(arguments.csv, rows)
+    if not arguments.only_page:
+        simulate(arguments.csv, cells)
     page = arguments.page.read_text(encoding="utf-8")
     first, last = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
-    part = f"\n{page_part(rows, len(cells))}"
-    arguments.page.write_text(page[:first] + part + page[last:], encoding="utf-8")
+    part = f"\n{page_part(list(read_csv(arguments.csv).values()), len(cells))}"
+    write_text(arguments.page, page[:first] + part + page[last:])
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [name for name in rows[0] if name != "name"], lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-        writer.writerow({name: value for name, value in rounded.items() if name != "name"})
-    path.write_text(text.getvalue(), encoding="utf-8")
+        writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+    write_text(path, text.getvalue())
 
 
 if __name__ == "__main__":
