@@ -119,7 +119,8 @@ def test_a_tracker_that_fails_costs_a_warning(
 ) -> None:
     code, message = FAILURES[how]
     package(tmp_path / "fake", "mlflow", code, monkeypatch)
-    monkeypatch.setattr(tracking, "LIMIT_S", 4)
+    if how == "hangs":  # the others may take long to start on a busy machine
+        monkeypatch.setattr(tracking, "LIMIT_S", 4)
     out = tmp_path / "ranking"
     options = ("--scores", "linear_probe", "-o", out, "-q", "--log-to", "mlflow")
     ended, text, err = run("rank", trajectory, "-d", images, *options)
