@@ -28,7 +28,7 @@ from ckptsel.watching import watch as module
 from ckptsel.watching.ending import Ending
 from ckptsel.watching.peak import Peak
 from ckptsel.watching.watch import Job, Watch
-from tests.conftest import TINY_MODEL, save_checkpoint
+from tests.conftest import TINY_MODEL, largest_file, save_checkpoint
 
 
 class Driven:
@@ -476,6 +476,24 @@ def test_a_crash_of_a_later_round_is_said_and_tried_again(
     driven.look(3)
     assert driven.names == ["checkpoint-001", "checkpoint-002"]
     assert driven.watch._result() is driven.watch.ranking
+
+
+def test_a_disk_of_results_that_is_full_for_a_while_is_no_end(driven: Driven, capsys) -> None:
+    driven.start(poll=1, keep_best=1)
+    save(driven, "checkpoint-001", 1)
+    driven.look()
+    stored = (driven.out / "ranking.json").read_bytes()
+    save(driven, "checkpoint-002", 2)
+    with largest_file(1000):
+        driven.look()
+    err = capsys.readouterr().err
+    assert "warning: cannot write" in err and "watch.json" in err
+    assert (driven.out / "ranking.json").read_bytes() == stored  # of before, whole
+    driven.look(3)
+    assert len(read_ranking(driven.out)[0]) == 2
+    driven.start()
+    driven.look()
+    assert driven.names == ["checkpoint-001", "checkpoint-002"]
 
 
 def test_a_link_to_elsewhere_is_not_followed(driven: Driven, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ckptsel.common.streams import say
-from ckptsel.errors import InputError, NothingToRank, listed, reason_of, subject
+from ckptsel.errors import InputError, NothingToRank, OutputError, listed, reason_of, subject
 from ckptsel.ranking.rank import check_names, rank_found
 from ckptsel.report.page import draw_report
 from ckptsel.results.files import check_writable, write_ranking
@@ -156,13 +156,18 @@ class Watch:
             if self.ranking is None and not isinstance(error, NothingToRank):
                 raise
             self._error = error
-            self._say(f"warning: {line}" for line in reason_of(error).split("\n"))
+            self._warn(error)
             failed = dict.fromkeys({*fresh, *due} or memory.present, "")
         else:
             failed = self._failures()
         self._retries.update(failed, {*fresh, *due}, fresh, self._now())
         self._say_failed(failed, {*fresh, *due})
-        memory.write(self.job.out)
+        try:
+            memory.write(self.job.out)
+        except (
+            OutputError
+        ) as error:  # written again after the next round; without it files are read anew
+            self._warn(error)
 
     def _rank(self) -> None:
         """Rank, and all that comes of it."""
@@ -273,6 +278,9 @@ class Watch:
         for path in sorted(failed.keys() & set(tried)):
             reason = f" ({failed[path]})" if failed[path] else ""
             self._say([f"{path.name} failed{reason}: {self._retries.said_of(path, self._now())}"])
+
+    def _warn(self, error: Exception) -> None:
+        self._say(f"warning: {line}" for line in reason_of(error).split("\n"))
 
     def _say(self, lines: Collection[str] | Iterator[str]) -> None:
         if not self._quiet:
