@@ -36,6 +36,14 @@ def wait_for_rows(out: Path, n: int, seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
+def wait_for_the_end(out: Path, seconds: float = 120) -> None:
+    """Until the last round of a watch that nobody waits for: its page rests."""
+    page, deadline = out / "report.html", time.monotonic() + seconds
+    while not page.is_file() or "location.reload" in page.read_text():
+        assert time.monotonic() < deadline, (out / loop.LOG_NAME).read_text()
+        time.sleep(0.2)
+
+
 def test_beside_a_loop(tmp_path: Path, images: Path, capsys) -> None:
     run = tmp_path / "run"
     with rank_beside(run, images, **FAST) as beside:
@@ -68,11 +76,7 @@ def test_a_trainer_that_crashes_leaves_a_ranking(tmp_path: Path, images: Path) -
     run = tmp_path / "run"
     crashed = subprocess.run([sys.executable, "-c", TRAINER, run, images], capture_output=True)
     assert crashed.returncode < 0
-    page, deadline = run / "ranking/report.html", time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if page.is_file() and "location.reload" not in page.read_text():
-            break
-        time.sleep(0.2)
+    wait_for_the_end(run / "ranking")
     assert [row["name"] for row in rows_of(run / "ranking")] == ["checkpoint-001"]
 
 
@@ -247,6 +251,7 @@ def test_beside_timms_train(tmp_path: Path, images: Path) -> None:
         trained, cwd=tmp_path, capture_output=True, text=True, env=_with_ckptsel()
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    wait_for_the_end(tmp_path / "runs/ranking")
     rows = rows_of(tmp_path / "runs/ranking")
     assert {row["status"] for row in rows} == {"ok"}
     epochs = {row["epoch"] for row in rows if row["copy_of"] is None}
