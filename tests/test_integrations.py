@@ -85,6 +85,13 @@ def test_nothing_is_raised_into_the_trainer(
 ) -> None:
     rank_beside(tmp_path / "run", tmp_path / "no-images", no_such_option=1).end()
     assert "ended with exit code 2: see" in capsys.readouterr().err
+    early = rank_beside(tmp_path / "run", images, no_such_option=1)
+    assert early.process is not None
+    early.process.wait()
+    for _ in range(2):  # said once, and not only when the training is over
+        early.check()
+    early.end()
+    assert capsys.readouterr().err.count("ended with exit code 2: see") == 1
     (tmp_path / "file").touch()
     rank_beside(tmp_path / "file" / "run", images).end()
     assert "the watch was not started: NotADirectoryError" in capsys.readouterr().err
