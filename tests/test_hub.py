@@ -231,7 +231,7 @@ def test_what_the_hub_refuses(run, ranked: Path, hub: Hub) -> None:
     assert (
         err.startswith("error: the hub did not take lab/backbone: ") and len(err.splitlines()) == 1
     )
-    assert "Log in (hf auth login, or HF_TOKEN)" in err and hub.files == {}
+    assert "can be reached, and log in (hf auth login, or HF_TOKEN)" in err and hub.files == {}
 
 
 @pytest.mark.parametrize(

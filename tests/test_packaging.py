@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ckptsel.cli.commands import ORDER
 from tests.conftest import save_checkpoint, save_images
 from tools import release
 
@@ -160,6 +161,15 @@ def test_version_and_repository_stand_in_one_place() -> None:
     assert release.current("uses: a/ckptsel@v9.9") == f"uses: {release.project()[1]}@v{version}"
     sources = [*ROOT.glob("ckptsel/**/*.py"), *ROOT.glob(".github/workflows/*")]
     assert [p for p in sources if version in p.read_text(encoding="utf-8")] == []
+
+
+def test_what_there_is_is_said() -> None:
+    """Every command in the changes, every extra that is for users on the page of the installation."""
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert [name for name in ORDER if f"ckptsel {name}" not in changes] == []
+    extras = release.read_project()["optional-dependencies"].keys() - {"dev", "trainers"}
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    assert sorted(name for name in extras if f"`{name}`" not in page) == []
 
 
 def test_the_owner_is_one_setting(tmp_path: Path, monkeypatch) -> None:
