@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from ckptsel.common.outlets import shown
 from ckptsel.common.streams import say
 from ckptsel.errors import InputError, NothingToRank, OutputError, listed, reason_of, subject
 from ckptsel.ranking.rank import check_names, rank_found
@@ -164,9 +165,7 @@ class Watch:
         self._say_failed(failed, {*fresh, *due})
         try:
             memory.write(self.job.out)
-        except (
-            OutputError
-        ) as error:  # written again after the next round; without it files are read anew
+        except OutputError as error:  # the next round writes it again
             self._warn(error)
 
     def _rank(self) -> None:
@@ -271,7 +270,8 @@ class Watch:
         root, out, memory = self.job.root, self.job.out, self._memory
         if memory.present or memory.gone or Arrivals(root, out).look().states:
             return
-        what = f"no checkpoint lies below {root}" if root.exists() else f"{root} is not there"
+        name = shown(str(root))
+        what = f"no checkpoint lies below {name}" if root.exists() else f"{name} is not there"
         self._say([f"{what} yet: it is looked for every {self.job.watching.poll:g} s"])
 
     def _say_failed(self, failed: dict[Path, str], tried: Collection[Path]) -> None:
