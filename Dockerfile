@@ -11,6 +11,7 @@ ARG BASE=python:3.12-slim
 FROM python:3.12-slim AS wheel
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
+COPY tools/readme.py tools/
 COPY ckptsel ckptsel
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 

@@ -253,6 +253,17 @@ def test_a_stored_json_does(run, folders, tmp_path: Path) -> None:
     assert "what each image gave was not kept beside both" in out and "beside others" not in out
 
 
+def test_what_is_not_there(run, folders, monkeypatch) -> None:
+    monkeypatch.chdir(folders[0].parent)
+    for missing, folder in (("nowhere", "nowhere"), ("there/ranking.json", "there")):
+        code, _, err = run("compare", folders[0], missing)
+        assert code == 3
+        assert err == (
+            f"error: {folder}/ranking.json does not exist: {folder} is no folder of a ranking. Make one "
+            f"with: ckptsel rank CHECKPOINTS --data DATA --out {folder}.\n"
+        )
+
+
 def test_what_is_in_one_only_is_said(run, folders, tmp_path: Path) -> None:
     ranking, arrays = made(shares(b=0.9, d=0.7))
     rows = tuple(dataclasses.replace(row, digest="new" + row.name) for row in ranking)

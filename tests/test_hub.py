@@ -52,6 +52,7 @@ def test_the_card_says_what_was_ranked_on_what_and_how_to_load_it() -> None:
     assert "| 14 | checkpoint-030 |" in text
     assert "![Scores along the run, with 95 % intervals](picture.png)" in text
     assert 'load_file(hf_hub_download("lab/backbone", "model.safetensors"))' in text
+    assert 'load_extractor(hf_hub_download("lab/backbone", "model.safetensors"))' in text
     assert "reference_runs" not in text
 
 
@@ -75,20 +76,21 @@ def test_the_hubs_own_reader_reads_it() -> None:
 
 
 def test_the_card_alone(run, ranked: Path, tmp_path: Path, monkeypatch) -> None:
-    """Its snippet loads what `--to` wrote beside it."""
+    """Its snippets load what `--to` wrote beside it."""
     folder = tmp_path / "out"
-    words = ("--model-card", folder / "README.md", "--to", folder / "model.safetensors")
+    words = ("--model-card", folder / "README.md", "--to", folder / "best.safetensors")
     code, out, err = run("pick", ranked, *words)
     assert code == 0 and out.endswith(".safetensors\n") and "card of checkpoint-" in err
     (picture,) = folder.glob("*.png")
     text = (folder / "README.md").read_text()
     assert f"]({picture.name})" in text and picture.read_bytes().startswith(b"\x89PNG")
     monkeypatch.chdir(folder)
-    (code,) = [part.split("\n```")[0] for part in text.split("```python\n")[1:]]
     snippet: dict = {}
-    exec(code, snippet)
-    weights = load_file(folder / "model.safetensors")
+    for part in text.split("```python\n")[1:]:
+        exec(part.split("\n```")[0], snippet)
+    weights = load_file(folder / "best.safetensors")
     assert set(snippet["model"].state_dict()) == set(weights)
+    assert snippet["extractor"].layer == "last"
 
 
 # ---- pushing -------------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ def test_what_the_hub_refuses(run, ranked: Path, hub: Hub) -> None:
     assert (
         err.startswith("error: the hub did not take lab/backbone: ") and len(err.splitlines()) == 1
     )
-    assert "Log in (hf auth login, or HF_TOKEN)" in err and hub.files == {}
+    assert "can be reached, and log in (hf auth login, or HF_TOKEN)" in err and hub.files == {}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,14 @@ def wait_for_rows(out: Path, n: int, seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
+def wait_for_the_end(out: Path, seconds: float = 120) -> None:
+    """Until the last round of a watch that nobody waits for: its page rests."""
+    page, deadline = out / "report.html", time.monotonic() + seconds
+    while not page.is_file() or "location.reload" in page.read_text():
+        assert time.monotonic() < deadline, (out / loop.LOG_NAME).read_text()
+        time.sleep(0.2)
+
+
 def test_beside_a_loop(tmp_path: Path, images: Path, capsys) -> None:
     run = tmp_path / "run"
     with rank_beside(run, images, **FAST) as beside:
@@ -68,11 +76,7 @@ def test_a_trainer_that_crashes_leaves_a_ranking(tmp_path: Path, images: Path) -
     run = tmp_path / "run"
     crashed = subprocess.run([sys.executable, "-c", TRAINER, run, images], capture_output=True)
     assert crashed.returncode < 0
-    page, deadline = run / "ranking/report.html", time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if page.is_file() and "location.reload" not in page.read_text():
-            break
-        time.sleep(0.2)
+    wait_for_the_end(run / "ranking")
     assert [row["name"] for row in rows_of(run / "ranking")] == ["checkpoint-001"]
 
 
@@ -81,6 +85,13 @@ def test_nothing_is_raised_into_the_trainer(
 ) -> None:
     rank_beside(tmp_path / "run", tmp_path / "no-images", no_such_option=1).end()
     assert "ended with exit code 2: see" in capsys.readouterr().err
+    early = rank_beside(tmp_path / "run", images, no_such_option=1)
+    assert early.process is not None
+    early.process.wait()
+    for _ in range(2):  # said once, and not only when the training is over
+        early.check()
+    early.end()
+    assert capsys.readouterr().err.count("ended with exit code 2: see") == 1
     (tmp_path / "file").touch()
     rank_beside(tmp_path / "file" / "run", images).end()
     assert "the watch was not started: NotADirectoryError" in capsys.readouterr().err
@@ -247,6 +258,7 @@ def test_beside_timms_train(tmp_path: Path, images: Path) -> None:
         trained, cwd=tmp_path, capture_output=True, text=True, env=_with_ckptsel()
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    wait_for_the_end(tmp_path / "runs/ranking")
     rows = rows_of(tmp_path / "runs/ranking")
     assert {row["status"] for row in rows} == {"ok"}
     epochs = {row["epoch"] for row in rows if row["copy_of"] is None}

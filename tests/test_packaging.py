@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ckptsel.cli.commands import ORDER
 from tests.conftest import save_checkpoint, save_images
 from tools import release
 
@@ -66,6 +68,11 @@ def test_the_wheel_holds_the_package_and_its_data(wheel: Path) -> None:
     assert 1_000_000 < sum(demo) < LARGEST_DEMO
     assert f"\nVersion: {release.project()[0]}\n" in about
     assert any(name.endswith("licenses/LICENSE") for name in sizes)
+    # The index shows the README, where nothing of the repository lies beside it.
+    place = f"{release.project()[1]}/blob/v{release.project()[0]}"
+    assert f"](https://github.com/{place}/docs/install.md)" in about
+    assert re.findall(r"\]\((?!https://|#)[^)]*\)", about) == []
+    assert re.findall(r"!\[[^]]*\]\((?!https://raw\.)[^)]*\)", about) == []
 
 
 @pytest.mark.slow
@@ -154,6 +161,42 @@ def test_version_and_repository_stand_in_one_place() -> None:
     assert release.current("uses: a/ckptsel@v9.9") == f"uses: {release.project()[1]}@v{version}"
     sources = [*ROOT.glob("ckptsel/**/*.py"), *ROOT.glob(".github/workflows/*")]
     assert [p for p in sources if version in p.read_text(encoding="utf-8")] == []
+
+
+def test_what_there_is_is_said() -> None:
+    """Every command in the changes, every extra that is for users on the page of the installation."""
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert [name for name in ORDER if f"ckptsel {name}" not in changes] == []
+    extras = release.read_project()["optional-dependencies"].keys() - {"dev", "trainers"}
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    assert sorted(name for name in extras if f"`{name}`" not in page) == []
+
+
+def test_the_owner_is_one_setting(tmp_path: Path, monkeypatch) -> None:
+    """Named otherwise in pyproject.toml alone, it is named otherwise everywhere."""
+    owner = release.project()[1].partition("/")[0]
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    wanted = re.compile(rf"\b{re.escape(owner)}/ckptsel\b")
+    holders = [Path(name) for name in listed.stdout.split("\n") if name]
+    holders = [name for name in holders if wanted.search(_text(ROOT / name))]
+    assert Path("pyproject.toml") in holders
+    for name in {*holders, Path("README.md"), Path("action.yml")}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    about = tmp_path / "pyproject.toml"
+    about.write_text(about.read_text().replace(f"{owner}/ckptsel", "another/ckptsel"))
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["release"])
+    release.main()
+    assert [str(name) for name in holders if wanted.search(_text(tmp_path / name))] == []
+    assert "uses: another/ckptsel@v" in (tmp_path / "docs/ci.md").read_text()
+
+
+def _text(path: Path) -> str:
+    """Of a file that is a text; a link, and what is none, has none."""
+    return path.read_bytes().decode(errors="replace") if path.is_file() else ""
 
 
 def test_a_release_is_published_without_a_password() -> None:

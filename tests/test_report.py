@@ -334,6 +334,13 @@ def test_rankings_that_lack_much(
 @browser_only
 def test_a_single_checkpoint(run, chromium, trajectory: Path, images, tmp_path: Path) -> None:
     only = trajectory / "checkpoint-005.safetensors"
-    assert run("rank", only, "-d", images, "-o", tmp_path / "out", "-q")[0] == 0
+    assert (
+        run("rank", only, "-d", images, "-o", tmp_path / "out", "-q", "--scores", "logme")[0] == 0
+    )
     with opened(chromium, tmp_path / "out" / PAGE_NAME) as page:
         assert page.text_content("h1") == "Use checkpoint-005"
+        # Nothing is noted of any row: no wide column of nothing, to scroll by.
+        inside, place = page.locator(".scroll").first.evaluate(
+            "e => [e.scrollWidth, e.clientWidth]"
+        )
+        assert inside == place

@@ -151,8 +151,9 @@ def test_a_folder_that_a_tracker_left_is_no_package(
 
 def test_logged_by_itself_a_failure_is_an_error(run, ranked, tmp_path, monkeypatch) -> None:
     package(tmp_path / "fake", "mlflow", "raise_ = 1/0", monkeypatch)
-    code, out, err = run("log", ranked, "--to", "mlflow")
-    assert (code, out) == (3, "")
+    code, out, err = run("log", ranked, "--to", "mlflow,tensorboard")
+    assert code == 3
+    assert out.strip() == str(ranked / "tensorboard/ranking")  # the other has it
     assert f"log it again with: ckptsel log {ranked} --to mlflow." in err
 
 

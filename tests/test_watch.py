@@ -17,7 +17,7 @@ import pytest
 import timm
 import torch
 
-from ckptsel.errors import DataError, InputError, NothingToRank, UsageError
+from ckptsel.errors import DataError, InputError, ModelError, NothingToRank, UsageError
 from ckptsel.results.estimate import Estimate
 from ckptsel.results.files import read_ranking
 from ckptsel.results.ranking import Ranking
@@ -28,7 +28,7 @@ from ckptsel.watching import watch as module
 from ckptsel.watching.ending import Ending
 from ckptsel.watching.peak import Peak
 from ckptsel.watching.watch import Job, Watch
-from tests.conftest import TINY_MODEL, save_checkpoint
+from tests.conftest import TINY_MODEL, largest_file, save_checkpoint
 
 
 class Driven:
@@ -40,11 +40,13 @@ class Driven:
         self.n_rounds, self.said = 0, ""
 
     def start(
-        self, strict: bool = False, model: str | None = TINY_MODEL, **options: object
+        self,
+        strict: bool = False,
+        model: str | None = TINY_MODEL,
+        scores: tuple[str, ...] = ("linear_probe",),
+        **options: object,
     ) -> None:
-        settings = RankSettings(
-            scores=("linear_probe",), device="cpu", workers=0, strict=strict, model=model
-        )
+        settings = RankSettings(scores=scores, device="cpu", workers=0, strict=strict, model=model)
         job = Job(self.root, str(self.data), self.out, settings, WatchSettings(**options))
         self.ending = Ending(is_attached=False, sleep=self._sleep)
         self.ending.wait = self._sleep  # type: ignore[method-assign]
@@ -286,10 +288,24 @@ def test_wrong_data_is_said_at_once_and_a_disk_that_comes_back_is_no_end(
     assert driven.names == ["checkpoint-001", "checkpoint-002"]
 
 
-def test_ends(driven: Driven) -> None:
-    driven.start(poll=1, stop_after=0)
-    with pytest.raises(InputError, match="no checkpoint came below"):
-        driven.watch.run()
+def test_names_that_nobody_knows_are_said_before_any_checkpoint_comes(driven: Driven) -> None:
+    with pytest.raises(ModelError, match=r"unknown model 'resnet5x'.* Did you mean resnet50"):
+        driven.start(model="resnet5x")
+    with pytest.raises(UsageError, match=r"unknown score 'lgme'.* Did you mean logme"):
+        driven.start(scores=("lgme",))
+    driven.start(
+        model="module_that:comes_later"
+    )  # what is the user's own is asked when it is built
+
+
+def test_ends(driven: Driven, capsys) -> None:
+    for what in ("is not there", "no checkpoint lies below"):
+        driven.start(poll=1, stop_after=0)
+        with pytest.raises(InputError, match="no checkpoint came below"):
+            driven.watch.run()
+        err = capsys.readouterr().err
+        assert what in err and err.endswith("yet: it is looked for every 1 s\n")
+        driven.root.mkdir(exist_ok=True)
     for i in (1, 2):
         save(driven, f"checkpoint-00{i}", i)
     driven.start(poll=1, until=2)
@@ -330,16 +346,21 @@ def test_commands_run_once_for_each_best_and_cannot_fail_the_watch(
     assert told[0] == f"it|is|{driven.root / 'checkpoint-001.safetensors'}"
     assert told[-1] == f"it|is|{driven.watch.ranking[driven.watch.ranking.best].path}"
     assert len(told) == len(set(told))
-    for broken, problem in (
+    broken = tmp_path / "broken"
+    broken.write_text("no program, though it may be executed")
+    broken.chmod(0o700)
+    for command, problem in (
         (f"{sys.executable} -c 'import sys; sys.exit(7)'", "ended with exit code 7"),
-        ("no-such-program", "no-such-program could not be run"),
+        (str(broken), f"{broken} could not be run"),
     ):
-        driven.start(on_best=broken)
+        driven.start(on_best=command)
         driven.watch._memory.told.clear()
         driven.look(2)
         assert f"--on-best: {problem}" in capsys.readouterr().err.replace(f"{sys.executable} ", "")
-    with pytest.raises(UsageError, match="cannot be parted into words"):
+    with pytest.raises(UsageError, match="--on-best is .* cannot be parted into words"):
         driven.start(on_best="echo '")
+    with pytest.raises(UsageError, match="--on-peak is .* there is no program 'no-such-program'"):
+        driven.start(on_peak="no-such-program {path}")
 
 
 def test_the_place_of_the_path_may_be_named(tmp_path: Path) -> None:
@@ -457,6 +478,24 @@ def test_a_crash_of_a_later_round_is_said_and_tried_again(
     assert driven.watch._result() is driven.watch.ranking
 
 
+def test_a_disk_of_results_that_is_full_for_a_while_is_no_end(driven: Driven, capsys) -> None:
+    driven.start(poll=1, keep_best=1)
+    save(driven, "checkpoint-001", 1)
+    driven.look()
+    stored = (driven.out / "ranking.json").read_bytes()
+    save(driven, "checkpoint-002", 2)
+    with largest_file(1000):
+        driven.look()
+    err = capsys.readouterr().err
+    assert "warning: cannot write" in err and "watch.json" in err
+    assert (driven.out / "ranking.json").read_bytes() == stored  # of before, whole
+    driven.look(3)
+    assert len(read_ranking(driven.out)[0]) == 2
+    driven.start()
+    driven.look()
+    assert driven.names == ["checkpoint-001", "checkpoint-002"]
+
+
 def test_a_link_to_elsewhere_is_not_followed(driven: Driven, tmp_path: Path) -> None:
     save(driven, "checkpoint-001", 1)
     (tmp_path / "elsewhere").mkdir()
@@ -521,13 +560,28 @@ def test_the_command_prints_one_ranking_and_leaves_a_page_that_rests(
     assert code == 0, err
     assert len(json.loads(out)["checkpoints"]) == 3
     assert "location.reload" not in (tmp_path / "out/report.html").read_text()
+    assert not (tmp_path / "out/tensorboard").exists()
+    assert run("watch", *where, *FAST, "--stop-after", 0, "--log-to", "tensorboard")[0] == 0
+    assert list((tmp_path / "out/tensorboard/ranking").iterdir())
     for missing, words in (
         ("no data given", (trajectory,)),
         ("no folder for the results given", (trajectory, "-d", images)),
         ("leave out --no-cache", (*where, "--no-cache")),
+        ("s3://bucket/run is an address", ("s3://bucket/run", *where[1:])),
+        ("s3://bucket/out is an address", (*where[:3], "-o", "s3://bucket/out")),
     ):
         code, _, err = run("watch", *words)
         assert code == 2 and missing in err
+
+
+def test_a_log_says_again_only_what_is_new(run, trajectory, images, tmp_path: Path) -> None:
+    """What fails is tried five times; the ranking of the others is the same each time."""
+    (trajectory / "checkpoint-020.safetensors").write_bytes(b"cut")
+    code, _, err = run(
+        "watch", trajectory, "-d", images, "-o", tmp_path / "out", *FAST, "--stop-after", 0
+    )
+    assert code == 0 and "failed 5 times, and is left" in err
+    assert err.count(" is recommended, ") == 1
 
 
 TRAINER = """

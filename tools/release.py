@@ -10,6 +10,7 @@ push the tag `v<version>`; `.github/workflows/release.yml` does the rest.
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,9 +25,14 @@ USES = re.compile(r"[\w.-]+/ckptsel@v[\w.]+")
 PINNED = re.compile(r"ckptsel==[\w.]+")
 
 
+def read_project() -> dict[str, Any]:
+    """The table `project` of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
 def project() -> tuple[str, str]:
     """(version, owner/name) as pyproject.toml has them."""
-    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    about = read_project()
     repository = about["urls"]["Repository"].removeprefix("https://github.com/")
     return about["version"], repository
 

@@ -8,6 +8,7 @@ from annotated_types import MinLen
 from ckptsel.cli.command import command
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import put
+from ckptsel.errors import OutputError
 from ckptsel.settings.kinds import RunArgument, Tracker
 from ckptsel.settings.option import Given, Option, Options
 
@@ -40,5 +41,11 @@ def _run(options: LogOptions) -> None:
     from ckptsel.trackers.log import check_installed, log_run
 
     check_installed(options.to)
+    problems: list[str] = []
     for tracker in options.to:
-        put(f"{shown(log_run(options.run, tracker))}\n")
+        try:
+            put(f"{shown(log_run(options.run, tracker))}\n")
+        except OutputError as error:  # the others may take it
+            problems += error.lines
+    if problems:
+        raise OutputError(*problems)

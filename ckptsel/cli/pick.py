@@ -83,7 +83,7 @@ def _run(options: PickOptions) -> None:
     if options.model_card is not None:
         from ckptsel.export.publish import write_card
 
-        write_card(options.model_card, ranking, row, arrays)
+        write_card(options.model_card, ranking, row, arrays, options.to)
         say(f"card of {row.name} written to {options.model_card}")
     if options.push_to_hub is not None:
         from ckptsel.export.publish import publish

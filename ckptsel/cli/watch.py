@@ -15,6 +15,8 @@ from ckptsel.cli.checks import (
     why_not_drawn,
 )
 from ckptsel.cli.command import command
+from ckptsel.cli.tracking import check_trackers, track
+from ckptsel.common.places import is_url, place_text
 from ckptsel.common.streams import put, say
 from ckptsel.errors import OutputError, UsageError
 from ckptsel.settings.effect import idle_in_rank
@@ -59,7 +61,8 @@ def watch(given: Given) -> None:
     check_device(settings.device, given)
     print_notes(idle_in_rank(given))
     say_own_code(settings.model, given)
-    _run(checkpoints, data, out, settings, given.make(WatchSettings), files.format, call.quiet)
+    check_trackers(files.log_to, out)
+    _run((checkpoints, data, out), settings, given.make(WatchSettings), files, call.quiet)
 
 
 def _places(
@@ -72,35 +75,48 @@ def _places(
         raise UsageError(f"no data given: {how}.")
     if files.out is None:
         raise UsageError(f"no folder for the results given: {how}.")
+    for place in (inputs.checkpoints, files.out):
+        if is_url(place):
+            raise UsageError(
+                f"watch reads and writes folders of this machine, and {place_text(place)} is an "
+                "address: mount it, or give it to ckptsel rank."
+            )
     return inputs.checkpoints, targets[0].data, files.out
 
 
 def _run(
-    checkpoints: Path,
-    data: str,
-    out: Path,
+    places: tuple[Path, str, Path],
     settings: RankSettings,
     watching: WatchSettings,
-    form: str,
+    files: RankFiles,
     quiet: bool,
 ) -> None:
     """Everything that computes and writes. A terminal shows each ranking, all else the last alone."""
     from ckptsel.report.tables import format_ranking
+    from ckptsel.results.ranking import summary
     from ckptsel.watching.ending import Ending
     from ckptsel.watching.watch import Job, Watch, news
 
+    form = files.format
     is_live = form == "table" and not quiet and sys.stdout.isatty()
+    before = ""
 
     def show(ranking: Any, new: Sequence[str]) -> None:
+        nonlocal before
+        text = format_ranking(ranking, form) if is_live else summary(ranking)
+        if quiet or (text == before and not new):  # a round that tried a failure again, say
+            return
+        before = text
         if is_live:
-            put(format_ranking(ranking, form) + "\n")
-        elif not quiet:
+            put(text + "\n")
+        else:
             say(news(ranking, new))
 
     if watching.nice:
         step_back(watching.nice)
-    job = Job(checkpoints, data, out, settings, watching)
+    job = Job(*places, settings, watching)
     ranking = Watch(job, Ending(watching.attached), quiet, show).run()
+    track(files.log_to, job.out)
     if not is_live:
         put(format_ranking(ranking, form))
 

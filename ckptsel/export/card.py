@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ckptsel.common.outlets import markdown
+from ckptsel.features.names import is_registered
 from ckptsel.report.tables import markdown_table
 from ckptsel.results.confirmation import CONFIRMED
 from ckptsel.results.estimate import Estimate, percent
@@ -23,11 +24,17 @@ OWN_NETWORKS = "cifar_resnet"
 GOALS = {"fe": "a softmax layer trained on frozen features", "ft": "fine-tuning"}
 
 
-def card_text(ranking: Ranking, row: Row, picture: str | None = None, repo: str = "") -> str:
+def card_text(
+    ranking: Ranking,
+    row: Row,
+    picture: str | None = None,
+    repo: str = "",
+    weights: str = WEIGHTS_NAME,
+) -> str:
     """The card of one checkpoint of a ranking, as Markdown behind YAML.
 
     picture: file of the chart beside it. repo: `ORG/NAME` on the hub, where the weights are to be found;
-    else they lie beside the card.
+    else they lie beside the card. weights: the name of their file.
     """
     parts = [
         f"---\n{front_matter(ranking, row, repo)}---\n",
@@ -36,7 +43,7 @@ def card_text(ranking: Ranking, row: Row, picture: str | None = None, repo: str 
         "## Results\n",
         *(f"{markdown(line)}\n" for line in _result_lines(ranking, row)),
         "## Load it\n",
-        _loading(ranking, row, repo),
+        _loading(ranking, row, repo, weights),
         "## What it was ranked with\n",
         markdown_table(ranking),
         f"{markdown(summary(ranking))}\n",
@@ -130,14 +137,14 @@ def _is_timm(ranking: Ranking) -> bool:
     return ":" not in ranking.model["name"]
 
 
-def _loading(ranking: Ranking, row: Row, repo: str) -> str:
-    """How to load it, in Python where the network has a name in timm."""
+def _loading(ranking: Ranking, row: Row, repo: str, weights: str) -> str:
+    """How to load its weights, and how to get the features that were ranked."""
     name, preprocessing = ranking.model["name"], ranking.model["preprocessing"]
     if repo:
         lines = ["from huggingface_hub import hf_hub_download"]
-        file = f"hf_hub_download({json.dumps(repo)}, {json.dumps(WEIGHTS_NAME)})"
+        file = f"hf_hub_download({json.dumps(repo)}, {json.dumps(weights)})"
     else:
-        lines, file = [], json.dumps(WEIGHTS_NAME)
+        lines, file = [], json.dumps(weights)
     if _is_timm(ranking):
         own = ["import ckptsel.features.cifar_resnet"] if name.startswith(OWN_NETWORKS) else []
         lines = [*own, "import timm", *lines, "from safetensors.torch import load_file", ""]
@@ -146,9 +153,19 @@ def _loading(ranking: Ranking, row: Row, repo: str) -> str:
     else:
         lines = [*lines, "from safetensors.torch import load_file", ""]
         lines += [f"weights = load_file({file})  # the names are those of {json.dumps(name)}"]
-    said = "" if row.layer == "last" else f"Read it at {markdown(row.layer)}. "
-    said += f"Images were prepared so: {markdown(json.dumps(preprocessing))}"
-    return "```python\n" + "\n".join(lines) + f"\n```\n\n{said}\n"
+    named = "" if is_registered(name) else f", model={json.dumps(name)}"
+    ranked = f"import ckptsel\n\nextractor = ckptsel.load_extractor({file}{named})"
+    where = "its last layer" if row.layer == "last" else markdown(row.layer)
+    return (
+        _python("\n".join(lines))
+        + f"\nIt was ranked with what it gives at {where}. Exactly these features, with "
+        f"`extractor.transform` to prepare an image:\n\n{_python(ranked)}\n"
+        f"Images were prepared so: {markdown(json.dumps(preprocessing))}\n"
+    )
+
+
+def _python(code: str) -> str:
+    return f"```python\n{code}\n```\n"
 
 
 def draw_picture(folder: Path, ranking: Ranking, arrays: dict[str, Any]) -> str | None:

@@ -35,8 +35,9 @@ def push(folder: Path, repo: str, public: bool) -> str:
         )
     except Exception as error:  # of a client that may raise anything
         raise OutputError(
-            f"the hub did not take {repo}: {_reason(error)}. Log in (hf auth login, or HF_TOKEN) "
-            "with a token that may write there, and push again; nothing else is lost."
+            f"the hub did not take {repo}: {_reason(error)}. See that it can be reached, and log in "
+            "(hf auth login, or HF_TOKEN) with a token that may write there; then push again: "
+            "nothing else is lost."
         ) from error
     return str(commit.commit_url)
 

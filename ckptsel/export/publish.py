@@ -11,9 +11,13 @@ from ckptsel.export.hub import push
 from ckptsel.results.ranking import Ranking, Row
 
 
-def write_card(path: Path, ranking: Ranking, row: Row, arrays: dict[str, Any]) -> None:
-    """The card, and its picture beside it."""
-    write_text(path, card_text(ranking, row, draw_picture(path.parent, ranking, arrays)))
+def write_card(
+    path: Path, ranking: Ranking, row: Row, arrays: dict[str, Any], weights: Path | None = None
+) -> None:
+    """The card, and its picture beside it. weights: the file that they were written to, if they were."""
+    picture = draw_picture(path.parent, ranking, arrays)
+    name = WEIGHTS_NAME if weights is None else weights.name
+    write_text(path, card_text(ranking, row, picture, weights=name))
 
 
 def publish(

@@ -75,6 +75,12 @@ def is_registered(name: str) -> bool:
     return bool(_known(name, None))
 
 
+def check_name(name: str) -> None:
+    """Raises ModelError naming near names, for what is in no registry and names no module or folder."""
+    if ":" not in name and not _is_folder(name) and not is_registered(name):
+        raise _unknown(name, Request())
+
+
 def find_network(name: str, request: Request, typed: bool) -> tuple[str, Network]:
     """(its full name, the network) that a name stands for. Raises ModelError naming near names."""
     kind, colon, rest = name.partition(":")
@@ -87,7 +93,7 @@ def find_network(name: str, request: Request, typed: bool) -> tuple[str, Network
         )
     if colon:
         return name, own_networks.build(name, request)
-    if typed and (Path(name) / "config.json").is_file():
+    if typed and _is_folder(name):
         return f"hf:{name}", hugging_face.build(name, request)
     return _registered(name, request)
 
@@ -95,10 +101,7 @@ def find_network(name: str, request: Request, typed: bool) -> tuple[str, Network
 def _registered(name: str, request: Request) -> tuple[str, Network]:
     known = _known(name, request)
     if not known:
-        raise ModelError(
-            f"unknown model {name!r}: not a timm name, nor torchvision's, nor package.module:function."
-            + suggestions(name, request)
-        )
+        raise _unknown(name, request)
     first: tuple[str, Network] | None = None
     problem: ModelError | None = None
     for full, build, own in known:
@@ -114,6 +117,18 @@ def _registered(name: str, request: Request) -> tuple[str, Network]:
         assert problem is not None
         raise problem
     return first
+
+
+def _is_folder(name: str) -> bool:
+    """Whether it names a folder of transformers."""
+    return (Path(name) / "config.json").is_file()
+
+
+def _unknown(name: str, request: Request) -> ModelError:
+    return ModelError(
+        f"unknown model {name!r}: not a timm name, nor torchvision's, nor package.module:function."
+        + suggestions(name, request)
+    )
 
 
 def _fits(network: Network, request: Request) -> bool:

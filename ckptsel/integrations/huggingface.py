@@ -34,6 +34,10 @@ class RankCheckpoints(TrainerCallback):
         if state.is_world_process_zero:
             self._beside = rank_beside(args.output_dir, self._data, self._out, **self._options)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._beside is not None:
+            self._beside.check()
+
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._beside is not None:
             self._beside.end()

@@ -45,6 +45,10 @@ class RankCheckpoints(Callback):
             return
         self._beside = rank_beside(run, self._data, self._out, **self._options)
 
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
+        if self._beside is not None:
+            self._beside.check()
+
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage == "fit" and self._beside is not None:
             self._beside.end()

@@ -41,6 +41,18 @@ class Beside:
         except Exception as error:  # nothing of this may end a training
             say(f"ckptsel: warning: {type(error).__name__}: {error}")
             return
+        self._say_how(code)
+
+    def check(self) -> None:
+        """Say it, once, where the watch has ended by itself: the images are not where they were said to
+        be, perhaps. Raises nothing, and costs nothing."""
+        code = None if self.process is None else self.process.poll()
+        if code is not None:
+            self.process = None
+            self._say_how(code)
+
+    def _say_how(self, code: int | None) -> None:
+        """code: None while the last round goes on."""
         if code:
             say(f"ckptsel: the watch ended with exit code {code}: see {self.out / LOG_NAME}")
         else:

@@ -26,6 +26,7 @@ from ckptsel.common.places import as_urls, place_text
 from ckptsel.common.remote import local_path
 from ckptsel.errors import OutputError, UsageError
 from ckptsel.features.candidate import Candidate, candidates_of
+from ckptsel.features.names import check_name
 from ckptsel.ranking.doubts import (
     duplicates_sentence,
     find_doubts,
@@ -215,6 +216,14 @@ def _scan(checkpoints: str | Path, settings: RankSettings, quiet: bool) -> Scan:
     order = Order(settings.order, settings.epoch_regex)
     root = local_path(checkpoints, settings.cache_dir, quiet, NOT_NEEDED)
     return scan(root, settings.weights, limits_of(settings), quiet, order)
+
+
+def check_names(settings: RankSettings) -> None:
+    """Raises UsageError or ModelError, naming near names, for scores and networks that no checkpoint is
+    needed to know of."""
+    _scores_for(settings)
+    if settings.model is not None:
+        check_name(settings.model)
 
 
 def _scores_for(settings: RankSettings) -> list[Score]:

@@ -81,7 +81,8 @@ def read_ranking(run: Path) -> "tuple[Ranking, Arrays]":
     """A ranking, from the folder that holds it or its JSON file, and the arrays beside it: those of
     the scores by their names, those of real training by `confirmed/` and theirs. None where only the
     JSON was kept. Raises InputError where there is no ranking, or files of another lie beside it."""
-    path = run / RANKING_NAME if run.is_dir() else run
+    is_json = not run.is_dir() and (run.exists() or run.suffix == ".json")
+    path = run if is_json else run / RANKING_NAME
     before = digests_of(path)
     try:
         return _read_with_arrays(path)

@@ -1,6 +1,7 @@
 """Commands of the user's that are run when the best changes. None can fail the watch."""
 
 import shlex
+import shutil
 import subprocess
 
 from ckptsel.errors import UsageError
@@ -9,14 +10,17 @@ PLACE = "{path}"
 LIMIT_S = 600.0
 
 
-def words_of(command: str) -> list[str]:
-    """The words of a command, as a shell would part them. Raises UsageError where it could not."""
+def check_command(option: str, command: str) -> None:
+    """Raises UsageError for a command that cannot be parted into words, or whose program is not there:
+    the best may come in hours."""
     try:
-        return shlex.split(command)
+        program, *_ = shlex.split(command)
     except ValueError as error:
         raise UsageError(
-            f"the command {command!r} cannot be parted into words: {error}."
+            f"{option} is {command!r}; it cannot be parted into words: {error}."
         ) from error
+    if shutil.which(program) is None:
+        raise UsageError(f"{option} is {command!r}; there is no program {program!r}.")
 
 
 def run_command(command: str, path: str, limit_s: float = LIMIT_S) -> str | None:
@@ -24,7 +28,7 @@ def run_command(command: str, path: str, limit_s: float = LIMIT_S) -> str | None
 
     Its stdout goes to stderr: stdout holds the ranking alone.
     """
-    words = words_of(command)
+    words = shlex.split(command)
     if any(PLACE in word for word in words):
         words = [word.replace(PLACE, path) for word in words]
     else:

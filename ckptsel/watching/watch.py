@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from ckptsel.common.outlets import shown
 from ckptsel.common.streams import say
-from ckptsel.errors import InputError, NothingToRank, listed, reason_of, subject
-from ckptsel.ranking.rank import rank_found
+from ckptsel.errors import InputError, NothingToRank, OutputError, listed, reason_of, subject
+from ckptsel.ranking.rank import check_names, rank_found
 from ckptsel.report.page import draw_report
 from ckptsel.results.files import check_writable, write_ranking
 from ckptsel.results.ranking import Ranking, Row, summary
@@ -27,7 +28,7 @@ from ckptsel.settings.rank import RankSettings
 from ckptsel.settings.watch import WatchSettings
 from ckptsel.target.sources import open_source
 from ckptsel.watching.arrivals import Arrivals, Look
-from ckptsel.watching.commands import run_command, words_of
+from ckptsel.watching.commands import check_command, run_command
 from ckptsel.watching.ending import Ending
 from ckptsel.watching.keeping import KEPT_NAME, keep, kept_path
 from ckptsel.watching.memory import read_memory
@@ -71,9 +72,14 @@ class Watch:
         self._error: Exception | None = None
         # Whether a checkpoint may fail is asked at the end: until then it may be tried again.
         self._settings = dataclasses.replace(job.settings, strict=False)
-        for command in (job.watching.on_best, job.watching.on_peak):
-            words_of(command or "")
+        for option, command in (
+            ("--on-best", job.watching.on_best),
+            ("--on-peak", job.watching.on_peak),
+        ):
+            if command is not None:
+                check_command(option, command)
         settings = job.settings
+        check_names(settings)
         data_root = Path(settings.data_root) if settings.data_root else None
         open_source(job.data, data_root, settings.image_column, settings.label_column)
         check_writable(job.out)
@@ -87,6 +93,7 @@ class Watch:
 
         Raises InputError where nothing could be ranked by then, or the last round failed.
         """
+        self._say_what_is_missing()
         try:
             while True:
                 is_last = self.ending.is_asked  # before the look: it sees what was there by then
@@ -150,13 +157,16 @@ class Watch:
             if self.ranking is None and not isinstance(error, NothingToRank):
                 raise
             self._error = error
-            self._say(f"warning: {line}" for line in reason_of(error).split("\n"))
+            self._warn(error)
             failed = dict.fromkeys({*fresh, *due} or memory.present, "")
         else:
             failed = self._failures()
         self._retries.update(failed, {*fresh, *due}, fresh, self._now())
         self._say_failed(failed, {*fresh, *due})
-        memory.write(self.job.out)
+        try:
+            memory.write(self.job.out)
+        except OutputError as error:  # the next round writes it again
+            self._warn(error)
 
     def _rank(self) -> None:
         """Rank, and all that comes of it."""
@@ -255,10 +265,22 @@ class Watch:
             if problem:
                 self._say([f"warning: {problem}"])
 
+    def _say_what_is_missing(self) -> None:
+        """So that who misspelled the folder does not wait for ever."""
+        root, out, memory = self.job.root, self.job.out, self._memory
+        if memory.present or memory.gone or Arrivals(root, out).look().states:
+            return
+        name = shown(str(root))
+        what = f"no checkpoint lies below {name}" if root.exists() else f"{name} is not there"
+        self._say([f"{what} yet: it is looked for every {self.job.watching.poll:g} s"])
+
     def _say_failed(self, failed: dict[Path, str], tried: Collection[Path]) -> None:
         for path in sorted(failed.keys() & set(tried)):
             reason = f" ({failed[path]})" if failed[path] else ""
             self._say([f"{path.name} failed{reason}: {self._retries.said_of(path, self._now())}"])
+
+    def _warn(self, error: Exception) -> None:
+        self._say(f"warning: {line}" for line in reason_of(error).split("\n"))
 
     def _say(self, lines: Collection[str] | Iterator[str]) -> None:
         if not self._quiet:
