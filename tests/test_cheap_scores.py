@@ -87,7 +87,7 @@ def test_ridge_probe_is_that_of_scikit_learn(case) -> None:
     assert result.details["C"] == sorted(set(strengths))
 
 
-@pytest.mark.parametrize("shape", [(40, 6, 3), (30, 50, 4)])
+@pytest.mark.parametrize("shape", [(30, 20, 3), (30, 50, 4)])
 def test_ridge_is_as_strong_as_fits_without_each_image_want(shape: tuple[int, int, int]) -> None:
     features, labels = made(*shape)
     x, n_classes = (features - features.mean(0)).astype(np.float64), shape[2]
