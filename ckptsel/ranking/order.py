@@ -23,7 +23,6 @@ GOALS = {"fe": "linear_probe", "ft": EPOCH}
 TIE_BREAK = {"linear_probe": "linear_probe_loglik"}
 """Inside the tie set another score decides, where it is known to tell more."""
 
-
 ACROSS_LAYERS = "ridge_probe"
 """What several layers are compared by. They are up to a dozen times as wide as the last, and each is one
 more candidate: `linear_probe` would take thirty times as long, and tells no better which to take
