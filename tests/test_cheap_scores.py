@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neighbors import NearestCentroid as Centroids
 
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import ScoreInputs, find_scores, knn, known_scores
 from ckptsel.scores.disco import N_GROUPS
+from ckptsel.scores.ridge import fit_ridge
 from ckptsel.target.splits import Evaluation, plan_cross_validation, plan_validation
 
 SHAPES = [(240, 12, 4), (90, 150, 3), (60, 7, 2)]
@@ -65,6 +68,55 @@ def test_lda_is_that_of_scikit_learn_with_the_pooled_shrinkage(case) -> None:
     result = compute("lda", features, labels, plan)
     assert np.array_equal(result.predictions, predicted(plan, predict))
     assert result.value == pytest.approx(result.per_image.mean())
+
+
+def test_ridge_probe_is_that_of_scikit_learn(case) -> None:
+    features, labels, plan = case
+    one_hot, strengths = np.eye(labels.max() + 1)[labels], []
+
+    def predict(fitted: np.ndarray, held: np.ndarray) -> np.ndarray:
+        mean, scale = features[fitted].mean(0), features[fitted].std(0)
+        x = (features - mean) / np.sqrt((scale**2).mean())
+        fit = fit_ridge(torch.tensor(x[fitted]), torch.tensor(labels[fitted]), one_hot.shape[1])
+        strengths.append(fit.strength)
+        peer = Ridge(one_hot.shape[1] / fit.strength).fit(x[fitted], one_hot[fitted])
+        return peer.predict(x[held]).argmax(1)
+
+    result = compute("ridge_probe", features, labels, plan)
+    assert np.array_equal(result.predictions, predicted(plan, predict))
+    assert result.details["C"] == sorted(set(strengths))
+
+
+@pytest.mark.parametrize("shape", [(30, 20, 3), (30, 50, 4)])
+def test_ridge_is_as_strong_as_fits_without_each_image_want(shape: tuple[int, int, int]) -> None:
+    features, labels = made(*shape)
+    x, n_classes = (features - features.mean(0)).astype(np.float64), shape[2]
+    targets = np.eye(n_classes)[labels]
+
+    def left_out(exponent: float) -> float:
+        error = 0.0
+        for i in range(len(x)):
+            others = np.arange(len(x)) != i
+            peer = Ridge(n_classes / 10**exponent).fit(x[others], targets[others])
+            error += ((peer.predict(x[i : i + 1])[0] - targets[i]) ** 2).sum()
+        return error
+
+    found = fit_ridge(torch.tensor(x), torch.tensor(labels), n_classes)
+    best = np.log10(found.strength)
+    tried = {e: left_out(e) for e in np.arange(-4, 4.5, 0.5)}
+    decade = min((e for e in tried if e % 1 == 0), key=lambda e: tried[e])
+    assert best == min((decade - 0.5, decade, decade + 0.5), key=lambda e: tried[e])
+    peer = Ridge(n_classes / found.strength).fit(x, targets)
+    np.testing.assert_allclose(found.weights.numpy(), peer.coef_.T, atol=1e-8)
+    np.testing.assert_allclose(found.bias.numpy(), peer.intercept_, atol=1e-8)
+
+
+def test_one_wide_column_does_not_hide_the_others() -> None:
+    features, labels = made(200, 20, 3)
+    plan = plan_validation(120, 80)
+    before = compute("ridge_probe", features, labels, plan).value
+    features[:, 0] *= 1000
+    assert compute("ridge_probe", features, labels, plan).value > before - 0.05
 
 
 def test_knn_of_one_neighbour_is_that_of_scikit_learn(case, monkeypatch) -> None:
@@ -162,7 +214,7 @@ def test_alpha_req_is_a_weighted_fit(case) -> None:
     assert compute("alpha_req", features, labels, plan).value == pytest.approx(-slope, rel=1e-6)
 
 
-CHEAP = ("knn", "lda", "hscore", "disco")
+CHEAP = ("ridge_probe", "knn", "lda", "hscore", "disco")
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -174,7 +226,7 @@ def test_a_rotation_and_a_scale_change_nothing(name: str) -> None:
     assert turned == pytest.approx(compute(name, features, labels, plan).value, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["knn", "lda"])
+@pytest.mark.parametrize("name", ["ridge_probe", "knn", "lda"])
 def test_held_out_images_change_no_other_prediction(name: str) -> None:
     features, labels = made(120, 9, 3)
     plan = plan_validation(80, 40)
@@ -183,7 +235,7 @@ def test_held_out_images_change_no_other_prediction(name: str) -> None:
     assert np.array_equal(before[:, :30], compute(name, features, labels, plan).predictions[:, :30])
 
 
-@pytest.mark.parametrize("name", ["knn", "lda"])
+@pytest.mark.parametrize("name", ["ridge_probe", "knn", "lda"])
 def test_shuffled_labels_score_at_chance(name: str) -> None:
     features, labels = made(400, 60, 3)
     shuffled = np.random.default_rng(2).permutation(labels)

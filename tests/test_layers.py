@@ -30,7 +30,7 @@ from ckptsel.features.layers import (
 )
 from ckptsel.features.network import input_of_last_linear
 from ckptsel.results.confirmation import Standing
-from ckptsel.results.ranking import summary
+from ckptsel.results.ranking import EPOCH, summary
 from tests.conftest import TINY_MODEL, save_images
 from tests.test_ranking import make_row
 
@@ -209,7 +209,7 @@ def telling(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_auto_ranks_checkpoints_times_layers(telling: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"scores": ("linear_probe",), "cache": False, "workers": 0}
+    options: dict[str, Any] = {"cache": False, "workers": 0}
     ranking = ckptsel.rank(telling / "ckpts", telling / "images", layers=("auto",), **options)
     layers = (LAST, "act1", "layer1", "layer2", "layer3", "layer4", ALL)
     assert ranking.layers == layers and len(ranking) == 2 * len(layers)
@@ -219,12 +219,42 @@ def test_auto_ranks_checkpoints_times_layers(telling: Path, tmp_path: Path) -> N
     assert ranking["m5@layer2"].checkpoint == "m5" and ranking["m5@layer2"].layer == "layer2"
     alone = ckptsel.rank(telling / "ckpts", telling / "images", **options)
     for row in alone:
-        one, other = row.scores["linear_probe"], ranking[row.name].scores["linear_probe"]
-        assert one.value == other.value, "the last layer gives what it gave alone"
+        assert row.scores.items() <= ranking[row.name].scores.items(), "what the last gave alone"
+    assert ranking.score == "ridge_probe" and alone.score == "linear_probe"
+    elsewhere = [row for row in ranking if row.layer != LAST]
+    assert all(row.scores.keys() == {"ridge_probe"} for row in elsewhere)
+    note = "linear_probe, linear_probe_loglik and 4 more are computed at the last layer alone"
+    assert any(line.startswith(note) for line in ranking.notes)
     behind = ranking.references["last_layer"].ahead
     assert behind is not None and behind.bounds[0] > 0.1
     assert ranking[ranking.best].layer in ("act1", "layer1", ALL)
-    assert f"at the last layer the first is {alone.best}, " in summary(ranking)
+    assert f"at the last layer the first is {ranking.references['last_layer'].name}, " in summary(
+        ranking
+    )
+
+
+def test_scores_that_are_named_are_computed_at_each_layer(telling: Path) -> None:
+    options: dict[str, Any] = {"cache": False, "workers": 0, "layers": ("last", "layer1")}
+    given = (telling / "ckpts", telling / "images")
+    named = ckptsel.rank(*given, scores=("logme",), **options)
+    assert all(row.scores.keys() == {"ridge_probe", "logme"} for row in named)
+    by = ckptsel.rank(*given, by="lda", **options)
+    assert by.score == "lda" and by["m1"].scores.keys() > {"lda", "ridge_probe", "main_component"}
+    assert by["m1@layer1"].scores.keys() == {"lda", "ridge_probe"}
+    for_tuning = ckptsel.rank(*given, goal="ft", **options)
+    assert for_tuning.score == EPOCH
+    assert for_tuning["m1@layer1"].scores.keys() == {"ridge_probe"}
+
+
+def test_several_layers_decided_by_the_probe_break_ties_as_one_does(telling: Path) -> None:
+    options: dict[str, Any] = {"cache": False, "workers": 0, "by": "linear_probe"}
+    ranking = ckptsel.rank(
+        telling / "ckpts", telling / "images", layers=("layer1", "layer2"), **options
+    )
+    wanted = {"linear_probe", "linear_probe_loglik", "ridge_probe"}
+    assert all(row.scores.keys() == wanted for row in ranking)
+    tied = [row.scores["linear_probe_loglik"].value for row in ranking if row.in_tie_set]
+    assert tied == sorted(tied, reverse=True)
 
 
 def test_the_last_layer_alone_looks_for_no_stages(

@@ -23,6 +23,11 @@ OWN_NETWORKS = "cifar_resnet"
 
 GOALS = {"fe": "a softmax layer trained on frozen features", "ft": "fine-tuning"}
 
+PROBES = {
+    "linear_probe": "linear probe on frozen features",
+    "ridge_probe": "ridge regression on frozen features",
+}
+
 
 def card_text(
     ranking: Ranking,
@@ -77,8 +82,7 @@ def results(ranking: Ranking, row: Row) -> list[tuple[str, Estimate]]:
     for goal, about in GOALS.items():
         if (trained := row.trained(goal)) is not None:
             found.append((about, trained))
-    if (probe := row.scores.get("linear_probe")) is not None:
-        found.append(("linear probe on frozen features", probe))
+    found += [(about, row.scores[name]) for name, about in PROBES.items() if name in row.scores]
     return found
 
 

@@ -16,6 +16,10 @@ NEARLY_ALL = 0.95
 BELIEVED = 0.9
 """Accuracy that no wrong labels reach: a few well-parted classes can be right by luck."""
 
+PROBES = ("linear_probe", "ridge_probe")
+"""Scores that read the features as a whole. The first that a row has counts: where layers are compared,
+most rows have the second alone."""
+
 MANY_DUPLICATES = 0.1
 """Share of images that are duplicates from which it is said on top."""
 
@@ -23,9 +27,9 @@ MANY_DUPLICATES = 0.1
 def needs_a_look_inside(rows: Sequence[Row], target: Mapping[str, Any]) -> bool:
     """Whether the labels of one of two splits may be wrong, and there are images enough to tell."""
     scored = _scored(rows)
-    if len(target["splits"]) < 2 or not scored or "linear_probe" not in scored[0].scores:
+    if len(target["splits"]) < 2 or not scored or not _probe_of(scored[0]):
         return False
-    probe = scored[0].scores["linear_probe"]
+    probe = scored[0].scores[_probe_of(scored[0])]
     return probe.value < BELIEVED and not _of_the_data(target)
 
 
@@ -50,7 +54,7 @@ def find_doubts(
     """
     scored = _scored(rows)
     best = _best_at_chance(scored)
-    doubts = [] if best is None else [_tells_nothing(best, len(scored), target, "linear_probe")]
+    doubts = [] if best is None else [_tells_nothing(best, len(scored), target, _probe_of(best))]
     for row in [row for row in scored if row.is_at_chance("linear_probe")][:MAX_LISTED]:
         other = _tells_more(row)
         if other is not None:
@@ -87,9 +91,14 @@ def _scored(rows: Sequence[Row]) -> list[Row]:
 
 def _best_at_chance(scored: Sequence[Row]) -> Row | None:
     """The best, where its probe is at chance and no component of its features tells more."""
-    if scored and scored[0].is_at_chance("linear_probe") and _tells_more(scored[0]) is None:
-        return scored[0]
-    return None
+    if not scored or _tells_more(scored[0]) is not None:
+        return None
+    return scored[0] if scored[0].is_at_chance(_probe_of(scored[0])) else None
+
+
+def _probe_of(row: Row) -> str:
+    """The score that reads its features as a whole; '' where it has none."""
+    return next((name for name in PROBES if name in row.scores), "")
 
 
 def _of_the_data(target: Mapping[str, Any]) -> list[str]:
@@ -112,7 +121,7 @@ def _of_the_data(target: Mapping[str, Any]) -> list[str]:
 
 def _of_the_labels(best: Row, target: Mapping[str, Any], train: Inside, held: Inside) -> list[str]:
     """What is wrong with the labels, from what a probe reaches inside each split alone."""
-    probe, at_chance = best.scores["linear_probe"], _best_at_chance([best]) is not None
+    probe, at_chance = best.scores[_probe_of(best)], _best_at_chance([best]) is not None
     seen = (
         f"a probe of {best.name} fitted on {train.split} is right on {_percent(probe.value)} of "
         f"{held.split} (chance: {_percent(1 / target['n_classes'])}), while cross-validated inside "

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ckptsel.features.encoder import LAST
+from ckptsel.features.layers import AUTO
 from ckptsel.ranking.judgement import Readings, estimate_each, judge
 from ckptsel.results.about import Details
 from ckptsel.results.estimate import Estimate, Measured, measured
@@ -21,10 +23,33 @@ GOALS = {"fe": "linear_probe", "ft": EPOCH}
 TIE_BREAK = {"linear_probe": "linear_probe_loglik"}
 """Inside the tie set another score decides, where it is known to tell more."""
 
+ACROSS_LAYERS = "ridge_probe"
+"""What several layers are compared by. They are up to a dozen times as wide as the last, and each is one
+more candidate: `linear_probe` would take thirty times as long, and tells no better which to take
+(docs/layers.md)."""
+
+
+def reads_several(settings: RankSettings) -> bool:
+    """Whether several layers are to be compared."""
+    return len(settings.layers) > 1 or AUTO in settings.layers
+
 
 def deciding_score(settings: RankSettings) -> str:
     """The name of the score that decides, or EPOCH."""
-    return settings.by or GOALS[settings.goal]
+    by_goal = GOALS[settings.goal]
+    if by_goal != EPOCH and reads_several(settings):
+        by_goal = ACROSS_LAYERS
+    return settings.by or by_goal
+
+
+def scores_at(layer: str, scores: Sequence[str], settings: RankSettings) -> tuple[str, ...]:
+    """Which of `scores` are computed at a layer. Where several are compared and none is named, that
+    is all at the last layer, and elsewhere what compares and what decides."""
+    if layer == LAST or settings.scores is not None or not reads_several(settings):
+        return tuple(scores)
+    deciding = deciding_score(settings)
+    wanted = {ACROSS_LAYERS, deciding, TIE_BREAK.get(deciding)}
+    return tuple(name for name in scores if name in wanted)
 
 
 @dataclass(frozen=True)
@@ -54,16 +79,15 @@ def order_rows(
     values says how sure it is: by the epoch all are then tied, by a score the first with nobody.
     """
     scored = [row for row in rows if row.name in results]
-    readings = _read_scores(scored, results, units)
-    values = _score_values(scored, results, readings)
+    readings = _readings_of(score, scored, results, units)
     is_lower = score in lower_is_better
     if score == EPOCH:
         verdict = _unsure([-row.order for row in scored], all_tied=True)
-    elif score not in readings:
+    elif readings is None:
         sign = 1 if is_lower else -1
         verdict = _unsure([sign * results[row.name][score].value for row in scored])
     else:
-        verdict = _by_score(scored, readings[score], score, n_resamples, seed, is_lower)
+        verdict = _by_score(scored, readings, score, n_resamples, seed, is_lower)
     ranks = {scored[i].name: place for place, i in enumerate(verdict.order, start=1)}
     ranked = {
         row.name: dataclasses.replace(
@@ -74,7 +98,7 @@ def order_rows(
             score_rank=ranks[row.name],
             score_tie=verdict.ties[i],
             behind_best=verdict.behind[i],
-            scores=values[row.name],
+            scores=_score_values(results[row.name], units),
         )
         for i, row in enumerate(scored)
     }
@@ -140,44 +164,46 @@ def _negated(estimate: Estimate) -> Estimate:
     return dataclasses.replace(estimate, value=-estimate.value, low=-high, high=-low)
 
 
-def _read_scores(
-    scored: Sequence[Row], results: dict[str, dict[str, ScoreResult]], units: Mapping[str, str]
-) -> dict[str, Readings]:
-    """The readings of each score that every row has as a mean over images."""
-    stacked = {}
-    for name in dict.fromkeys(name for row in scored for name in results[row.name]):
-        found = [results[row.name].get(name) for row in scored]
-        present = [r.per_image for r in found if r is not None and r.per_image is not None]
-        if len(present) == len(scored):
-            stacked[name] = np.stack(present)
-    return {
-        name: Readings(
-            values[:, None],
-            is_accuracy=units.get(name) == ACCURACY,
-            tie_break=stacked.get(TIE_BREAK.get(name, "")),
-        )
-        for name, values in stacked.items()
-    }
+def _readings_of(
+    score: str,
+    scored: Sequence[Row],
+    results: dict[str, dict[str, ScoreResult]],
+    units: Mapping[str, str],
+) -> Readings | None:
+    """What decides, as a mean over images; None where not every row has it so."""
+    values = _stacked(score, scored, results)
+    if values is None:
+        return None
+    tie_break = _stacked(TIE_BREAK.get(score, ""), scored, results)
+    return Readings(values[:, None], units.get(score) == ACCURACY, tie_break)
+
+
+def _stacked(
+    score: str, scored: Sequence[Row], results: dict[str, dict[str, ScoreResult]]
+) -> NDArray[np.float64] | None:
+    """(n_rows, n_eval)"""
+    found = [results[row.name].get(score) for row in scored]
+    values = [r.per_image for r in found if r is not None and r.per_image is not None]
+    return np.stack(values) if values and len(values) == len(scored) else None
 
 
 def _score_values(
-    scored: Sequence[Row],
-    results: dict[str, dict[str, ScoreResult]],
-    readings: Mapping[str, Readings],
-) -> dict[str, dict[str, ScoreValue]]:
-    """Every score of every scored row, with its interval where it is a mean over images."""
-    known = {name: estimate_each(reading) for name, reading in readings.items()}
-    values: dict[str, dict[str, ScoreValue]] = {}
-    for i, row in enumerate(scored):
-        values[row.name] = {}
-        for name, result in results[row.name].items():
-            estimate = (
-                known[name][i] if name in known else Estimate(result.value, n=result.n_images)
-            )
-            about = {**vars(estimate), "value": result.value}
-            details = cast(Details, result.details)
-            values[row.name][name] = ScoreValue(**about, flags=result.flags, details=details)
+    results: Mapping[str, ScoreResult], units: Mapping[str, str]
+) -> dict[str, ScoreValue]:
+    """The scores of one row, each with its interval where it is a mean over images."""
+    values = {}
+    for name, result in results.items():
+        estimate = _estimated(result, is_accuracy=units.get(name) == ACCURACY)
+        about = {**vars(estimate), "value": result.value}
+        details = cast(Details, result.details)
+        values[name] = ScoreValue(**about, flags=result.flags, details=details)
     return values
+
+
+def _estimated(result: ScoreResult, is_accuracy: bool) -> Estimate:
+    if result.per_image is None:
+        return Estimate(result.value, n=result.n_images)
+    return estimate_each(Readings(result.per_image[None, None], is_accuracy))[0]
 
 
 def arrange(rows: Sequence[Row]) -> list[Row]:

@@ -24,7 +24,7 @@ from ckptsel.checkpoints.walk import NOT_NEEDED
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.places import as_urls, place_text
 from ckptsel.common.remote import local_path
-from ckptsel.errors import OutputError, UsageError
+from ckptsel.errors import OutputError, UsageError, listed
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.names import check_name
 from ckptsel.ranking.doubts import (
@@ -34,7 +34,14 @@ from ckptsel.ranking.doubts import (
     needs_a_look_inside,
 )
 from ckptsel.ranking.inside import Inside, probe_inside
-from ckptsel.ranking.order import GOALS, deciding_score, order_rows
+from ckptsel.ranking.order import (
+    ACROSS_LAYERS,
+    GOALS,
+    deciding_score,
+    order_rows,
+    reads_several,
+    scores_at,
+)
 from ckptsel.ranking.passes import Results, Scales, Scored, score_all
 from ckptsel.ranking.ray_engine import join_cluster
 from ckptsel.ranking.workspace import Workspace, audit, fitting_key, open_workspace
@@ -227,20 +234,21 @@ def check_names(settings: RankSettings) -> None:
 
 
 def _scores_for(settings: RankSettings) -> list[Score]:
-    """The scores asked for, the one that decides among them.
+    """The scores asked for, the one that decides among them, and what layers are compared by.
 
     Raises UsageError for a name that is not known, or for one that may not decide.
     """
     deciding, scores = deciding_score(settings), find_scores(settings.scores)
-    if deciding == EPOCH:
-        return scores
-    decides = find_score(deciding)
-    if decides.cannot_decide:
+    wanted = [] if deciding == EPOCH else [find_score(deciding)]
+    if any(score.cannot_decide for score in wanted):
         raise UsageError(
-            f"{deciding} cannot decide a ranking: {decides.cannot_decide}. It is shown with --scores "
+            f"{deciding} cannot decide a ranking: {wanted[0].cannot_decide}. It is shown with --scores "
             f"{deciding}."
         )
-    return scores if deciding in (score.name for score in scores) else [decides, *scores]
+    if settings.scores is None and reads_several(settings) and deciding != ACROSS_LAYERS:
+        wanted.append(find_score(ACROSS_LAYERS))
+    asked = {score.name for score in scores}
+    return [*(score for score in wanted if score.name not in asked), *scores]
 
 
 def _make_ranking(
@@ -271,6 +279,7 @@ def _make_ranking(
     left_out, on_top = duplicates_sentence(target)
     notes = [*trajectory_notes(_files(candidates)), *workspace.target.notes]
     notes += _notes_on_order(score, settings, lower, is_sure=rows[0].p_best is not None)
+    notes += _notes_on_layers(scores, workspace)
     doubts = reasons or find_doubts(rows, target, score)
     if left_out:
         (doubts if on_top else notes).append(left_out)
@@ -320,6 +329,19 @@ def _notes_on_order(
             f"{score} decides since --by asks for it; no score was found to foretell fine-tuning"
         )
     return notes
+
+
+def _notes_on_layers(scores: Sequence[Score], workspace: Workspace) -> list[str]:
+    """Which scores are not computed at every layer."""
+    asked = [score.name for score in scores]
+    at_each = [scores_at(layer, asked, workspace.settings) for layer in workspace.layers]
+    left = [name for name in asked if not all(name in some for some in at_each)]
+    if not left:
+        return []
+    return [
+        f"{listed(left, 2)} are computed at the last layer alone; what --scores names is computed at "
+        "each, which takes far longer"
+    ]
 
 
 def _settings_used(workspace: Workspace, root: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ckptsel.errors import DataError, FeatureError, OutputError, reason_of
 from ckptsel.features.candidate import Candidate
-from ckptsel.ranking.order import deciding_score
+from ckptsel.ranking.order import deciding_score, scores_at
 from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.results.ranking import LARGEST
 from ckptsel.results.scores import ScoreResult
@@ -30,13 +30,16 @@ class ScoringSpec:
     candidates: usable ones, audited.
     data: as for `rank`.
     settings: with the encoder's name as `model`.
-    scores: names.
+    scores: names; not each of them is computed at each layer.
     """
 
     candidates: tuple[Candidate, ...]
     data: str
     settings: RankSettings
     scores: tuple[str, ...]
+
+    def scores_of(self, candidate: Candidate) -> list[Score]:
+        return find_scores(list(scores_at(candidate.layer, self.scores, self.settings)))
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,9 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
     workspace = workspace or open_workspace(
         spec.settings, [c.checkpoint for c in spec.candidates], spec.data, quiet=True
     )
-    scores = find_scores(list(spec.scores))
     for candidate in spec.candidates:
         try:
-            yield _score_one(candidate, scores, workspace)
+            yield _score_one(candidate, spec.scores_of(candidate), workspace)
         except (DataError, OutputError):
             raise
         except Exception as error:  # one candidate's surprise must not end the run
@@ -74,7 +76,7 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
 def is_kept(candidate: Candidate, spec: ScoringSpec, workspace: Workspace) -> bool:
     """Whether the store has all scores of a candidate."""
     feature_keys = workspace.feature_keys(candidate)
-    keys = [_score_key(score, feature_keys, workspace) for score in find_scores(list(spec.scores))]
+    keys = [_score_key(score, feature_keys, workspace) for score in spec.scores_of(candidate)]
     has_scores = all(workspace.cache.get_score(key) is not None for key in keys)
     return has_scores and workspace.kept_scales(candidate) is not None
 

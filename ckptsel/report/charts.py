@@ -30,6 +30,7 @@ from ckptsel.results.ranking import Ranking
 PANELS = {
     "frozen features: accuracy, %": (
         "linear_probe",
+        "ridge_probe",
         "main_component",
         "lda",
         "knn",
@@ -52,6 +53,7 @@ GOAL_COLOURS = {"fe": COLOURS[0], "ft": COLOURS[1]}
 
 SERIES_COLOURS = {
     "linear_probe": COLOURS[0],
+    "ridge_probe": COLOURS[5],
     "main_component": COLOURS[2],
     "lda": COLOURS[1],
     "knn": COLOURS[3],

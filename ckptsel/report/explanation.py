@@ -26,6 +26,8 @@ SCORES = {
     "logme": "the log evidence, in nats an image, of Bayesian linear regression of the classes on the "
     "features of all fitted images (LogME); no image is held out, so it has no interval",
     "logme_thuml": "as logme, as its authors' code computes it",
+    "ridge_probe": "the share of held-out images that ridge regression of the classes on the features "
+    "gets right; how strongly it is regularised is chosen by leaving out each fitted image in turn",
     "knn": "the share of held-out images whose class most of their nearest fitted images have, by the "
     "cosine of the features; how many neighbours count is chosen inside the fitted images",
     "lda": "the share of held-out images that linear discriminant analysis gets right, its covariance "

@@ -107,7 +107,7 @@ def _flag_lines(ranking: Ranking) -> list[str]:
 
 def table_cells(ranking: Ranking) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table; the first column is the rank, the second the checkpoint."""
-    scores = list(dict.fromkeys(name for row in ranking for name in row.scores))
+    scores = list(dict.fromkeys(name for row in ranking.at_best_layer() for name in row.scores))
     goals = list(ranking.confirmation)
     confirmed = [f"confirmed_{goal}" for goal in goals]
     layer = ["layer"] if len(ranking.layers) > 1 else []

@@ -28,7 +28,9 @@ SCORES = {
 def read_layers(place: Place, results: Results) -> None:
     """Rows of `layers`, and the predictions that their intervals come from. Scores that were computed
     before come from the cache."""
-    settings = dataclasses.replace(place.settings, layers=LAYERS, scores=tuple(SCORES.values()))
+    settings = dataclasses.replace(
+        place.settings, layers=LAYERS, scores=tuple(SCORES.values()), by=SCORES["all"]
+    )
     ranking, arrays = rank_with_predictions(place.checkpoints, place.data, settings, place.quiet)
     write_ranking(place.out / "layers", ranking, arrays)
     for row in sorted(ranking, key=lambda row: (row.order, LAYERS.index(row.layer))):

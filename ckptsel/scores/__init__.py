@@ -24,6 +24,7 @@ BUILT_IN = (
     "logme",
     "logme_thuml",
     "knn",
+    "ridge_probe",
     "lda",
     "hscore",
     "disco",

@@ -71,7 +71,7 @@ class RankSettings(Options):
         Text | None,
         Option(
             "The score that decides the order (ckptsel scores lists them).",
-            default="linear_probe for fe, the epoch for ft",
+            default="linear_probe for fe (ridge_probe of several layers), the epoch for ft",
         ),
     ] = None
     model: Annotated[
@@ -206,7 +206,7 @@ class RankSettings(Options):
         MinLen(1),
         Option(
             "Scores, separated by commas (ckptsel scores lists them), or all.",
-            default="linear_probe and five more",
+            default="linear_probe and five more; of several layers ridge_probe, and these at the last",
         ),
     ] = None
     probe: Annotated[
