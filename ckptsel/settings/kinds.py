@@ -40,6 +40,13 @@ ShardName = Annotated[
     ),
 ]
 Age = Annotated[str, Field(pattern=AGE_PATTERN, description="it must be an age such as 30d or 12h")]
+Budget = Annotated[
+    str,
+    Field(
+        pattern=rf"^auto$|^[1-9][0-9]{{0,5}}$|{AGE_PATTERN}",
+        description="it must be auto, a number of checkpoints such as 30, or a time such as 10min",
+    ),
+]
 Repository = Annotated[
     str,
     Field(
