@@ -14,6 +14,7 @@ All is a function of what was seen: the same again gives the same again.
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +31,16 @@ N_SPACED = 12
 
 N_DRAWS, SEED = 1000, 19
 
-LENGTHS = (0.1, 0.3, 1.0, 3.0)
+LENGTHS = (0.1, 0.5, 2.5)
 """Of the slow curve: over so much of the logarithm it forgets to 1/e."""
 
-KEPT = (0.0, 0.5, 1.0)
+KEPT = (0.0, 1.0)
 """The part of the slow curve's course that is kept at a drop."""
 
-SPREADS = (0.25, 0.5, 1.0, 2.0)
+SPREADS = (0.5, 1.0, 2.0)
 """Of the slow curve, by that of the values that were seen."""
 
-OWN = (0.0, 0.1, 0.2, 0.4, 0.8)
+OWN = (0.0, 0.2, 0.4, 0.8)
 """Of what each checkpoint has of its own at the highest learning rate, by the same."""
 
 FADING = (0.0, 0.5, 1.0)
@@ -83,8 +84,7 @@ class Seen:
         return int(self.places[self.means.argmax()])
 
 
-@dataclass(frozen=True)
-class _Process:
+class _Process(NamedTuple):
     """One of those that the lists above span; its spreads are in the unit of the values."""
 
     length: float
@@ -137,17 +137,14 @@ def draw(path: Path, seen: Seen) -> Values:
     processes = list(_processes(path, scale))
     before = np.cumsum(_likelihoods(path, seen, noise, processes))
     chosen = before.searchsorted((np.arange(N_DRAWS) + 0.5) / N_DRAWS * before[-1])
-    generator = np.random.default_rng(SEED)
-    normal = generator.standard_normal((2 * len(path) + 1, N_DRAWS))
-    errors = _factor(noise) @ generator.standard_normal((len(seen.places), N_DRAWS))
-    draws = np.empty((len(path), N_DRAWS))
+    normal = np.random.default_rng(SEED + 1).standard_normal((len(seen.places), N_DRAWS))
+    draws = _priors(path, processes, chosen)
+    missed = seen.means[:, None] - _factor(noise) @ normal - draws[seen.places]
     for i in np.unique(chosen):
         mine = chosen == i
-        prior = _prior(path, processes[i], normal[:, mine])
         kernel = _kernel(path, processes[i], np.arange(len(path)), seen.places)
-        missed = seen.means[:, None] - errors[:, mine] - prior[seen.places]
-        # A draw that knows nothing, moved by what it misses of what was seen (Matheron's rule).
-        draws[:, mine] = prior + kernel @ np.linalg.solve(kernel[seen.places] + noise, missed)
+        # A draw that knew nothing, moved by what it missed of what was seen (Matheron's rule).
+        draws[:, mine] += kernel @ np.linalg.solve(kernel[seen.places] + noise, missed[:, mine])
     return draws
 
 
@@ -203,15 +200,17 @@ def _kernel(path: Path, process: _Process, rows: Places, columns: Places) -> Val
     return np.asarray(process.level**2 + slow + (rows[:, None] == columns) * own)
 
 
-def _prior(path: Path, process: _Process, normal: Values) -> Values:
-    """Draws that know nothing of what was seen, (n, n_draws), from standard ones (2 n + 1, n_draws)."""
+def _priors(path: Path, processes: Sequence[_Process], chosen: Places) -> Values:
+    """A draw of each chosen process that knows nothing of what was seen: (n, n_draws)."""
     n = len(path)
-    slow, own, level = normal[:n].copy(), normal[n:-1], normal[-1]
-    kept = np.exp(-np.diff(path.at) / process.length) * process.kept ** np.diff(path.stretch)
-    for i, part in enumerate(kept, start=1):
+    length, kept, fading, spread, own, level = np.array(processes)[chosen].T
+    normal = np.random.default_rng(SEED).standard_normal((2 * n + 1, len(chosen)))
+    slow = normal[:n]
+    parts = np.exp(-np.diff(path.at)[:, None] / length) * kept ** np.diff(path.stretch)[:, None]
+    for i, part in enumerate(parts, start=1):
         slow[i] = part * slow[i - 1] + np.sqrt(1 - part**2) * slow[i]
-    spread = process.own * path.rate**process.fading
-    return np.asarray(process.level * level + process.spread * slow + spread[:, None] * own)
+    own = own * path.rate[:, None] ** fading
+    return np.asarray(level * normal[-1] + spread * slow + own * normal[n:-1])
 
 
 def _factor(covariance: Values) -> Values:
