@@ -138,7 +138,7 @@ def draw(path: Path, seen: Seen) -> Values:
     before = np.cumsum(_likelihoods(path, seen, noise, processes))
     chosen = before.searchsorted((np.arange(N_DRAWS) + 0.5) / N_DRAWS * before[-1])
     normal = np.random.default_rng(SEED + 1).standard_normal((len(seen.places), N_DRAWS))
-    draws = _priors(path, processes, chosen)
+    draws = _priors(path, processes, chosen) + seen.means.mean()
     missed = seen.means[:, None] - _factor(noise) @ normal - draws[seen.places]
     for i in np.unique(chosen):
         mine = chosen == i
