@@ -139,7 +139,7 @@ def draw(path: Path, seen: Seen) -> Values:
     chosen = before.searchsorted((np.arange(N_DRAWS) + 0.5) / N_DRAWS * before[-1])
     normal = np.random.default_rng(SEED + 1).standard_normal((len(seen.places), N_DRAWS))
     draws = _priors(path, processes, chosen) + seen.means.mean()
-    missed = seen.means[:, None] - _factor(noise) @ normal - draws[seen.places]
+    missed = seen.means[:, None] - np.linalg.cholesky(noise) @ normal - draws[seen.places]
     for i in np.unique(chosen):
         mine = chosen == i
         kernel = _kernel(path, processes[i], np.arange(len(path)), seen.places)
@@ -211,8 +211,3 @@ def _priors(path: Path, processes: Sequence[_Process], chosen: Places) -> Values
         slow[i] = part * slow[i - 1] + np.sqrt(1 - part**2) * slow[i]
     own = own * path.rate[:, None] ** fading
     return np.asarray(level * normal[-1] + spread * slow + own * normal[n:-1])
-
-
-def _factor(covariance: Values) -> Values:
-    sizes, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors * np.sqrt(np.maximum(sizes, 0)))
