@@ -68,7 +68,7 @@ def score_all(
         for workspace in workspaces
     ]
     found = [Scored(candidates) for _ in workspaces]
-    n = len(usable) * len(specs) if search is None else search.n_most
+    n = len(usable) * len(specs) if search is None else search.n_candidates
     quiet = workspaces[0].quiet
     with Progress("rank", n, quiet=quiet) as progress:
         for workspace in workspaces:

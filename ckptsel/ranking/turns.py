@@ -63,7 +63,7 @@ class Search:
     what came of them.
 
     A checkpoint counts by the best of its layers. One that fails tells nothing, and is not tried again.
-    Time enters the choice nowhere; only where it is the budget does it end the search.
+    Time enters no choice; where it is the budget, it ends the search with the turn in which it passes.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Search:
         self._tried: list[int] = []
 
     @property
-    def n_most(self) -> int:
-        """Checkpoints that it looks at at most."""
-        return min(self._limits.n or len(self._jobs), len(self._jobs))
+    def n_candidates(self) -> int:
+        """Of the checkpoints that it looks at at most."""
+        return sum(len(job) for job in self._jobs[: self._limits.n])
 
     @property
     def unseen(self) -> frozenset[str]:
@@ -97,18 +97,17 @@ class Search:
         self._outcomes[outcome.name] = outcome
 
     def __iter__(self) -> Iterator[Job]:
-        began = time.monotonic()
         while places := self._next():
             self._tried += places
             yield tuple(candidate for place in places for candidate in self._jobs[place])
-            now = time.monotonic()
-            each_s = (now - began) / len(self._tried) * self._n_at_once
-            if self._limits.time_s is not None and now - self._start + each_s > self._limits.time_s:
+            limit_s = self._limits.time_s
+            if limit_s is not None and time.monotonic() - self._start >= limit_s:
                 return
 
     def _next(self) -> list[int]:
         """The places of the next turn; none where the search is over."""
-        n = min(self._n_at_once, self.n_most - len(self._tried))
+        n_most = len(self._jobs) if self._limits.n is None else self._limits.n
+        n = min(self._n_at_once, n_most - len(self._tried))
         if n <= 0:
             return []
         if first := [place for place in self._first if place not in self._tried]:

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass
 
 from ckptsel.results.about import Number, Share
-from ckptsel.results.estimate import FINITE, Estimate
+from ckptsel.results.estimate import FINITE, Bounded, Estimate
 
 
 @dataclass(frozen=True, config=FINITE)
@@ -23,8 +23,8 @@ class Unseen:
 
     name: str
     order: int
-    epoch: float | None
-    step: int | None
+    epoch: Bounded | None
+    step: Annotated[int, Ge(-(10**15)), Le(10**15)] | None
     expected: Estimate | None = None
     chance: Share | None = None
 
