@@ -1,6 +1,8 @@
 """`rank --budget`: which checkpoints are looked at, and what is said of the others."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path as File
 
@@ -105,6 +107,11 @@ def test_those_of_one_turn_are_not_likely_for_one_reason() -> None:
     hits = draws > 0
     assert choose(draws, hits, [3], 2) == [0, 2]
     assert choose(draws, hits, [0, 1, 2, 3], 2) == []
+
+
+def test_what_was_seen_is_not_ahead_of_itself() -> None:
+    draws = np.array([[0.5, 0.5], [0.7, 0.4], [0.51, 0.9]])
+    assert find_hits(draws, 0, [0, 1], 0.1).tolist() == [[False] * 2, [False] * 2, [False, True]]
 
 
 def checkpoints(n: int, **known) -> list[Checkpoint]:
@@ -251,6 +258,18 @@ def test_several_processes_keep_to_the_budget(run_of_six: File, images: File, mo
     monkeypatch.setattr(processes, "START", "fork")
     found = ckptsel.rank(run_of_six, images, budget="5", processes=2, **QUICK)
     assert len(found) == 5 and found.search is not None and len(found.search.unseen) == 1
+
+
+def test_a_search_goes_on_when_a_process_died(run_of_six: File, images: File, monkeypatch) -> None:
+    def score(spec, workspace):
+        if spec.candidates[0].name == "epoch-3":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score_candidates(spec, workspace)
+
+    monkeypatch.setattr(processes, "START", "fork")
+    monkeypatch.setattr(processes, "score_candidates", score)
+    found = ckptsel.rank(run_of_six, images, budget="5", processes=2, **QUICK)
+    assert len(found) == 5 and found["epoch-3"].reason == processes.DIED
 
 
 def test_copies_of_what_was_not_looked_at(run_of_six: File, images: File) -> None:

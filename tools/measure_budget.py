@@ -7,8 +7,8 @@ A ranking (a folder of `rank --out`) gives several cases: the search, and the ra
 a random half of its held-out images; the other half says what the chosen ones are worth. Cases that
 stand in the file of results are not replayed again.
 
-rates: a table with the columns epoch and lr, where the checkpoints record no learning rate. made: as
-many trajectories of 120 checkpoints that are made up, in place of rankings.
+score: that decides. rates: a table with the columns epoch and lr, since rankings hold no learning rates;
+none is known without. made: as many trajectories of 120 checkpoints that are made up, besides.
 """
 
 import argparse
@@ -22,16 +22,16 @@ import numpy as np
 from scipy.special import ndtri
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.common.streams import put
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.intervals import Values
 from ckptsel.ranking.judgement import Readings, judge
+from ckptsel.ranking.order import TIE_BREAK
 from ckptsel.ranking.scoring import Outcome
 from ckptsel.ranking.turns import Search
 from ckptsel.results.files import read_ranking
 from ckptsel.results.scores import ScoreResult
 from ckptsel.settings.rank import RankSettings
-
-SCORE, TIE_BREAK = "linear_probe", "linear_probe_loglik"
 
 N_MADE, N_IMAGES = 120, 2000
 
@@ -40,6 +40,7 @@ N_MADE, N_IMAGES = 120, 2000
 class Case:
     """values, tie_break: (n, n_images), by which is chosen. worth: (n,), which nothing chose by."""
 
+    score: str
     name: str
     checkpoints: Sequence[Checkpoint]
     values: Values
@@ -47,7 +48,9 @@ class Case:
     worth: Values
 
 
-def cases_of(folder: Path, rates: Mapping[float, float], n_halves: int) -> Iterator[Case]:
+def cases_of(
+    folder: Path, score: str, rates: Mapping[float, float], n_halves: int
+) -> Iterator[Case]:
     ranking, arrays = read_ranking(folder)
     rows = sorted(
         (row for row in ranking if row.rank and not row.copy_of), key=lambda row: row.order
@@ -63,15 +66,21 @@ def cases_of(folder: Path, rates: Mapping[float, float], n_halves: int) -> Itera
         for row in rows
     ]
     values, finer = (
-        np.stack([np.asarray(arrays[f"{row.name}/{score}/per_image"], np.float64) for row in rows])
-        for score in (SCORE, TIE_BREAK)
+        np.stack([np.asarray(arrays[f"{row.name}/{name}/per_image"], np.float64) for row in rows])
+        for name in (score, TIE_BREAK.get(score, score))
     )
     n = values.shape[1]
     for i in range(n_halves):
         drawn = np.random.default_rng(i).permutation(n)
         half, rest = drawn[: n // 2], drawn[n // 2 :]
-        name = f"{folder.name} {i}"
-        yield Case(name, checkpoints, values[:, half], finer[:, half], values[:, rest].mean(axis=1))
+        yield Case(
+            score,
+            f"{folder.name}/{score} {i}",
+            checkpoints,
+            values[:, half],
+            finer[:, half],
+            values[:, rest].mean(axis=1),
+        )
 
 
 def made_case(seed: int) -> Case:
@@ -96,12 +105,12 @@ def made_case(seed: int) -> Case:
         for i in range(N_MADE)
     ]
     values = right.astype(np.float64)
-    return Case(f"made {seed}", checkpoints, values, values, worth)
+    return Case("linear_probe", f"made {seed}", checkpoints, values, values, worth)
 
 
 def replay(case: Case, budget: str, tolerance: float) -> dict[str, float]:
     """What a search finds, beside the ranking of all. Differences in points."""
-    settings = RankSettings(budget=budget, tolerance=tolerance)
+    settings = RankSettings(budget=budget, tolerance=tolerance, by=case.score)
     search = Search([Candidate(checkpoint) for checkpoint in case.checkpoints], settings, 1, 0.0)
     places = {checkpoint.name: i for i, checkpoint in enumerate(case.checkpoints)}
     seen = []
@@ -110,7 +119,7 @@ def replay(case: Case, budget: str, tolerance: float) -> dict[str, float]:
             seen.append(places[candidate.name])
             values = case.values[seen[-1]]
             result = ScoreResult(float(values.mean()), values)
-            search.hear(Outcome(candidate.name, {SCORE: result}))
+            search.hear(Outcome(candidate.name, {case.score: result}))
     means = case.values.mean(axis=1)
     of_all = judge(Readings(case.values[:, None], tie_break=case.tie_break))
     chosen = judge(Readings(case.values[seen][:, None], tie_break=case.tie_break[seen])).chosen
@@ -138,6 +147,7 @@ def read_rates(path: Path | None) -> dict[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("rankings", nargs="*", type=Path)
+    parser.add_argument("--score", default="linear_probe")
     parser.add_argument("--rates", type=Path)
     parser.add_argument("--made", type=int, default=0)
     parser.add_argument("--halves", type=int, default=10)
@@ -152,7 +162,11 @@ def main() -> None:
     )
     done = {(one["case"], one["budget"], one["tolerance"], one["rates"]) for one in known}
     rates = read_rates(given.rates)
-    cases = [case for folder in given.rankings for case in cases_of(folder, rates, given.halves)]
+    cases = [
+        case
+        for folder in given.rankings
+        for case in cases_of(folder, given.score, rates, given.halves)
+    ]
     cases += [made_case(seed) for seed in range(given.made)]
     for case in cases:
         for budget in given.budgets.split(","):
@@ -168,23 +182,19 @@ def main() -> None:
 
 
 def put_table(results: Sequence[Mapping[str, float]]) -> None:
-    """For each kind of case: means over cases, and the spread of the regret."""
-    kinds = sorted(
-        {(str(r["case"]).split()[0], r["rates"], r["budget"], r["tolerance"]) for r in results}
-    )
-    for kind in kinds:
-        mine = [
-            r
-            for r in results
-            if (str(r["case"]).split()[0], r["rates"], r["budget"], r["tolerance"]) == kind
-        ]
-        mean = {key: np.mean([r[key] for r in mine]) for key in list(mine[0])[4:]}
-        regret = [r["regret_new"] for r in mine]
-        print(
-            *kind,
-            f"n={len(mine)}",
-            *(f"{key} {value:.3f}" for key, value in mean.items()),
-            f"sd {np.std(regret):.2f} worst {max(regret):.2f}",
+    """For each kind of case: means over cases, and the spread of what is lost and of the cost."""
+    by_kind: dict[tuple[object, ...], list[Mapping[str, float]]] = {}
+    for one in results:
+        kind = (str(one["case"]).split()[0], one["rates"], one["budget"], one["tolerance"])
+        by_kind.setdefault(kind, []).append(one)
+    for kind, mine in by_kind.items():
+        lost, share = ([one[key] for one in mine] for key in ("regret_new", "share"))
+        means = {key: np.mean([one[key] for one in mine]) for key in list(mine[0])[4:]}
+        put(
+            f"{' '.join(map(str, kind))}, n = {len(mine)}: "
+            + ", ".join(f"{key} {value:.3f}" for key, value in means.items())
+            + f"; regret_new sd {np.std(lost):.2f}, worst {max(lost):.2f}; "
+            + f"share {min(share):.2f} to {max(share):.2f}\n"
         )
 
 
