@@ -16,6 +16,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.streams import put
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.intervals import Values
-from ckptsel.ranking.judgement import Readings, judge
+from ckptsel.ranking.judgement import Judgement, Readings, judge
 from ckptsel.ranking.order import TIE_BREAK
 from ckptsel.ranking.scoring import Outcome
 from ckptsel.ranking.turns import Search
@@ -46,6 +47,11 @@ class Case:
     values: Values
     tie_break: Values
     worth: Values
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """The ranking of all."""
+        return judge(Readings(self.values[:, None], tie_break=self.tie_break))
 
 
 def cases_of(
@@ -121,9 +127,8 @@ def replay(case: Case, budget: str, tolerance: float) -> dict[str, float]:
             result = ScoreResult(float(values.mean()), values)
             search.hear(Outcome(candidate.name, {case.score: result}))
     means = case.values.mean(axis=1)
-    of_all = judge(Readings(case.values[:, None], tie_break=case.tie_break))
     chosen = judge(Readings(case.values[seen][:, None], tie_break=case.tie_break[seen])).chosen
-    place, reference = seen[chosen], of_all.chosen
+    place, reference = seen[chosen], case.judgement.chosen
     record = search.record(places)
     unseen = np.setdiff1d(np.arange(len(means)), seen)
     ahead = case.worth[unseen].max(initial=0) - case.worth[max(seen, key=lambda i: means[i])]
@@ -131,7 +136,7 @@ def replay(case: Case, budget: str, tolerance: float) -> dict[str, float]:
         "share": len(seen) / len(means),
         "regret_new": 100 * (case.worth[reference] - case.worth[place]),
         "regret_same": 100 * (means.max() - means[seen].max()),
-        "in_tie_set": float(of_all.in_tie_set[place]),
+        "in_tie_set": float(case.judgement.in_tie_set[place]),
         "chance": record.chance or 0.0,
         "is_ahead": float(ahead > tolerance),
     }
