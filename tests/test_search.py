@@ -11,7 +11,7 @@ import pytest
 
 import ckptsel
 from ckptsel.checkpoints.checkpoint import Checkpoint
-from ckptsel.errors import NothingToRank
+from ckptsel.errors import InputError, NothingToRank
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking import passes, processes
 from ckptsel.ranking.scoring import Outcome, score_candidates
@@ -244,6 +244,10 @@ def test_a_ranking_within_a_budget(run, run_of_six: File, images: File, tmp_path
     assert "not looked at: 3 files (epoch-2, epoch-4, epoch-5), expected at" in said
     assert "not looked at: 3 files" in (out / "report.html").read_text()
     assert "--budget 3" in rank_command(found) and whole.search is None
+    told = json.loads((out / "ranking.json").read_text())
+    told["search"]["unseen"][0]["name"] = "epoch-1"
+    with pytest.raises(InputError, match="'epoch-1' was looked at, and was not"):
+        ckptsel.Ranking.from_dict(told)
 
 
 def test_a_score_without_values_by_image(run_of_six: File, images: File) -> None:

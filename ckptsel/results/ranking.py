@@ -519,6 +519,9 @@ def _contradictions(ranking: Ranking) -> Iterator[str]:
     by_training = ranking.expected is not None and ranking.expected.by == CONFIRMED
     if by_training and ranking.goal not in ranking.confirmation:
         yield "its best was confirmed, and nothing is said of that"
+    unseen = () if ranking.search is None else (one.name for one in ranking.search.unseen)
+    if both := sorted({row.checkpoint for row in ranking}.intersection(unseen)):
+        yield f"{both[0]!r} was looked at, and was not"
     if "last" not in ranking.references:
         yield "it does not say which checkpoint is the last"
     if ranking[ranking.best].status != "ok":
