@@ -3,7 +3,7 @@
 what was seen of some -> draws of what all may be worth -> who may beat the best seen -> the next
 
 What checkpoints are worth is a Gaussian process over the logarithm of the step: a slow curve, that
-keeps a part of its course (or nothing) at each drop of the learning rate, and beside it what each
+keeps all of its course or nothing at each drop of the learning rate, and beside it what each
 checkpoint has of its own, which may be less where the learning rate is lower. How far the values that
 were seen are off is known: they are means over the same images. What is not known of the process (how
 fast, how high, how much of its own) is weighed by how well it foretells what was seen.
@@ -32,25 +32,26 @@ N_SPACED = 12
 N_DRAWS, SEED = 1000, 19
 
 LENGTHS = (0.1, 0.5, 2.5)
-"""Of the slow curve: over so much of the logarithm it forgets to 1/e."""
+"""Of the slow curve: over so much of the logarithm what is left of its course falls to 1/e."""
 
 KEPT = (0.0, 1.0)
 """The part of the slow curve's course that is kept at a drop."""
 
+FADING = (0.0, 0.5, 1.0)
+"""Powers of the learning rate that what each has of its own may go with."""
+
 SPREADS = (0.5, 1.0, 2.0)
-"""Of the slow curve, by that of the values that were seen."""
+"""Of the slow curve, by the spread of the values that were seen, as those of OWN, LEVEL_SPREAD and
+LEAST are."""
 
 OWN = (0.0, 0.2, 0.4, 0.8)
-"""Of what each checkpoint has of its own at the highest learning rate, by the same."""
-
-FADING = (0.0, 0.5, 1.0)
-"""Powers of the learning rate that it may go with."""
+"""Spreads of what each checkpoint has of its own, at the highest learning rate."""
 
 LEVEL_SPREAD = 10.0
-"""Of the level of all, by the same: nothing is known of it."""
+"""Of the level of all: nothing is known of it."""
 
 LEAST = 1e-4
-"""Spread of what values are off by besides, by the same."""
+"""Of what values are off by besides."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,9 @@ def make_path(steps: Sequence[float], drops: Sequence[bool], rates: Sequence[flo
     gaps = np.diff(at)
     unit = gaps[gaps > 0].min(initial=np.inf)
     unit = unit if np.isfinite(unit) else 1.0
-    known = np.array([np.nan if rate is None else rate for rate in rates], dtype=np.float64)
-    highest = np.nanmax(known, initial=0.0)
-    is_known = bool(np.isfinite(known).all()) and highest > 0
-    rate = known / highest if is_known else np.ones(len(at))
+    known = np.array([rate for rate in rates if rate is not None], dtype=np.float64)
+    is_known = len(known) == len(at) and known.max() > 0
+    rate = known / known.max() if is_known else np.ones(len(at))
     return Path(np.log1p(at / unit), np.cumsum(np.asarray(drops, dtype=np.int64)), rate)
 
 
