@@ -258,6 +258,13 @@ def test_a_score_without_values_by_image(run_of_six: File, images: File) -> None
     assert low < max(values) and high > min(values)
 
 
+def test_a_checkpoint_is_looked_at_at_all_its_layers(run_of_six: File, images: File) -> None:
+    found = ckptsel.rank(run_of_six, images, budget=3, layers=("layer2", "last"), **QUICK)
+    assert len(found) == 6 and len(found.at_best_layer()) == 3
+    assert found.search is not None
+    assert [one.name for one in found.search.unseen] == ["epoch-2", "epoch-4", "epoch-5"]
+
+
 def test_several_processes_keep_to_the_budget(run_of_six: File, images: File, monkeypatch) -> None:
     monkeypatch.setattr(processes, "START", "fork")
     found = ckptsel.rank(run_of_six, images, budget="5", processes=2, **QUICK)
