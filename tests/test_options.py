@@ -25,7 +25,6 @@ from ckptsel.settings.option import Argument, Given, declared
 from ckptsel.settings.policy import GateCall, GateFiles, Policy, make_policy
 from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings, make_settings
 from ckptsel.settings.schema import config_schema
-from ckptsel.settings.targets import OverTargets
 from ckptsel.settings.toml import find_config, read_config
 from ckptsel.settings.watch import WatchCall, WatchSettings
 from tests.conftest import save_images
@@ -45,7 +44,7 @@ RATES = "it must be one or more numbers above 0"
 AT_LEAST_ONE = "it must be a whole number, at least 1"
 
 COMMANDS = {
-    "rank": (RankInputs, RankSettings, RankFiles, OverTargets, RankCall),
+    "rank": (RankInputs, RankSettings, RankFiles, RankCall),
     "gate": (Policy, GateFiles, GateCall),
     "confirm": (ConfirmSettings, ConfirmCall),
     "watch": (RankInputs, RankSettings, RankFiles, WatchSettings, WatchCall),
@@ -370,7 +369,7 @@ def test_defaults_fit_their_own_fields() -> None:
 
 
 def test_a_file_holds_exactly_what_rank_and_the_policy_have() -> None:
-    top = (RankInputs, RankSettings, RankFiles, OverTargets)
+    top = (RankInputs, RankSettings, RankFiles)
     names = {f.name for cls in top for f in dataclasses.fields(cls)}
     policy = {f.name for cls in (Policy, GateFiles) for f in dataclasses.fields(cls)}
     properties = config_schema()["properties"]
@@ -385,8 +384,8 @@ def test_the_reader_knows_every_option_of_the_schema(folder: Path) -> None:
     path.write_text(WHOLE)
     assert find_config(folder) == path
     config = read_config(path)
-    top, below = (RankInputs, RankSettings, RankFiles, OverTargets), (Policy, GateFiles)
-    excluded = {"devices", "ray_address"}  # by others that are given
+    top, below = (RankInputs, RankSettings, RankFiles), (Policy, GateFiles)
+    excluded = {"budget", "devices", "ray_address"}  # by others that are given
     assert set(config.rank.values) == {n for cls in top for n in declared(cls)} - excluded
     assert set(config.gate.values) == {n for cls in below for n in declared(cls)}
     settings = config.rank.make(RankSettings)

@@ -373,7 +373,7 @@ def test_one_target_is_as_before(trajectory: Path, images: Path, tmp_path: Path,
     out = tmp_path / "out"
     code, _, err = run("rank", trajectory, "-d", images, "-o", out, "--tolerance", 0.02, *QUICK)
     assert code == 0
-    assert "--tolerance has no effect: it is for several targets, and one is given." in err
+    assert "--tolerance has no effect: it is for several targets or a budget, and neither is" in err
     assert sorted(path.name for path in out.iterdir()) == [
         *("predictions.safetensors", "ranking.csv", "ranking.json", "report.html"),
     ]

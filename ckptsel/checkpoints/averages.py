@@ -4,11 +4,10 @@ An average of k is the mean of a checkpoint and the k - 1 before it in the order
 are of weights of one network from one key, and never across a drop of the learning rate unless that is
 asked for: before and after it weights lie at different distances from where training ends.
 
-What is a drop: the rate falls to half or less from one checkpoint to the next that records it. Steps
-of schedules do (0.5, 0.2, 0.1). Cosine and linear schedules do at the last three of evenly kept
-checkpoints at most, where weights of neighbours differ for the same reason. A checkpoint that is saved
-right at the step records the new rate and holds weights of the old one; nothing tells it from one saved
-later, so no average begins with the first checkpoint after a drop either.
+Cosine and linear schedules have such a drop (`ckptsel.checkpoints.learning_rate`) at the last three of
+evenly kept checkpoints at most, where weights of neighbours differ for the same reason. A checkpoint
+that is saved right at the step may hold weights of the old rate, so no average begins with the first
+checkpoint after a drop either.
 """
 
 import dataclasses
@@ -17,13 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.checkpoints.learning_rate import find_drops
 from ckptsel.errors import InputError, listed, subject
 
 AVERAGE_VERSION = 1
 """Part of the digest; raised whenever the mean of the same parts would be another."""
-
-DROP = 0.5
-"""The part of the learning rate that is left, or less, after a drop."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def with_averages(
     across drops of the learning rate too. Raises InputError where a file has the name of an average.
     """
     usable = [c for c in checkpoints if c.problem is None and c.copy_of is None]
-    dropped = _dropped(usable)
+    dropped = find_drops(usable)
     ending: dict[str, list[Checkpoint]] = {}
     n_of_size, n_across = dict.fromkeys(sorted(set(sizes)), 0), 0
     for size in n_of_size:
@@ -95,16 +92,6 @@ def _check_names(checkpoints: Sequence[Checkpoint], averages: Sequence[Checkpoin
 def _are_alike(parts: Sequence[Checkpoint]) -> bool:
     """Whether they hold weights of one network, taken from one place in their files."""
     return len({(part.layout, part.weights_key) for part in parts}) == 1
-
-
-def _dropped(usable: Sequence[Checkpoint]) -> list[bool]:
-    """Of each checkpoint, whether the learning rate fell since the last before it that records one."""
-    dropped, before = [], 0.0
-    for checkpoint in usable:
-        rate = checkpoint.learning_rate
-        dropped.append(rate is not None and before > 0 and rate <= DROP * before)
-        before = before if rate is None else rate
-    return dropped
 
 
 def _notes_on_drops(

@@ -17,7 +17,7 @@ from ckptsel.settings.effect import idle_in_evaluation, idle_in_rank
 from ckptsel.settings.option import Given, OptionError
 from ckptsel.settings.policy import GateFiles, Policy
 from ckptsel.settings.rank import RankCall, RankFiles, RankInputs, RankSettings
-from ckptsel.settings.targets import OverTargets, WantedTarget, check_for_several, wanted_targets
+from ckptsel.settings.targets import WantedTarget, check_for_several, wanted_targets
 from ckptsel.settings.toml import Config
 
 SHARED = (
@@ -33,7 +33,6 @@ class _Job:
 
     checkpoints: Path
     targets: tuple[WantedTarget, ...]
-    tolerance: float
     confirm: ConfirmSettings | None
     policy: Policy | None
     junit: Path | None
@@ -53,7 +52,7 @@ class _Job:
         return self.targets[0].settings
 
 
-@command(RankInputs, RankSettings, RankFiles, OverTargets, RankCall)
+@command(RankInputs, RankSettings, RankFiles, RankCall)
 def rank(given: Given) -> None:
     """Rank checkpoints for a target.
 
@@ -111,7 +110,6 @@ def _make_job(
     return _Job(
         checkpoints=inputs.checkpoints,
         targets=tuple(targets),
-        tolerance=given.make(OverTargets).tolerance,
         confirm=confirm,
         policy=config.gate.make(Policy) if call.gate else None,
         junit=config.gate.make(GateFiles).junit,
@@ -143,7 +141,7 @@ def _run_for_each(job: _Job) -> None:
         print_notes(idle_in_evaluation(target.given, ranking.target["evaluation"]["method"]))
     ranked = {target.name: each for target, each in zip(job.targets, found, strict=True)}
     rankings = {name: ranking for name, (ranking, _) in ranked.items()}
-    record = over_targets(rankings, job.tolerance)
+    record = over_targets(rankings, job.settings.tolerance)
     if job.out is not None:
         for name, (ranking, predictions) in ranked.items():
             write_ranking(job.out / name, ranking, predictions)

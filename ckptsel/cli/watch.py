@@ -56,6 +56,11 @@ def watch(given: Given) -> None:
             "watch ranks checkpoints alone, since one that is deleted takes its averages with it: "
             f"leave out {given.name('average')}, and give it to ckptsel rank at the end."
         )
+    if settings.budget is not None:
+        raise UsageError(
+            f"watch ranks each checkpoint as it comes: leave out {given.name('budget')}, which is for "
+            "ckptsel rank."
+        )
     if (reason := why_not_drawn()) is not None:
         raise OutputError(f"{reason}. Watch without.")
     check_device(settings.device, given)

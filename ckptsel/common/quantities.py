@@ -3,7 +3,7 @@
 import re
 
 SIZE_PATTERN = r"^\d+(\.\d+)?\s*([kKMGT]i?)?B$"
-AGE_PATTERN = r"^\d+(\.\d+)?\s*[smhdw]$"
+AGE_PATTERN = r"^\d+(\.\d+)?\s*(s|m|min|h|d|w)$"
 
 BYTES = {
     "B": 1,
@@ -18,7 +18,7 @@ BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
 def bytes_of(size: str) -> int:

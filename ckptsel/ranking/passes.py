@@ -3,7 +3,7 @@ serves all targets; or in several processes, target by target.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ckptsel.common.progress import Progress
@@ -12,6 +12,7 @@ from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.processes import jobs_of, score_in_processes
 from ckptsel.ranking.ray_engine import score_on_cluster, where_scored
 from ckptsel.ranking.scoring import Outcome, ScoringSpec, is_kept, keep, score_candidates
+from ckptsel.ranking.turns import Search
 from ckptsel.ranking.workspace import Workspace, fail_copies
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import Score
@@ -25,7 +26,7 @@ class Scored:
     """What came of all candidates on one target.
 
     candidates: with new problems marked. results: by candidate and score. scales: by candidate and
-    stage.
+    stage. unseen: candidates that were not looked at, by name.
     """
 
     candidates: Sequence[Candidate]
@@ -33,6 +34,7 @@ class Scored:
     scales: Scales = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     left_out: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    unseen: frozenset[str] = frozenset()
 
     def add(self, outcome: Outcome) -> None:
         if outcome.problem is not None:
@@ -45,13 +47,17 @@ class Scored:
 
 
 def score_all(
-    candidates: Sequence[Candidate], scores: Sequence[Score], workspaces: Sequence[Workspace]
+    candidates: Sequence[Candidate],
+    scores: Sequence[Score],
+    workspaces: Sequence[Workspace],
+    search: Search | None = None,
 ) -> Iterator[Scored]:
     """What came of the candidates in each workspace, which are those of several targets of one run.
 
+    search: chooses which are looked at, for a single workspace; without one all are.
     Raises NothingToRank where no candidate of a target is left, and what `score_candidates` raises.
     """
-    usable = tuple(c for c in candidates if c.problem is None and c.copy_of is None)
+    usable = usable_of(candidates)
     specs = [
         ScoringSpec(
             usable,
@@ -62,14 +68,19 @@ def score_all(
         for workspace in workspaces
     ]
     found = [Scored(candidates) for _ in workspaces]
-    n, quiet = len(usable) * len(specs), workspaces[0].quiet
+    n = len(usable) * len(specs) if search is None else search.n_candidates
+    quiet = workspaces[0].quiet
     with Progress("rank", n, quiet=quiet) as progress:
         for workspace in workspaces:
             workspace.pulse = progress.pulse
-        for place, outcome in _outcomes(specs, workspaces):
+        for place, outcome in _outcomes(specs, workspaces, search or [usable]):
             found[place].add(outcome)
+            if search is not None:
+                search.hear(outcome)
             progress.advance(outcome.name if outcome.problem is None else f"{outcome.name} failed")
     for scored, workspace in zip(found, workspaces, strict=True):
+        if search is not None:
+            scored.unseen = search.unseen
         try:
             _finish(scored, workspace)
         except InputError as error:
@@ -89,16 +100,26 @@ def _finish(scored: Scored, workspace: Workspace) -> None:
     ]
     problems = scored.problems
     marked = [c.failed(problems[c.name]) if c.name in problems else c for c in scored.candidates]
-    scored.candidates = fail_copies(marked, workspace.settings.strict)
+    unseen = scored.unseen
+    scored.unseen |= {c.name for c in marked if c.copy_of in unseen}
+    seen = [c for c in marked if c.name not in scored.unseen]
+    finished = {c.name: c for c in fail_copies(seen, workspace.settings.strict)}
+    scored.candidates = [finished.get(c.name, c) for c in marked]
+
+
+def usable_of(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Those that are scored: no copies."""
+    return tuple(c for c in candidates if c.problem is None and c.copy_of is None)
 
 
 def _outcomes(
-    specs: Sequence[ScoringSpec], workspaces: Sequence[Workspace]
+    specs: Sequence[ScoringSpec],
+    workspaces: Sequence[Workspace],
+    turns: Iterable[Sequence[Candidate]],
 ) -> Iterator[tuple[int, Outcome]]:
-    """(place of the target, outcome) of every candidate, scored here, in other processes or on a
-    cluster."""
-    jobs = jobs_of(specs[0].candidates)
-    devices = workspaces[0].devices[: len(jobs)]
+    """(place of the target, outcome) of every candidate of each turn, scored here, in other processes
+    or, all at once, on a cluster."""
+    devices = workspaces[0].devices[: len(jobs_of(specs[0].candidates))]
     targets = list(enumerate(zip(specs, workspaces, strict=True)))
     if workspaces[0].settings.engine == "ray":
         for place, (spec, workspace) in targets:
@@ -106,7 +127,7 @@ def _outcomes(
                 yield place, outcome
         return
     if len(devices) < 2:
-        for job in jobs:
+        for job in (job for turn in turns for job in jobs_of(turn)):
             for place, (spec, workspace) in targets:
                 part = dataclasses.replace(spec, candidates=job)
                 for outcome in score_candidates(part, workspace):
@@ -116,7 +137,7 @@ def _outcomes(
         # Decoded here, for all of them.
         workspace.target  # noqa: B018
         with workspace.timed("processes"):
-            for outcome in score_in_processes(spec, devices):
+            for outcome in score_in_processes(spec, devices, turns):
                 yield place, outcome
 
 

@@ -7,9 +7,10 @@ again, at last each checkpoint alone, and only what then dies too has failed.
 
 import multiprocessing
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import groupby
 
@@ -34,40 +35,53 @@ def jobs_of(candidates: Sequence[Candidate]) -> list[Job]:
     return [tuple(group) for _, group in by_checkpoint]
 
 
-def score_in_processes(spec: ScoringSpec, devices: Sequence[str]) -> Iterator[Outcome]:
+def score_in_processes(
+    spec: ScoringSpec, devices: Sequence[str], turns: Iterable[Sequence[Candidate]]
+) -> Iterator[Outcome]:
     """The outcome of each candidate as soon as it is there; one process a device, which may be named
     more than once.
 
+    turns: what of the spec is scored; the next is asked for when all outcomes of the last were taken.
     Raises what `score_candidates` raises.
     """
-    left = yield from _tried(spec, jobs_of(spec.candidates), devices)
-    for job in left:
-        dead = yield from _tried(spec, [job], devices[:1])
-        for candidate in (candidate for job in dead for candidate in job):
-            yield Outcome(candidate.name, problem=DIED)
+    with ExitStack() as stack:
+        pool: ProcessPoolExecutor | None = None
+        for turn in turns:
+            pool = pool or stack.enter_context(_open_pool(spec, devices))
+            left = yield from _tried(pool, jobs_of(turn))
+            if left:
+                pool = None
+            for job in left:
+                with _open_pool(spec, devices[:1]) as lone:
+                    dead = yield from _tried(lone, [job])
+                for candidate in (candidate for job in dead for candidate in job):
+                    yield Outcome(candidate.name, problem=DIED)
 
 
-def _tried(
-    spec: ScoringSpec, jobs: Sequence[Job], devices: Sequence[str]
-) -> Generator[Outcome, None, list[Job]]:
-    """Outcomes of jobs; returns the jobs that were not done when a process died."""
+@contextmanager
+def _open_pool(spec: ScoringSpec, devices: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context(START)
     waiting = context.SimpleQueue()
     for device in devices:
         waiting.put(device)
     n_threads = max(1, (os.cpu_count() or 1) // len(devices))
     pool = ProcessPoolExecutor(len(devices), context, _start, (spec, waiting, n_threads))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _tried(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Generator[Outcome, None, list[Job]]:
+    """Outcomes of jobs; returns those that were not done when a process, and with it the pool, died."""
     done: set[int] = set()
-    with pool:
-        futures = {pool.submit(_score, job): i for i, job in enumerate(jobs)}
-        try:
-            for future in as_completed(futures):
-                yield from future.result()
-                done.add(futures[future])
-        except BrokenProcessPool:
-            pass
-        finally:
-            pool.shutdown(cancel_futures=True)
+    futures = {pool.submit(_score, job): i for i, job in enumerate(jobs)}
+    try:
+        for future in as_completed(futures):
+            yield from future.result()
+            done.add(futures[future])
+    except BrokenProcessPool:
+        pass
     return [job for i, job in enumerate(jobs) if i not in done]
 
 

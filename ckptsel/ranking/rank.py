@@ -42,8 +42,9 @@ from ckptsel.ranking.order import (
     reads_several,
     scores_at,
 )
-from ckptsel.ranking.passes import Results, Scales, Scored, score_all
+from ckptsel.ranking.passes import Results, Scales, Scored, score_all, usable_of
 from ckptsel.ranking.ray_engine import join_cluster
+from ckptsel.ranking.turns import Search
 from ckptsel.ranking.workspace import Workspace, audit, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row, unsure_note
@@ -109,8 +110,12 @@ def rank_found(
     start = time.monotonic()
     scores = _scores_for(settings)
     candidates, workspaces = _prepare(find, [(data, settings)], quiet, known or Known())
-    scored = next(score_all(candidates, scores, workspaces))
-    return _ranking_of(scored, workspaces[0], scores, root, start)
+    search = None
+    if settings.budget is not None:
+        usable, n_at_once = usable_of(candidates), len(workspaces[0].devices)
+        search = Search(usable, settings, n_at_once, start)
+    scored = next(score_all(candidates, scores, workspaces, search))
+    return _ranking_of(scored, workspaces[0], scores, root, start, search)
 
 
 def rank_for_each(
@@ -138,13 +143,21 @@ def rank_for_each(
 
 
 def _ranking_of(
-    scored: Scored, workspace: Workspace, scores: Sequence[Score], root: str, start: float
+    scored: Scored,
+    workspace: Workspace,
+    scores: Sequence[Score],
+    root: str,
+    start: float,
+    search: Search | None = None,
 ) -> tuple[Ranking, dict[str, NDArray[Any]]]:
     rows = [
         _row_of(candidate, order, scored.scales)
         for order, candidate in _in_order(scored.candidates)
+        if candidate.name not in scored.unseen
     ]
     ranking = _make_ranking(rows, scored.candidates, scored.results, scores, workspace, root, start)
+    if search is not None:
+        ranking = dataclasses.replace(ranking, search=search.record(_places(scored.candidates)))
     return ranking, _predictions(scored.results, workspace)
 
 
@@ -171,11 +184,15 @@ def score_part(
     """
     if not settings.cache:
         raise UsageError("a part of a ranking is scored for the cache, and --no-cache keeps none.")
+    if settings.budget is not None:
+        raise UsageError(
+            "a part of a ranking is scored by itself, and --budget chooses by what came of all before."
+        )
     scores = _scores_for(settings)
     find = partial(_scan, checkpoints, quiet=quiet)
     candidates, (workspace,) = _prepare(find, [(place_text(data), settings)], quiet, Known())
     number, n = shard
-    usable = [c for c in candidates if c.problem is None and c.copy_of is None]
+    usable = usable_of(candidates)
     mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
     part = [candidate for candidate in usable if candidate.checkpoint.name in mine]
     scored = next(score_all(part, scores, [workspace])).candidates if part else ()
@@ -239,6 +256,11 @@ def _scores_for(settings: RankSettings) -> list[Score]:
     Raises UsageError for a name that is not known, or for one that may not decide.
     """
     deciding, scores = deciding_score(settings), find_scores(settings.scores)
+    if deciding == EPOCH and settings.budget is not None:
+        raise UsageError(
+            "a budget is for the search of the best by a score, and here the order of training decides: "
+            "name a score, as in --by linear_probe."
+        )
     wanted = [] if deciding == EPOCH else [find_score(deciding)]
     if any(score.cannot_decide for score in wanted):
         raise UsageError(
@@ -372,10 +394,15 @@ def _files(candidates: Sequence[Candidate]) -> list[Checkpoint]:
     return [checkpoint for checkpoint in _checkpoints(candidates) if not checkpoint.parts]
 
 
+def _places(candidates: Sequence[Candidate]) -> dict[str, int]:
+    """The place of each checkpoint in the order of training."""
+    return {checkpoint.name: i for i, checkpoint in enumerate(_files(candidates))}
+
+
 def _in_order(candidates: Sequence[Candidate]) -> Iterator[tuple[int, Candidate]]:
     """(place in the order of training, candidate): the same for all layers of a checkpoint, and for
     averages that end with it."""
-    places = {checkpoint.name: i for i, checkpoint in enumerate(_files(candidates))}
+    places = _places(candidates)
     return ((places[(c.checkpoint.parts or (c.checkpoint,))[-1].name], c) for c in candidates)
 
 

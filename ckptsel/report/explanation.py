@@ -48,6 +48,12 @@ AVERAGES = (
     "more candidate that has to be told from the best."
 )
 
+SEARCH = (
+    "Not all checkpoints were looked at, and ranks, ties and chances are among those that were. What is "
+    "expected of others comes from a Gaussian process over the logarithm of the step, with breaks where "
+    "the learning rate fell, fitted to what was seen."
+)
+
 LEFT_OUT = (
     "Intervals hold what another draw of held-out images would change. They leave out what another set "
     "of images to fit on, or another pre-training run, would change, and whether your own images are "
@@ -62,6 +68,7 @@ def explain(ranking: Ranking) -> list[tuple[str, str]]:
         ("features", _features(ranking)),
         *((("averages", AVERAGES),) if any(row.average_of for row in ranking) else ()),
         *_scores(ranking),
+        *((("search", SEARCH),) if ranking.search is not None else ()),
         *_together(ranking),
     ]
     for goal, confirmation in ranking.confirmation.items():

@@ -1,6 +1,6 @@
 """A ranking as text: a table for terminals, Markdown, CSV, JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
@@ -23,7 +23,7 @@ from ckptsel.report.terminal import (
     table_text,
 )
 from ckptsel.results.confirmation import GoalConfirmation
-from ckptsel.results.estimate import percent
+from ckptsel.results.estimate import Estimate, percent
 from ckptsel.results.ranking import Ranking, Row, ScoreValue, summary
 
 TEXT_FORMATS = ("table", "json", "csv", "md")
@@ -63,6 +63,7 @@ def closing_lines(ranking: Ranking) -> list[str]:
     lines += [f"flag: {line}" for line in _flag_lines(ranking)]
     lines += [line for c in ranking.confirmation.values() for line in confirmation_lines(c)]
     lines += [f"failed: {line}" for line in _failures(ranking)]
+    lines += [f"not looked at: {line}" for line in _unseen(ranking)]
     lines += [f"note: {note}" for note in ranking.notes]
     return lines
 
@@ -74,6 +75,29 @@ def _failures(ranking: Ranking) -> list[str]:
         if row.status == "failed":
             failed.setdefault(row.reason or "", []).append(row.name)
     return [f"{subject(names)}: {reason}" for reason, names in failed.items()]
+
+
+def _unseen(ranking: Ranking) -> Iterator[str]:
+    """Who was not looked at, and what is expected of them."""
+    unseen = () if ranking.search is None else ranking.search.unseen
+    if not unseen:
+        return
+    text = subject([one.name for one in unseen])
+    known = [(one.expected, one.chance, one.name) for one in unseen if one.expected is not None]
+    if known:
+        values = [expected.value for expected, _, _ in known]
+        ends = [_unseen_value(Estimate(value), ranking) for value in (min(values), max(values))]
+        likely, chance, name = max(known, key=lambda one: one[1] or 0)
+        text += f", expected at {ends[0]} to {ends[1]} by {ranking.score}"
+        if chance:
+            text += f"; the likeliest to be ahead is {name}, {_unseen_value(likely, ranking)}"
+    yield text
+
+
+def _unseen_value(expected: Estimate, ranking: Ranking) -> str:
+    if ranking.is_accuracy(ranking.score):
+        return percent(expected, " %")
+    return f"{expected.value:.3f}"
 
 
 def doubt_lines(ranking: Ranking) -> list[str]:

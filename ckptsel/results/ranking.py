@@ -22,6 +22,7 @@ from ckptsel.errors import InputError, UsageError, did_you_mean, listed
 from ckptsel.results.about import Details, ModelAbout, SettingsAbout, Share, TargetAbout
 from ckptsel.results.confirmation import CONFIRMED, GoalConfirmation, Standing
 from ckptsel.results.estimate import FINITE, Estimate, Measured, percent
+from ckptsel.results.search import SearchRecord
 from ckptsel.results.versions import upgrade_ranking
 from ckptsel.settings.rank import MOST_PARTS
 
@@ -187,6 +188,8 @@ class Ranking:
     not choose it; null where nothing measured it.
     no_winner: why no checkpoint is recommended whatever its scores, the first of the doubts; null where
     nothing is wrong with the data.
+    search: how far a search went, where not all were looked at (`--budget`): the rows are then those
+    that were, and ties and chances are among them; null where all were.
     files: SHA-256 of each file beside this one that belongs to it, by its name; empty in files of older
     versions.
     """
@@ -211,6 +214,7 @@ class Ranking:
     expected: Measured | None = None
     no_winner: str | None = None
     lower_is_better: tuple[str, ...] = ()
+    search: SearchRecord | None = None
     files: dict[str, str] = field(default_factory=dict, compare=False)
     schema: str = SCHEMA
 
@@ -393,6 +397,8 @@ def summary(ranking: Ranking) -> str:
     if n_scored == 1:
         return f"{first}; it is the only checkpoint that could be scored."
     parts = [first, *_references_in_words(ranking), _ties_in_words(ranking)]
+    if ranking.search is not None and ranking.search.unseen:
+        parts.append(_search_in_words(ranking.search, ranking))
     sure = "" if confirmed is None or confirmed.n_seeds > 1 else " (over images only: one seed)"
     return "; ".join(parts) + sure + "."
 
@@ -473,6 +479,19 @@ def _ties_in_words(ranking: Ranking) -> str:
     return f"{len(others)} other{'s' * (len(others) > 1)} can be the best too, at 95 % ({shown})"
 
 
+def _search_in_words(search: SearchRecord, ranking: Ranking) -> str:
+    """That not all were looked at, and what the chance is that it would have been worth it."""
+    text = f"all this is among the {search.n_seen} of {search.n_checkpoints} that were looked at"
+    if search.chance is None:
+        return text
+    factor, unit = (100, "points") if ranking.is_accuracy(ranking.score) else (1, "")
+    ahead = f"{factor * search.tolerance:g} {unit or ranking.units.get(ranking.score, 'nats')}"
+    return (
+        f"{text}: with a chance of {100 * search.chance:.0f} % another is more than {ahead} ahead of "
+        "the best of them"
+    )
+
+
 def _columns(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     return {
         name: None if estimate is None else estimate.value,
@@ -500,6 +519,9 @@ def _contradictions(ranking: Ranking) -> Iterator[str]:
     by_training = ranking.expected is not None and ranking.expected.by == CONFIRMED
     if by_training and ranking.goal not in ranking.confirmation:
         yield "its best was confirmed, and nothing is said of that"
+    unseen = () if ranking.search is None else (one.name for one in ranking.search.unseen)
+    if both := sorted({row.checkpoint for row in ranking}.intersection(unseen)):
+        yield f"{both[0]!r} was looked at, and was not"
     if "last" not in ranking.references:
         yield "it does not say which checkpoint is the last"
     if ranking[ranking.best].status != "ok":

@@ -14,8 +14,9 @@ EVALUATED = {
 def idle_in_rank(given: Given, n_targets: int = 1) -> list[str]:
     """What can be said before the target is open."""
     notes = []
-    if n_targets == 1 and "tolerance" in given.values:
-        notes.append(_said(given, "tolerance", "it is for several targets, and one is given"))
+    if n_targets == 1 and "tolerance" in given.values and "budget" not in given.values:
+        why = "it is for several targets or a budget, and neither is given"
+        notes.append(_said(given, "tolerance", why))
     if {"holdout", "eval_split"} <= set(given.values):
         why = f"{given.name('eval_split')} names what is evaluated"
         notes.append(_said(given, "holdout", why))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ckptsel.common.quantities import AGE_PATTERN, SIZE_PATTERN
 from ckptsel.settings.option import Argument, Option
@@ -40,6 +40,14 @@ ShardName = Annotated[
     ),
 ]
 Age = Annotated[str, Field(pattern=AGE_PATTERN, description="it must be an age such as 30d or 12h")]
+Budget = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(
+        pattern=rf"^auto$|^[1-9][0-9]{{0,5}}$|{AGE_PATTERN}",
+        description="it must be auto, a number of checkpoints such as 30, or a time such as 10min",
+    ),
+]
 Repository = Annotated[
     str,
     Field(

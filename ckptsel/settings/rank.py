@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import Field
 
 from ckptsel.settings.kinds import (
+    Budget,
     ConfigOption,
     Count,
     DeviceName,
@@ -106,6 +107,25 @@ class RankSettings(Options):
             ("--average-across-drops/--no-average-across-drops",),
         ),
     ] = False
+    budget: Annotated[
+        Budget | None,
+        Option(
+            "Look at those that may be the best: auto (until others hardly can be), a number of "
+            "checkpoints, or a time (10min).",
+            default="all of them",
+            example="auto",
+        ),
+    ] = None
+    tolerance: Annotated[
+        float,
+        Ge(0),
+        Lt(1),
+        Option(
+            "How far behind the best is still good enough (0.01: one point). Of several targets: a "
+            "checkpoint that is nowhere further behind is good everywhere. With --budget: what may be "
+            "further ahead is looked at."
+        ),
+    ] = 0.01
     layers: Annotated[
         tuple[Text, ...],
         MinLen(1),
@@ -276,6 +296,23 @@ class RankSettings(Options):
                 "{0} and {1} both say where checkpoints are scored: give one.", "devices", other
             )
         self._check_engine()
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.budget is None:
+            return
+        if self.average is not None:
+            raise OptionError(
+                "{0} looks at some checkpoints, and {1} is of neighbours among all: leave out one.",
+                "budget",
+                "average",
+            )
+        if self.engine == "ray":
+            raise OptionError(
+                "{0} chooses each checkpoint by those before, here: leave out {1} ray.",
+                "budget",
+                "engine",
+            )
 
     def _check_engine(self) -> None:
         if self.engine != "ray" and self.ray_address is not None:

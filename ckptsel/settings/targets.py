@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated
 
-from annotated_types import Ge, Lt
-
 from ckptsel.settings.kinds import FolderName, Text
 from ckptsel.settings.option import Declared, Given, Option, OptionError, Options, declared
 from ckptsel.settings.rank import RankInputs, RankSettings
@@ -38,21 +36,6 @@ class TargetTable(Options):
         FolderName | None,
         Option("Its name, and that of its folder.", default="made from the name of the data"),
     ] = None
-
-
-@dataclass(frozen=True)
-class OverTargets(Options):
-    """What is said of all targets together."""
-
-    tolerance: Annotated[
-        float,
-        Ge(0),
-        Lt(1),
-        Option(
-            "Of several targets: a checkpoint that is nowhere further behind the best than this is good "
-            "everywhere (0.01: one point)."
-        ),
-    ] = 0.01
 
 
 @dataclass(frozen=True)
@@ -100,6 +83,7 @@ def check_for_several(given: Given, names: Sequence[str]) -> None:
         "gate": f"rank, then run `ckptsel gate OUT/{names[0]}`",
         "log_to": f"rank, then run `ckptsel log OUT/{names[0]} --to ...`",
         "shard": "score the parts of one target after the other",
+        "budget": "search for one target after the other",
     }
     for option, how in instead.items():
         if given.values.get(option):

@@ -10,7 +10,7 @@ from ckptsel.errors import UsageError, did_you_mean
 from ckptsel.settings.option import Declared, Given, OptionError, Options, declared
 from ckptsel.settings.policy import GateFiles, Policy
 from ckptsel.settings.rank import RankFiles, RankInputs, RankSettings
-from ckptsel.settings.targets import OverTargets, table_options
+from ckptsel.settings.targets import table_options
 from ckptsel.settings.wording import found
 
 if sys.version_info >= (3, 11):
@@ -19,7 +19,7 @@ else:
     import tomli as tomllib
 
 CONFIG_NAME = "ckptsel.toml"
-TOP_LEVEL: tuple[type[Options], ...] = (RankInputs, RankSettings, RankFiles, OverTargets)
+TOP_LEVEL: tuple[type[Options], ...] = (RankInputs, RankSettings, RankFiles)
 BELOW_GATE: tuple[type[Options], ...] = (Policy, GateFiles)
 
 
