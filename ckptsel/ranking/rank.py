@@ -26,6 +26,7 @@ from ckptsel.common.places import as_urls, place_text
 from ckptsel.common.remote import local_path
 from ckptsel.errors import OutputError, UsageError
 from ckptsel.features.candidate import Candidate, candidates_of
+from ckptsel.features.store import Cache
 from ckptsel.ranking.doubts import (
     duplicates_sentence,
     find_doubts,
@@ -36,7 +37,7 @@ from ckptsel.ranking.inside import Inside, probe_inside
 from ckptsel.ranking.order import GOALS, deciding_score, order_rows
 from ckptsel.ranking.passes import Results, Scales, Scored, score_all
 from ckptsel.ranking.ray_engine import join_cluster
-from ckptsel.ranking.workspace import Workspace, audit, fitting_key, open_workspace
+from ckptsel.ranking.workspace import Workspace, audit, cache_of, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row, unsure_note
 from ckptsel.scores import Score, find_score, find_scores
@@ -70,8 +71,9 @@ def rank_with_predictions(
     `<checkpoint>/<score>/<predictions|per_image>`, what else scores keep by their own names
     (`main_component/singular_values`), and `labels`."""
     settings = settings or make_settings(options)
-    find = partial(_scan, checkpoints, quiet=quiet)
-    return rank_found(find, place_text(checkpoints), place_text(data), settings, quiet)
+    cache = cache_of(settings)
+    find = partial(_scan, checkpoints, cache=cache, quiet=quiet)
+    return rank_found(find, place_text(checkpoints), place_text(data), settings, quiet, cache=cache)
 
 
 @dataclass(frozen=True)
@@ -93,14 +95,15 @@ def rank_found(
     settings: RankSettings,
     quiet: bool = True,
     known: Known | None = None,
+    cache: Cache | None = None,
 ) -> tuple[Ranking, dict[str, NDArray[Any]]]:
     """As `rank_with_predictions`, of the checkpoints that `find` finds with given settings.
 
-    root: the name of where they are, which the ranking records.
+    root: the name of where they are, which the ranking records. cache: None opens that of the settings.
     """
     start = time.monotonic()
     scores = _scores_for(settings)
-    candidates, workspaces = _prepare(find, [(data, settings)], quiet, known or Known())
+    candidates, workspaces = _prepare(find, [(data, settings)], quiet, known or Known(), cache)
     scored = next(score_all(candidates, scores, workspaces))
     return _ranking_of(scored, workspaces[0], scores, root, start)
 
@@ -116,9 +119,9 @@ def rank_for_each(
     Checkpoints are scanned and audited once; what one pass of a checkpoint needs is loaded once.
     """
     start = time.monotonic()
-    scores = _scores_for(targets[0][1])
-    find = partial(_scan, checkpoints, quiet=quiet)
-    candidates, workspaces = _prepare(find, targets, quiet, Known())
+    scores, cache = _scores_for(targets[0][1]), cache_of(targets[0][1])
+    find = partial(_scan, checkpoints, cache=cache, quiet=quiet)
+    candidates, workspaces = _prepare(find, targets, quiet, Known(), cache)
     for workspace in workspaces:
         workspace.target  # noqa: B018 - what is wrong with one is said before any is scored
     return [
@@ -163,9 +166,9 @@ def score_part(
     """
     if not settings.cache:
         raise UsageError("a part of a ranking is scored for the cache, and --no-cache keeps none.")
-    scores = _scores_for(settings)
-    find = partial(_scan, checkpoints, quiet=quiet)
-    candidates, (workspace,) = _prepare(find, [(place_text(data), settings)], quiet, Known())
+    scores, cache = _scores_for(settings), cache_of(settings)
+    find = partial(_scan, checkpoints, cache=cache, quiet=quiet)
+    candidates, (workspace,) = _prepare(find, [(place_text(data), settings)], quiet, Known(), cache)
     number, n = shard
     usable = [c for c in candidates if c.problem is None and c.copy_of is None]
     mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
@@ -185,6 +188,7 @@ def _prepare(
     targets: Sequence[tuple[str, RankSettings]],
     quiet: bool,
     known: Known,
+    cache: Cache | None,
 ) -> tuple[list[Candidate], list[Workspace]]:
     """Every candidate, audited, and for each target the workspace that it is scored in."""
     start = time.monotonic()
@@ -194,7 +198,7 @@ def _prepare(
     found = find(settings)
     scanned = time.monotonic()
     there = [c for c in found.checkpoints if c.digest not in known.gone] or found.checkpoints
-    first = open_workspace(settings, there, data, quiet)
+    first = open_workspace(settings, there, data, quiet, cache)
     workspaces = [first, *(first.beside(*other) for other in others)]
     key = fitting_key(there, first)
     if key is not None:
@@ -211,10 +215,10 @@ def _prepare(
     return candidates_of(audited, first.layers), workspaces
 
 
-def _scan(checkpoints: str | Path, settings: RankSettings, quiet: bool) -> Scan:
+def _scan(checkpoints: str | Path, settings: RankSettings, cache: Cache, quiet: bool) -> Scan:
     order = Order(settings.order, settings.epoch_regex)
     root = local_path(checkpoints, settings.cache_dir, quiet, NOT_NEEDED)
-    return scan(root, settings.weights, limits_of(settings), quiet, order)
+    return scan(root, settings.weights, limits_of(settings), quiet, order, cache)
 
 
 def _scores_for(settings: RankSettings) -> list[Score]:

@@ -23,6 +23,7 @@ OF_THE_MACHINE = (
     "cache_dir",
     "cache",
     "cache_size",
+    "verify",
     "workers",
     "read_memory",
     "read_timeout",

@@ -174,6 +174,19 @@ class Workspace:
         self.held.digest = checkpoint.digest
         return prefix
 
+    def match(self, checkpoint: Checkpoint) -> str:
+        """As `load`, but a checkpoint that fitted the same network before is not read again, unless
+        that is code of the user's own, which may have changed."""
+        if self.cache.verify or getattr(self.encoder, "is_own_code", False):
+            return self.load(checkpoint)
+        of = (checkpoint.digest or "", checkpoint.weights_key or "", self.encoder.key(LAST))
+        key = digest_of("match", *of)
+        kept = self.cache.get_record("matches", key)
+        if kept is None:
+            kept = {"prefix": self.load(checkpoint)}
+            self.cache.put_record("matches", key, kept)
+        return str(kept["prefix"])
+
     def beside(self, data: str, settings: RankSettings) -> "Workspace":
         """A workspace of another target of the same run: it shares the network, and what that holds.
 
@@ -182,7 +195,7 @@ class Workspace:
         self.held = self.held or Held()
         return Workspace(
             settings,
-            _load_target(data, settings, self.quiet),
+            _load_target(data, settings, self.quiet, self.cache),
             self.encoder,
             self.layers,
             self.cache,
@@ -307,10 +320,15 @@ class Workspace:
 
 
 def open_workspace(
-    settings: RankSettings, found: Sequence[Checkpoint], data: str, quiet: bool
+    settings: RankSettings,
+    found: Sequence[Checkpoint],
+    data: str,
+    quiet: bool,
+    cache: Cache | None = None,
 ) -> Workspace:
     """The workspace for a target and the architecture that is named, or that the files record.
 
+    cache: None opens that of the settings.
     Raises InputError where the architecture or the target cannot be had.
     """
     devices = settings.devices or (settings.device or default_device(),) * settings.processes
@@ -318,16 +336,24 @@ def open_workspace(
         if reason := why_missing(device):
             raise UsageError(f"the device is {device!r}; {reason}")
     encoder = open_encoder(settings, found, quiet)
+    cache = cache or cache_of(settings)
     return Workspace(
         settings,
-        _load_target(data, settings, quiet),
+        _load_target(data, settings, quiet, cache),
         encoder,
         choose_layers(settings.layers, lambda: encoder.layers),
-        open_cache(settings.cache, settings.cache_dir, settings.cache_size),
+        cache,
         devices,
         settings.precision or default_precision(devices[0]),
         quiet,
         notes=list(getattr(encoder, "notes", ())),
+    )
+
+
+def cache_of(settings: RankSettings) -> Cache:
+    """The cache that the settings ask for."""
+    return open_cache(
+        settings.cache, settings.cache_dir, settings.cache_size, verify=settings.verify
     )
 
 
@@ -418,7 +444,7 @@ def audit(
             checkpoint = dataclasses.replace(checkpoint, weights_key=matched[digest])
         elif is_to_match:
             try:
-                prefix = workspace.load(checkpoint)
+                prefix = workspace.match(checkpoint)
                 key = f"{checkpoint.weights_key}:{prefix}" if prefix else checkpoint.weights_key
                 checkpoint = dataclasses.replace(checkpoint, weights_key=key)
             except Exception as error:  # one file's surprise must not end the run
@@ -461,7 +487,7 @@ def fail_copies(items: Sequence[U], strict: bool) -> list[U]:
     return marked
 
 
-def _load_target(data: str, settings: RankSettings, quiet: bool) -> Target:
+def _load_target(data: str, settings: RankSettings, quiet: bool, cache: Cache) -> Target:
     place = str(local_path(data, settings.cache_dir, quiet)) if is_url(data) else data
     loaded = load_target(
         place,
@@ -474,6 +500,7 @@ def _load_target(data: str, settings: RankSettings, quiet: bool) -> Target:
         max_train_samples=settings.max_train_samples,
         max_eval_samples=settings.max_eval_samples,
         seed=settings.seed,
+        cache=cache,
     )
     return dataclasses.replace(loaded, spec=data)
 

@@ -262,6 +262,14 @@ class RankSettings(Options):
             default="no limit",
         ),
     ] = None
+    verify: Annotated[
+        bool,
+        Option(
+            "Read all checkpoints and images again, those too that look as they did when they were last "
+            "read (size, times, inode).",
+            ("--verify/--no-verify",),
+        ),
+    ] = False
     read_memory: ReadMemoryOption = "4GiB"
     read_timeout: ReadTimeoutOption = 60.0
     max_file_size: MaxFileSizeOption = "256GiB"
