@@ -440,6 +440,7 @@ processes = 2
 engine = "local"
 cache-dir = "cache"
 cache-size = "9GB"
+verify = true
 cache = false
 read-memory = "2GiB"
 read-timeout = 30.5
