@@ -436,6 +436,7 @@ device = "cuda:1"
 precision = "float16"
 batch-size = 8
 workers = 0
+memory = "64GiB"
 processes = 2
 engine = "local"
 cache-dir = "cache"

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import ckptsel
 from ckptsel.common.environment import PACKAGES, package_version
 
 SETTLED_NS = 2 * 10**9
@@ -54,7 +53,7 @@ def known_by(states: str, *what: str) -> str:
 @cache
 def program_state() -> str:
     """The same while this package, and those that numbers depend on, are the same."""
-    folder = Path(ckptsel.__file__).parent
+    folder = Path(__file__).parent.parent
     own = [
         f"{path.relative_to(folder)} {about.st_size} {about.st_mtime_ns}"
         for path in sorted(folder.rglob("*.py"))

@@ -66,6 +66,7 @@ def score_all(
     with Progress("rank", n, quiet=quiet) as progress:
         for workspace in workspaces:
             workspace.pulse = progress.pulse
+            workspace.n_results = len(usable) * len(scores)
         for place, outcome in _outcomes(specs, workspaces):
             found[place].add(outcome)
             progress.advance(outcome.name if outcome.problem is None else f"{outcome.name} failed")

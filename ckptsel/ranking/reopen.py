@@ -25,6 +25,7 @@ OF_THE_MACHINE = (
     "cache_size",
     "verify",
     "workers",
+    "memory",
     "read_memory",
     "read_timeout",
     "max_file_size",

@@ -5,11 +5,12 @@ audited (matched to the network) before anything is computed with it.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -35,11 +36,17 @@ from ckptsel.errors import (
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.features.encoders import ImageEncoder
-from ckptsel.features.extraction import extract_features, feature_key
+from ckptsel.features.extraction import (
+    extract_features,
+    feature_key,
+    first_batch_size,
+    read_in_batches,
+)
 from ckptsel.features.layers import ALL, choose_layers, scale_of, side_by_side
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache, open_cache
+from ckptsel.ranking.budget import Budget, Scoring
 from ckptsel.ranking.recorded_model import recorded_model
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.duplicates import (
@@ -75,7 +82,7 @@ class Workspace:
     devices: one for each process that scores; with one this process does.
     time_s collects seconds by stage, notes what a reader of the ranking should know.
     held: the weights that the network holds, where workspaces of several targets share it.
-    pulse: told how far a long step is.
+    pulse: told how far a long step is. n_results: scores of all candidates, as far as memory goes.
     """
 
     settings: RankSettings
@@ -90,6 +97,7 @@ class Workspace:
     notes: list[str] = field(default_factory=list)
     held: "Held | None" = None
     pulse: Callable[[str], None] = lambda note: None
+    n_results: int = 0
     _prepared: list[NDArray[Any]] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
@@ -134,7 +142,48 @@ class Workspace:
 
     def _prepare(self, images: ImageSet) -> NDArray[Any]:
         n_workers = auto_workers(self.settings.workers, len(images))
-        return prepare_all(images, self.encoder.preparation, self.cache, n_workers, self.quiet)
+        preparation, budget = self.encoder.preparation, self.budget
+        budget.check_pixels(self._n_bytes_of(images), self.cache.folder is not None)
+        return prepare_all(
+            images, preparation, self.cache, n_workers, self.quiet, budget.mapped_from
+        )
+
+    def _n_bytes_of(self, images: ImageSet) -> int:
+        """Of prepared samples."""
+        preparation = self.encoder.preparation
+        size = math.prod(preparation.shape) * np.dtype(preparation.dtype).itemsize
+        return len(images) * size
+
+    @property
+    def budget(self) -> Budget:
+        """What this process may hold."""
+        return Budget(self.settings.memory)
+
+    def check_scoring(self, n_read: int, n_features: int) -> None:
+        """Raises UsageError where scores take more memory than they may. n_read: features an image at
+        all layers. n_features: at the widest candidate."""
+        plan, sizes = self.target.evaluation, [self._n_bytes_of(s) for s in self.target.image_sets]
+        scoring = Scoring(
+            n_images=len(self.target.labels),
+            n_read=n_read,
+            n_features=n_features,
+            n_classes=self.target.n_classes,
+            n_fitted=max(len(fitted) for fitted, _ in plan.folds),
+            n_folds=len(plan.folds),
+            n_held=len(plan.evaluated) * plan.n_repeats,
+            n_results=self.n_results,
+        )
+        self.budget.check_scoring(scoring, sizes if self._prepared is not None else [])
+
+    def _check_widths(self, samples: NDArray[Any]) -> None:
+        """`check_scoring` before a pass over all samples, by one of two."""
+        self.encoder.to(self.device)
+        read = partial(self.encoder.features, layers=self.extracted_layers)
+        found = read_in_batches(read, samples[:2], self.device, self.precision, 2)
+        widths = {layer: features.shape[1] for layer, features in found.items()}
+        every = sum(width for layer, width in widths.items() if layer != LAST)
+        wanted = [every if layer == ALL else widths[layer] for layer in self.layers]
+        self.check_scoring(sum(widths.values()), max(wanted))
 
     def _find_duplicates(self, near: bool) -> Duplicates:
         """From the store, where they were found before."""
@@ -146,6 +195,8 @@ class Workspace:
         kept = self.cache.get_record("duplicates", key)
         if kept is None:
             prepared = self.prepared()
+            if near:
+                self.budget.check_duplicates(sum(map(len, prepared)))
             with self.timed("duplicates"):
                 found = find_duplicates(prepared, near)
             kept = {name: torch.from_numpy(array) for name, array in vars(found).items()}
@@ -285,6 +336,8 @@ class Workspace:
         with self.timed("features"):
             if self.held is None or not self.held.is_of(checkpoint):
                 self.load(checkpoint)
+            if self.settings.memory is not None:
+                self._check_widths(samples[0])
             for i, part in enumerate(samples):
                 kept = {layer: self.cache.get_features(keys[layer][i]) for layer in layers}
                 missing = [layer for layer in layers if kept[layer] is None]
@@ -306,10 +359,16 @@ class Workspace:
             samples,
             self.device,
             self.precision,
-            self.settings.batch_size,
+            self.settings.batch_size or self._batch_size(samples),
             layers,
             say_done,
         )
+
+    def _batch_size(self, samples: NDArray[Any]) -> int:
+        shape = samples.shape[1:]
+        usual = first_batch_size(shape, torch.device(self.device).type)
+        is_here = self.device == "cpu"  # elsewhere a batch lies in memory of its own
+        return self.budget.batch_size(shape, usual) if is_here else usual
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -231,6 +231,14 @@ class RankSettings(Options):
     workers: Annotated[
         int | None, Ge(0), Option("Processes that decode images.", default="all cores")
     ] = None
+    memory: Annotated[
+        Size | None,
+        Option(
+            "What one process may hold of its own, as in 4GiB: pixels, a batch, features, scores; not "
+            "libraries (half a GiB), the network, nor mapped files.",
+            default="no limit",
+        ),
+    ] = None
     processes: Annotated[
         Count, Option("Processes that score checkpoints, side by side; they share the cores.")
     ] = 1
