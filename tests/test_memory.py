@@ -64,9 +64,9 @@ def held_by(run: Path, data: Path, **options: object) -> tuple[int, float]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> tuple[Path, Path]:
-    """A checkpoint, and 500 images that are shown to it at 128 pixels: 25 MB."""
+    """A checkpoint, and 250 images that are shown to it at 128 pixels: 12 MB."""
     save_checkpoint(tmp_path / "run" / "checkpoint-1.safetensors", 0, 1, 0.5)
-    for split, n in (("train", 300), ("validation", 200)):
+    for split, n in (("train", 150), ("validation", 100)):
         make_data(tmp_path / "data", split, n, "RGB")
     return tmp_path / "run", tmp_path / "data"
 
@@ -84,9 +84,9 @@ def test_a_small_bound_is_kept(target: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--no-cache", "--memory", "8MiB"], "decoded pixels take 14.7 MB, more than the fourth"),
-        (["--memory", "4MiB"], "looking for near duplicates among 500 images may take 6.1 MB"),
-        (["--memory", "8MiB", "--duplicates", "exact"], "scoring 500 images with 128 features"),
+        (["--no-cache", "--memory", "8MiB"], "decoded pixels take 7.4 MB, more than the fourth"),
+        (["--memory", "2MiB"], "looking for near duplicates among 250 images may take 3.1 MB"),
+        (["--memory", "8MiB", "--duplicates", "exact"], "scoring 250 images with 128 features"),
         (["--memory", "4"], "--memory is '4'; it must be a size"),
         (["--memory", "-4GiB"], "it must be a size"),
     ],
@@ -108,7 +108,7 @@ def test_the_size_that_is_named_will_do(run, target: tuple[Path, Path]) -> None:
 @LINUX
 @pytest.mark.parametrize(
     ("n", "d", "n_classes", "how"),
-    [(1500, 256, 10, "held"), (200, 256, 10, "crossed"), (500, 64, 100, "held")],
+    [(1500, 256, 10, "held"), (100, 64, 10, "crossed"), (500, 64, 100, "held")],
 )
 def test_scores_take_no_more_than_is_said(n: int, d: int, n_classes: int, how: str) -> None:
     random = np.random.default_rng(0)
