@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ckptsel import cli
+from ckptsel.common import states
 from ckptsel.features import cifar_resnet  # noqa: F401
 from ckptsel.reproduce.run import write_parquet
 from ckptsel.target.images import ImageSet
@@ -42,7 +43,9 @@ ABOUT = {
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test has a cache of its own."""
+    """Every test has a cache of its own, and no file is known by its state unless a test says so: it
+    would depend on how long the test takes."""
+    monkeypatch.setattr(states, "SETTLED_NS", 10**15)
     folder = tmp_path / "cache"
     monkeypatch.setenv("CKPTSEL_CACHE", str(folder))
     return folder

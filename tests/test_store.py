@@ -18,7 +18,7 @@ import torch
 
 import ckptsel
 from ckptsel.common import cache as cache_module
-from ckptsel.common import cache_files
+from ckptsel.common import cache_files, states
 from ckptsel.common.cache import CacheFolder
 from ckptsel.common.quantities import bytes_of, seconds_of, size_text
 from ckptsel.errors import OutputError
@@ -223,11 +223,15 @@ def rank_of(trajectory: Path, images: Path, **options: Any) -> tuple[list, tuple
 
 
 def test_a_run_on_damaged_entries_gives_the_same_numbers_and_says_so(
-    trajectory: Path, images: Path, own_cache: Path
+    trajectory: Path, images: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(states, "SETTLED_NS", 0)
     first, notes = rank_of(trajectory, images)
     entries = cache_files.list_entries(own_cache)
-    assert {entry.kind for entry in entries} == {"pixels", "features", "scores", "duplicates"}
+    assert {entry.kind for entry in entries} == {
+        *("pixels", "features", "scores", "duplicates"),
+        *("inspections", "fingerprints", "matches"),
+    }
     for entry in entries:
         data = bytearray(entry.path.read_bytes())
         data[len(data) // 2] ^= 1

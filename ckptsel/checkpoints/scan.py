@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ckptsel.checkpoints.answers import Answers
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import DEFAULT, Limits, inspect_all
 from ckptsel.checkpoints.order import Order, in_training_order, with_epochs
@@ -26,6 +27,7 @@ from ckptsel.checkpoints.walk import (
     suffix_of,
     total_size,
 )
+from ckptsel.common.cache import CacheFolder
 from ckptsel.common.progress import Progress
 
 MANY, LARGE = 200, 4 << 30
@@ -57,9 +59,10 @@ def scan_checkpoints(
     limits: Limits = DEFAULT,
     quiet: bool = True,
     order: Order | None = None,
+    cache: CacheFolder | None = None,
 ) -> list[Checkpoint]:
     """The checkpoints of `scan`."""
-    return scan(root, weights, limits, quiet, order).checkpoints
+    return scan(root, weights, limits, quiet, order, cache).checkpoints
 
 
 def scan(
@@ -68,14 +71,16 @@ def scan(
     limits: Limits = DEFAULT,
     quiet: bool = True,
     order: Order | None = None,
+    cache: CacheFolder | None = None,
 ) -> Scan:
     """All checkpoints below `root` (or the one file).
 
-    Every file is read whole, in a guarded process: its tensors are digested and must be finite.
+    Every file is read whole, in a guarded process: its tensors are digested and must be finite. cache:
+    where it is kept what one says, so that it is not read again while it is as it was.
     Raises InputError where there is no such folder, or no checkpoint in it.
     """
     below = look_below(root)
-    checkpoints = _read_all(root, below, weights, limits, quiet)
+    checkpoints = _read_all(root, below, weights, limits, quiet, cache)
     if not checkpoints:
         raise nothing_below(root, below.others)
     return Scan(arranged(checkpoints, root, order), below.others)
@@ -91,11 +96,16 @@ def arranged(
 
 
 def _read_all(
-    root: Path, below: Below, weights: str, limits: Limits, quiet: bool
+    root: Path,
+    below: Below,
+    weights: str,
+    limits: Limits,
+    quiet: bool,
+    cache: CacheFolder | None,
 ) -> list[Checkpoint]:
     """Each of the files that is a checkpoint; the others are counted."""
     checkpoints = []
-    for path, checkpoint in read_each(below.paths, root, weights, limits, quiet):
+    for path, checkpoint in read_each(below.paths, root, weights, limits, quiet, cache):
         if checkpoint is None:
             below.others[suffix_of(path)] += 1
         else:
@@ -104,12 +114,24 @@ def _read_all(
 
 
 def read_each(
-    paths: Sequence[Path], root: Path, weights: str, limits: Limits = DEFAULT, quiet: bool = True
+    paths: Sequence[Path],
+    root: Path,
+    weights: str,
+    limits: Limits = DEFAULT,
+    quiet: bool = True,
+    cache: CacheFolder | None = None,
 ) -> Iterator[tuple[Path, Checkpoint | None]]:
     """Each path with what its file says by itself; None where it is no checkpoint after all."""
-    is_long = len(paths) >= MANY or total_size(paths) >= LARGE
+    answers = Answers(paths, root, weights, limits, cache)
+    unread = [path for path in paths if path not in answers.known]
+    is_long = len(unread) >= MANY or total_size(unread) >= LARGE
+    read = zip(unread, inspect_all(unread, root, weights, limits), strict=True)
     with Progress("scan", len(paths), quiet=quiet or not is_long) as progress:
-        for path, answer in zip(paths, inspect_all(paths, root, weights, limits), strict=True):
+        for path in paths:
+            answer = answers.known.get(path)
+            if answer is None:
+                _, answer = next(read)
+                answers.keep(path, answer)
             is_listed = is_sure(path) and not answer.get("is_optimizer")
             if answer.get("is_other") and path != root and not is_listed:
                 yield path, None
@@ -118,6 +140,7 @@ def read_each(
                 checkpoint = _filled(from_name(path, root), answer)
                 yield path, checkpoint
                 progress.advance(checkpoint.name)
+        next(read, None)  # the end of its threads
 
 
 def _filled(bare: Checkpoint, answer: Mapping[str, Any]) -> Checkpoint:

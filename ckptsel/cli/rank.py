@@ -160,18 +160,20 @@ def _deliver(job: _Job) -> None:
 
 def _run(job: _Job, send: Callable[[], None]) -> None:
     """Everything that computes and writes."""
-    from ckptsel.confirmation.confirm import confirm_ranking, write_confirmation_of
-    from ckptsel.ranking.rank import rank_with_predictions
-    from ckptsel.results.files import read_ranking, with_confirmed, write_ranking
+    from ckptsel.ranking.again import rank_again
+    from ckptsel.results.files import is_written, read_ranking, with_confirmed, write_ranking
 
     if job.policy is not None and job.policy.baseline is not None:
         read_ranking(Path(job.policy.baseline))  # what is missing is said before the work
-    ranking, predictions = rank_with_predictions(job.checkpoints, job.data, job.settings, job.quiet)
+    ranking, predictions = rank_again(job.checkpoints, job.data, job.settings, job.quiet)
     given = job.targets[0].given
     print_notes(idle_in_evaluation(given, ranking.target["evaluation"]["method"]))
-    if job.out is not None:
+    is_new = job.out is None or not is_written(job.out, ranking, predictions)
+    if job.out is not None and is_new:
         write_ranking(job.out, ranking, predictions)
     if job.confirm is not None:
+        from ckptsel.confirmation.confirm import confirm_ranking, write_confirmation_of
+
         confirmation = confirm_ranking(ranking, job.confirm, job.quiet)
         ranking = confirmation.ranking
         predictions |= with_confirmed(confirmation.predictions())
@@ -179,7 +181,8 @@ def _run(job: _Job, send: Callable[[], None]) -> None:
             write_confirmation_of(job.out, confirmation)
     if job.out is not None:
         send()
-        draw(job.out, ranking, predictions)
+        if is_new or job.confirm is not None:
+            draw(job.out, ranking, predictions)
         track(job.log_to, job.out)
         send()
     end(ranking, predictions, job.policy, job.out, job.form, job.junit, explain=job.explain)

@@ -26,6 +26,9 @@ CHUNK = 8 * 2**20
 CHUNKS_AT_ONCE = 16
 """Read before they are digested: what checking a large entry holds in memory."""
 
+DAMAGED = "damaged in the cache"
+"""In the note of a run that met entries which were."""
+
 SEAL = hashlib.sha256().digest_size
 
 
@@ -33,11 +36,13 @@ class CacheFolder:
     """Entries by kind and key below `folder`; None keeps nothing.
 
     max_bytes: what all entries may take together; those used longest ago go first, none that this
-    process has used.
+    process has used. verify: nothing is recalled.
     """
 
-    def __init__(self, folder: Path | None, max_bytes: int | None = None) -> None:
-        self.folder, self.max_bytes = folder, max_bytes
+    def __init__(
+        self, folder: Path | None, max_bytes: int | None = None, verify: bool = False
+    ) -> None:
+        self.folder, self.max_bytes, self.verify = folder, max_bytes, verify
         self.n_discarded = 0
         self.unkept: str | None = None
         """Why nothing more is kept: a disk that is full once would be asked again at every entry."""
@@ -49,9 +54,7 @@ class CacheFolder:
         notes = []
         if self.n_discarded:
             what = "entry was" if self.n_discarded == 1 else "entries were"
-            notes.append(
-                f"{self.n_discarded} {what} damaged in the cache at {self.folder}, and made anew"
-            )
+            notes.append(f"{self.n_discarded} {what} {DAMAGED} at {self.folder}, and made anew")
         if self.unkept is not None:
             notes.append(f"what was computed is not kept for the next run: {self.unkept}")
         return notes
@@ -60,6 +63,11 @@ class CacheFolder:
         """The bytes of an entry; None where there is none that can be trusted."""
         found: bytearray | None = self._checked(kind, key, _read_whole)
         return found
+
+    def recall(self, kind: str, key: str) -> bytearray | None:
+        """As `read`, of what was learnt of files that count as the same since they look the same
+        (`ckptsel.common.states`); None where they are to be read again."""
+        return None if self.verify else self.read(kind, key)
 
     def map(self, kind: str, key: str) -> mmap.mmap | None:
         """The same mapped, for large entries: a copy on write, with the seal behind the bytes.

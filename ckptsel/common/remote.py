@@ -17,10 +17,11 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from ckptsel.common.cache_files import REMOTE, default_cache_folder
+from ckptsel.common.cache_files import REMOTE, default_cache_folder, remove
 from ckptsel.common.files import atomic_path, read_json, write_json
 from ckptsel.common.places import is_url, mirrors, place_text, split_url
 from ckptsel.common.progress import Progress
+from ckptsel.common.revisions import Revisions, revisions_in
 from ckptsel.errors import CkptselError, InputError, UsageError, reason_of
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "az": "adlfs"}
@@ -64,9 +65,43 @@ def local_path(
     """
     if not is_url(place):
         return Path(place)
-    mirror = _Mirror(place_text(place), _folder(cache_dir))
-    mirror.fetch(quiet, skip)
+    url, folder = place_text(place), _folder(cache_dir)
+    mirror = _Mirror(url, folder)
+    several = revisions_in(url)
+    if several is None:
+        mirror.fetch(quiet, skip)
+    else:
+        _fetch_revisions(several, mirror.path, folder, quiet, skip)
     return mirror.path
+
+
+def _fetch_revisions(
+    several: Revisions, root: Path, folder: Path, quiet: bool, skip: re.Pattern[str] | None
+) -> None:
+    """Each revision into a folder of its own below `root`; what is of no other goes."""
+    fs, _ = open_remote(f"hf://{several.repo}")
+    there = _revisions_of(fs, several.repo) if several.has_patterns else []
+    names = several.among(there)
+    for name in names:
+        _Mirror(several.address(name), folder, root / name).fetch(quiet, skip)
+    for entry in root.iterdir():
+        if entry.name not in names:
+            remove(entry)
+
+
+def _revisions_of(fs: Any, repo: str) -> list[str]:
+    """Names of all branches and tags. Raises InputError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    def ask() -> list[str]:
+        try:
+            refs = HfApi(endpoint=fs.endpoint, token=fs.token).list_repo_refs(repo)
+        except RepositoryNotFoundError as error:
+            raise FileNotFoundError(repo) from error
+        return [ref.name for ref in (*refs.branches, *refs.tags)]
+
+    return retried(ask, f"the revisions of hf://{repo} cannot be read", InputError)
 
 
 def kept_path(place: str | Path, cache_dir: str | None = None) -> Path:
@@ -141,11 +176,12 @@ class _Remote:
 class _Mirror:
     """The copy of one place."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, path: Path | None = None) -> None:
+        """path: of the copy, where it is not the address's own."""
         protocol, rest = split_url(url)
         parts = _checked(rest, url)
         self.url, self.folder = url, folder
-        self.path = folder.joinpath(protocol, *parts)
+        self.path = path or folder.joinpath(protocol, *parts)
         self._tags_path = folder.joinpath(protocol, parts[0], TAGS_NAME)
         self._bucket = folder.joinpath(protocol, parts[0])
 

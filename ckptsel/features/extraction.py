@@ -75,7 +75,7 @@ def read_in_batches(
     """What `read` gives of prepared samples (N, *shape), N at least 1, a batch at a time: (N, D) by
     name. batch_size, on_batch: as in `extract_features`."""
     kind = torch.device(device).type
-    batch_size = batch_size or _first_batch_size(samples.shape[1:], kind)
+    batch_size = batch_size or first_batch_size(samples.shape[1:], kind)
     parts: dict[str, list[Tensor]] = {}
     start = 0
     while start < len(samples):
@@ -130,7 +130,8 @@ def _read_batch(
     return {name: part.float() for name, part in found.items()}
 
 
-def _first_batch_size(image_shape: tuple[int, ...], kind: str) -> int:
+def first_batch_size(image_shape: tuple[int, ...], kind: str) -> int:
+    """Samples in a batch where nobody says how many. kind: of device."""
     values = BATCH_VALUES.get(kind, BATCH_VALUES["cpu"])
     limit = MAX_BATCH.get(kind, MAX_BATCH["cpu"])
     return max(1, min(values // int(np.prod(image_shape)), limit))

@@ -38,7 +38,7 @@ class Cache(CacheFolder):
 
     def get_record(self, kind: str, key: str) -> dict[str, Any] | None:
         """Tensors and plain values, the tensors on the CPU. kind: `transfers`, `training`,
-        `duplicates`, `unreadable` or `scales`."""
+        `duplicates`, `unreadable`, `scales` or `matches`."""
         record: dict[str, Any] | None = self._get(kind, key)
         return record
 
@@ -68,12 +68,12 @@ class Cache(CacheFolder):
         self.write(kind, key, data)
 
 
-def open_cache(keep: bool, folder: str | None, size: str | None) -> Cache:
+def open_cache(keep: bool, folder: str | None, size: str | None, verify: bool = False) -> Cache:
     """The cache that the settings of a run ask for."""
     if not keep:
         return Cache(None)
     found = Path(folder) if folder else default_cache_folder()
-    cache = Cache(found, None if size is None else bytes_of(size))
+    cache = Cache(found, None if size is None else bytes_of(size), verify)
     if found is None:
         cache.unkept = "this user has no home folder. Name a folder with --cache-dir."
     return cache

@@ -73,6 +73,7 @@ def score_all(
     with Progress("rank", n, quiet=quiet) as progress:
         for workspace in workspaces:
             workspace.pulse = progress.pulse
+            workspace.n_results = len(usable) * len(scores)
         for place, outcome in _outcomes(specs, workspaces, search or [usable]):
             found[place].add(outcome)
             if search is not None:

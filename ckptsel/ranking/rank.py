@@ -27,6 +27,7 @@ from ckptsel.common.remote import local_path
 from ckptsel.errors import OutputError, UsageError, listed
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.names import check_name
+from ckptsel.features.store import Cache
 from ckptsel.ranking.doubts import (
     duplicates_sentence,
     find_doubts,
@@ -45,7 +46,7 @@ from ckptsel.ranking.order import (
 from ckptsel.ranking.passes import Results, Scales, Scored, score_all, usable_of
 from ckptsel.ranking.ray_engine import join_cluster
 from ckptsel.ranking.turns import Search
-from ckptsel.ranking.workspace import Workspace, audit, fitting_key, open_workspace
+from ckptsel.ranking.workspace import Workspace, audit, cache_of, fitting_key, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row, unsure_note
 from ckptsel.scores import Score, find_score, find_scores
@@ -79,8 +80,9 @@ def rank_with_predictions(
     `<checkpoint>/<score>/<predictions|per_image>`, what else scores keep by their own names
     (`main_component/singular_values`), and `labels`."""
     settings = settings or make_settings(options)
-    find = partial(_scan, checkpoints, quiet=quiet)
-    return rank_found(find, place_text(checkpoints), place_text(data), settings, quiet)
+    cache = cache_of(settings)
+    find = partial(_scan, checkpoints, cache=cache, quiet=quiet)
+    return rank_found(find, place_text(checkpoints), place_text(data), settings, quiet, cache=cache)
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,15 @@ def rank_found(
     settings: RankSettings,
     quiet: bool = True,
     known: Known | None = None,
+    cache: Cache | None = None,
 ) -> tuple[Ranking, dict[str, NDArray[Any]]]:
     """As `rank_with_predictions`, of the checkpoints that `find` finds with given settings.
 
-    root: the name of where they are, which the ranking records.
+    root: the name of where they are, which the ranking records. cache: None opens that of the settings.
     """
     start = time.monotonic()
     scores = _scores_for(settings)
-    candidates, workspaces = _prepare(find, [(data, settings)], quiet, known or Known())
+    candidates, workspaces = _prepare(find, [(data, settings)], quiet, known or Known(), cache)
     search = None
     if settings.budget is not None:
         usable, n_at_once = usable_of(candidates), len(workspaces[0].devices)
@@ -129,9 +132,9 @@ def rank_for_each(
     Checkpoints are scanned and audited once; what one pass of a checkpoint needs is loaded once.
     """
     start = time.monotonic()
-    scores = _scores_for(targets[0][1])
-    find = partial(_scan, checkpoints, quiet=quiet)
-    candidates, workspaces = _prepare(find, targets, quiet, Known())
+    scores, cache = _scores_for(targets[0][1]), cache_of(targets[0][1])
+    find = partial(_scan, checkpoints, cache=cache, quiet=quiet)
+    candidates, workspaces = _prepare(find, targets, quiet, Known(), cache)
     for workspace in workspaces:
         workspace.target  # noqa: B018 - what is wrong with one is said before any is scored
     return [
@@ -188,9 +191,9 @@ def score_part(
         raise UsageError(
             "a part of a ranking is scored by itself, and --budget chooses by what came of all before."
         )
-    scores = _scores_for(settings)
-    find = partial(_scan, checkpoints, quiet=quiet)
-    candidates, (workspace,) = _prepare(find, [(place_text(data), settings)], quiet, Known())
+    scores, cache = _scores_for(settings), cache_of(settings)
+    find = partial(_scan, checkpoints, cache=cache, quiet=quiet)
+    candidates, (workspace,) = _prepare(find, [(place_text(data), settings)], quiet, Known(), cache)
     number, n = shard
     usable = usable_of(candidates)
     mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
@@ -210,6 +213,7 @@ def _prepare(
     targets: Sequence[tuple[str, RankSettings]],
     quiet: bool,
     known: Known,
+    cache: Cache | None,
 ) -> tuple[list[Candidate], list[Workspace]]:
     """Every candidate, audited, and for each target the workspace that it is scored in."""
     start = time.monotonic()
@@ -219,7 +223,7 @@ def _prepare(
     found = find(settings)
     scanned = time.monotonic()
     there = [c for c in found.checkpoints if c.digest not in known.gone] or found.checkpoints
-    first = open_workspace(settings, there, data, quiet)
+    first = open_workspace(settings, there, data, quiet, cache)
     workspaces = [first, *(first.beside(*other) for other in others)]
     key = fitting_key(there, first)
     if key is not None:
@@ -236,10 +240,10 @@ def _prepare(
     return candidates_of(audited, first.layers), workspaces
 
 
-def _scan(checkpoints: str | Path, settings: RankSettings, quiet: bool) -> Scan:
+def _scan(checkpoints: str | Path, settings: RankSettings, cache: Cache, quiet: bool) -> Scan:
     order = Order(settings.order, settings.epoch_regex)
     root = local_path(checkpoints, settings.cache_dir, quiet, NOT_NEEDED)
-    return scan(root, settings.weights, limits_of(settings), quiet, order)
+    return scan(root, settings.weights, limits_of(settings), quiet, order, cache)
 
 
 def check_names(settings: RankSettings) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ckptsel.errors import DataError, FeatureError, OutputError, reason_of
+from ckptsel.errors import DataError, FeatureError, OutputError, UsageError, reason_of
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.order import deciding_score, scores_at
 from ckptsel.ranking.workspace import Workspace, open_workspace
@@ -59,7 +59,8 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
     """The outcome of each candidate, as soon as it is there.
 
     workspace: one that is open for the same data and settings; None opens one.
-    Raises DataError or OutputError where the images or the store fail, which are every candidate's.
+    Raises DataError or OutputError where the images or the store fail, UsageError where memory does not
+    suffice, which are every candidate's.
     """
     workspace = workspace or open_workspace(
         spec.settings, [c.checkpoint for c in spec.candidates], spec.data, quiet=True
@@ -67,7 +68,7 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
     for candidate in spec.candidates:
         try:
             yield _score_one(candidate, spec.scores_of(candidate), workspace)
-        except (DataError, OutputError):
+        except (DataError, OutputError, UsageError):
             raise
         except Exception as error:  # one candidate's surprise must not end the run
             yield Outcome(candidate.name, problem=reason_of(error))
@@ -120,6 +121,7 @@ def _score_one(candidate: Candidate, scores: Sequence[Score], workspace: Workspa
 
 def _inputs_of(candidate: Candidate, workspace: Workspace) -> ScoreInputs:
     features = workspace.features(candidate)
+    workspace.check_scoring(features.shape[1], features.shape[1])
     with workspace.timed("scores"):
         return ScoreInputs(
             features,

@@ -5,11 +5,12 @@ audited (matched to the network) before anything is computed with it.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -35,11 +36,17 @@ from ckptsel.errors import (
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.encoder import LAST, Encoder
 from ckptsel.features.encoders import ImageEncoder
-from ckptsel.features.extraction import extract_features, feature_key
+from ckptsel.features.extraction import (
+    extract_features,
+    feature_key,
+    first_batch_size,
+    read_in_batches,
+)
 from ckptsel.features.layers import ALL, choose_layers, scale_of, side_by_side
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache, open_cache
+from ckptsel.ranking.memory import MemoryBound, Scoring
 from ckptsel.ranking.recorded_model import recorded_model
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.duplicates import (
@@ -75,7 +82,7 @@ class Workspace:
     devices: one for each process that scores; with one this process does.
     time_s collects seconds by stage, notes what a reader of the ranking should know.
     held: the weights that the network holds, where workspaces of several targets share it.
-    pulse: told how far a long step is.
+    pulse: told how far a long step is. n_results: scores of all candidates, as far as memory goes.
     """
 
     settings: RankSettings
@@ -90,6 +97,7 @@ class Workspace:
     notes: list[str] = field(default_factory=list)
     held: "Held | None" = None
     pulse: Callable[[str], None] = lambda note: None
+    n_results: int = 0
     _prepared: list[NDArray[Any]] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
@@ -134,7 +142,48 @@ class Workspace:
 
     def _prepare(self, images: ImageSet) -> NDArray[Any]:
         n_workers = auto_workers(self.settings.workers, len(images))
-        return prepare_all(images, self.encoder.preparation, self.cache, n_workers, self.quiet)
+        preparation, bound = self.encoder.preparation, self.bound
+        bound.check_pixels(self._n_bytes_of(images), self.cache.folder is not None)
+        return prepare_all(
+            images, preparation, self.cache, n_workers, self.quiet, bound.mapped_from
+        )
+
+    def _n_bytes_of(self, images: ImageSet) -> int:
+        """Of prepared samples."""
+        preparation = self.encoder.preparation
+        size = math.prod(preparation.shape) * np.dtype(preparation.dtype).itemsize
+        return len(images) * size
+
+    @property
+    def bound(self) -> MemoryBound:
+        """What this process may hold."""
+        return MemoryBound(self.settings.memory)
+
+    def check_scoring(self, n_read: int, n_features: int) -> None:
+        """Raises UsageError where scores take more memory than they may. n_read: features an image at
+        all layers. n_features: at the widest candidate."""
+        plan, sizes = self.target.evaluation, [self._n_bytes_of(s) for s in self.target.image_sets]
+        scoring = Scoring(
+            n_images=len(self.target.labels),
+            n_read=n_read,
+            n_features=n_features,
+            n_classes=self.target.n_classes,
+            n_fitted=max(len(fitted) for fitted, _ in plan.folds),
+            n_folds=len(plan.folds),
+            n_held=len(plan.evaluated) * plan.n_repeats,
+            n_results=self.n_results,
+        )
+        self.bound.check_scoring(scoring, sizes if self._prepared is not None else [])
+
+    def _check_widths(self, samples: NDArray[Any]) -> None:
+        """`check_scoring` before a pass over all samples, by one of two."""
+        self.encoder.to(self.device)
+        read = partial(self.encoder.features, layers=self.extracted_layers)
+        found = read_in_batches(read, samples[:2], self.device, self.precision, 2)
+        widths = {layer: features.shape[1] for layer, features in found.items()}
+        every = sum(width for layer, width in widths.items() if layer != LAST)
+        wanted = [every if layer == ALL else widths[layer] for layer in self.layers]
+        self.check_scoring(sum(widths.values()), max(wanted))
 
     def _find_duplicates(self, near: bool) -> Duplicates:
         """From the store, where they were found before."""
@@ -146,6 +195,8 @@ class Workspace:
         kept = self.cache.get_record("duplicates", key)
         if kept is None:
             prepared = self.prepared()
+            if near:
+                self.bound.check_duplicates(sum(map(len, prepared)))
             with self.timed("duplicates"):
                 found = find_duplicates(prepared, near)
             kept = {name: torch.from_numpy(array) for name, array in vars(found).items()}
@@ -174,6 +225,19 @@ class Workspace:
         self.held.digest = checkpoint.digest
         return prefix
 
+    def match(self, checkpoint: Checkpoint) -> str:
+        """As `load`, but a checkpoint that fitted the same network before is not read again, unless
+        that is code of the user's own, which may have changed."""
+        if self.cache.verify or getattr(self.encoder, "is_own_code", False):
+            return self.load(checkpoint)
+        of = (checkpoint.digest or "", checkpoint.weights_key or "", self.encoder.key(LAST))
+        key = digest_of("match", *of)
+        kept = self.cache.get_record("matches", key)
+        if kept is None:
+            kept = {"prefix": self.load(checkpoint)}
+            self.cache.put_record("matches", key, kept)
+        return str(kept["prefix"])
+
     def beside(self, data: str, settings: RankSettings) -> "Workspace":
         """A workspace of another target of the same run: it shares the network, and what that holds.
 
@@ -182,7 +246,7 @@ class Workspace:
         self.held = self.held or Held()
         return Workspace(
             settings,
-            _load_target(data, settings, self.quiet),
+            _load_target(data, settings, self.quiet, self.cache),
             self.encoder,
             self.layers,
             self.cache,
@@ -272,6 +336,8 @@ class Workspace:
         with self.timed("features"):
             if self.held is None or not self.held.is_of(checkpoint):
                 self.load(checkpoint)
+            if self.settings.memory is not None:
+                self._check_widths(samples[0])
             for i, part in enumerate(samples):
                 kept = {layer: self.cache.get_features(keys[layer][i]) for layer in layers}
                 missing = [layer for layer in layers if kept[layer] is None]
@@ -293,10 +359,16 @@ class Workspace:
             samples,
             self.device,
             self.precision,
-            self.settings.batch_size,
+            self.settings.batch_size or self._batch_size(samples),
             layers,
             say_done,
         )
+
+    def _batch_size(self, samples: NDArray[Any]) -> int:
+        shape = samples.shape[1:]
+        usual = first_batch_size(shape, torch.device(self.device).type)
+        is_here = self.device == "cpu"  # elsewhere a batch lies in memory of its own
+        return self.bound.batch_size(shape, usual) if is_here else usual
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -307,10 +379,15 @@ class Workspace:
 
 
 def open_workspace(
-    settings: RankSettings, found: Sequence[Checkpoint], data: str, quiet: bool
+    settings: RankSettings,
+    found: Sequence[Checkpoint],
+    data: str,
+    quiet: bool,
+    cache: Cache | None = None,
 ) -> Workspace:
     """The workspace for a target and the architecture that is named, or that the files record.
 
+    cache: None opens that of the settings.
     Raises InputError where the architecture or the target cannot be had.
     """
     devices = settings.devices or (settings.device or default_device(),) * settings.processes
@@ -318,16 +395,24 @@ def open_workspace(
         if reason := why_missing(device):
             raise UsageError(f"the device is {device!r}; {reason}")
     encoder = open_encoder(settings, found, quiet)
+    cache = cache or cache_of(settings)
     return Workspace(
         settings,
-        _load_target(data, settings, quiet),
+        _load_target(data, settings, quiet, cache),
         encoder,
         choose_layers(settings.layers, lambda: encoder.layers),
-        open_cache(settings.cache, settings.cache_dir, settings.cache_size),
+        cache,
         devices,
         settings.precision or default_precision(devices[0]),
         quiet,
         notes=list(getattr(encoder, "notes", ())),
+    )
+
+
+def cache_of(settings: RankSettings) -> Cache:
+    """The cache that the settings ask for."""
+    return open_cache(
+        settings.cache, settings.cache_dir, settings.cache_size, verify=settings.verify
     )
 
 
@@ -418,7 +503,7 @@ def audit(
             checkpoint = dataclasses.replace(checkpoint, weights_key=matched[digest])
         elif is_to_match:
             try:
-                prefix = workspace.load(checkpoint)
+                prefix = workspace.match(checkpoint)
                 key = f"{checkpoint.weights_key}:{prefix}" if prefix else checkpoint.weights_key
                 checkpoint = dataclasses.replace(checkpoint, weights_key=key)
             except Exception as error:  # one file's surprise must not end the run
@@ -461,7 +546,7 @@ def fail_copies(items: Sequence[U], strict: bool) -> list[U]:
     return marked
 
 
-def _load_target(data: str, settings: RankSettings, quiet: bool) -> Target:
+def _load_target(data: str, settings: RankSettings, quiet: bool, cache: Cache) -> Target:
     place = str(local_path(data, settings.cache_dir, quiet)) if is_url(data) else data
     loaded = load_target(
         place,
@@ -474,6 +559,7 @@ def _load_target(data: str, settings: RankSettings, quiet: bool) -> Target:
         max_train_samples=settings.max_train_samples,
         max_eval_samples=settings.max_eval_samples,
         seed=settings.seed,
+        cache=cache,
     )
     return dataclasses.replace(loaded, spec=data)
 

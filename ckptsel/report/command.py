@@ -7,7 +7,16 @@ from typing import Any
 from ckptsel.results.ranking import Ranking
 from ckptsel.settings.rank import RankSettings
 
-OF_THE_MACHINE = ("device", "workers", "batch_size", "cache_dir", "cache", "cache_size")
+OF_THE_MACHINE = (
+    "device",
+    "workers",
+    "batch_size",
+    "cache_dir",
+    "cache",
+    "cache_size",
+    "verify",
+    "memory",
+)
 """Options that say where work runs, and change no number."""
 
 

@@ -22,6 +22,7 @@ from ckptsel.results.together import (
     FILES,
     digest_of_file,
     digests_of,
+    index_text,
     read_together,
     write_together,
 )
@@ -54,6 +55,17 @@ def write_ranking(
     _write(folder, ranking, {PREDICTIONS_NAME: _array_bytes(predictions)}, {})
     if not keep_page:
         _remove_page(folder)
+
+
+def is_written(folder: Path, ranking: Ranking, predictions: "Arrays") -> bool:
+    """Whether a folder holds this very ranking, whole and not confirmed, with its report."""
+    value, files = _contents(ranking, {PREDICTIONS_NAME: _array_bytes(predictions)}, {})
+    wanted = {RANKING_NAME: index_text(value).encode(), **files}
+    try:
+        same = all((folder / name).read_bytes() == data for name, data in wanted.items())
+    except OSError:
+        return False
+    return same and (folder / PAGE_NAME).is_file()
 
 
 def write_confirmation(
@@ -171,11 +183,17 @@ def _read_json(path: Path) -> Ranking:
 
 def _write(folder: Path, ranking: Ranking, files: dict[str, bytes], kept: dict[str, str]) -> None:
     """A ranking with new files. kept: digests of those that lie there and go on belonging to it."""
-    table = csv_text(ranking.flat_rows()).encode()
-    files = {**files, TABLE_NAME: table}
-    digests = kept | {name: digest_of_file(data) for name, data in files.items()}
-    value = {**ranking.to_dict(), FILES: digests}
+    value, files = _contents(ranking, files, kept)
     write_together(folder / RANKING_NAME, value, files, BESIDE)
+
+
+def _contents(
+    ranking: Ranking, files: dict[str, bytes], kept: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """(what `ranking.json` holds, all files beside it that are new)."""
+    files = {**files, TABLE_NAME: csv_text(ranking.flat_rows()).encode()}
+    digests = kept | {name: digest_of_file(data) for name, data in files.items()}
+    return {**ranking.to_dict(), FILES: digests}, files
 
 
 def _remove_page(folder: Path) -> None:

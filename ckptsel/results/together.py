@@ -36,7 +36,7 @@ def write_together(
     not belong to this one are removed.
     Raises OutputError; what was there before is then still whole, or all of the new is.
     """
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    text = index_text(value)
     digests = value[FILES]
     staged = {name: staged_path(index.with_name(name), digests[name]) for name in files}
     try:
@@ -47,6 +47,11 @@ def write_together(
         _forget(index, staged, digests)
         raise
     _finish(index, digests, known)
+
+
+def index_text(value: Mapping[str, Any]) -> str:
+    """How an index is written."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def _finish(index: Path, digests: Mapping[str, str], known: Collection[str]) -> None:

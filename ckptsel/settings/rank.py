@@ -251,6 +251,14 @@ class RankSettings(Options):
     workers: Annotated[
         int | None, Ge(0), Option("Processes that decode images.", default="all cores")
     ] = None
+    memory: Annotated[
+        Size | None,
+        Option(
+            "What one process may hold of its own, as in 4GiB: pixels, a batch, features, scores; not "
+            "libraries (half a GiB), the network, nor mapped files.",
+            default="no limit",
+        ),
+    ] = None
     processes: Annotated[
         Count, Option("Processes that score checkpoints, side by side; they share the cores.")
     ] = 1
@@ -282,6 +290,14 @@ class RankSettings(Options):
             default="no limit",
         ),
     ] = None
+    verify: Annotated[
+        bool,
+        Option(
+            "Read all checkpoints and images again, those too that look as they did when they were last "
+            "read (size, times, inode).",
+            ("--verify/--no-verify",),
+        ),
+    ] = False
     read_memory: ReadMemoryOption = "4GiB"
     read_timeout: ReadTimeoutOption = 60.0
     max_file_size: MaxFileSizeOption = "256GiB"

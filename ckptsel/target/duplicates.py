@@ -43,6 +43,9 @@ N_NEAREST = 8
 """Candidates, by coarser thumbnails, that a picture is held against."""
 
 BLOCK = 256
+BYTES_A_PICTURE = 12 * 2**10
+"""Held while near ones are looked for, at most: thumbnails, and distances of a block to all."""
+
 GREY = (0.299, 0.587, 0.114)
 
 

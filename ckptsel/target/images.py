@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from ckptsel.common.cache import CacheFolder
+from ckptsel.common.states import known_by, states_of
 from ckptsel.target.labels import names_or_numbers, whole_numbers
 from ckptsel.target.samples import DatasetSamples, FileSamples, Samples
+
+FINGERPRINTS = "fingerprints"
+"""The kind of entry in a cache."""
 
 DIGEST_BLOCK = 64
 """Images that one thread reads and digests at a time."""
@@ -28,6 +33,7 @@ class ImageSet:
     samples: the images, in the same order. Can be pickled: worker processes, however they are
     started, open the images by themselves.
     notes: what a reader of the ranking should know of where they come from.
+    cache: keeps the fingerprint while the files are as they were.
     """
 
     split: str
@@ -35,6 +41,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     samples: Samples
     notes: tuple[str, ...] = ()
+    cache: CacheFolder = field(default=CacheFolder(None), compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,20 +61,40 @@ class ImageSet:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of labels and images in their order: the same wherever they lie and whenever they
-        were copied there, another when one of them changes. Reads every image's file."""
+        were copied there, another when one of them changes. Reads every image's file, unless the cache
+        has it of files that are as they were."""
+        key = self._state_key()
+        kept = None if key is None else self.cache.recall(FINGERPRINTS, key)
+        if kept is not None:
+            return kept.decode()
+        unread: list[int] = []
         with ThreadPoolExecutor() as pool:
-            blocks = pool.map(self._digest_block, range(0, len(self), DIGEST_BLOCK))
-            return digest_of(self.labels.tobytes(), *blocks)
+            starts = range(0, len(self), DIGEST_BLOCK)
+            blocks = pool.map(lambda start: self._digest_block(start, unread), starts)
+            found = digest_of(self.labels.tobytes(), *blocks)
+        if key is not None and not unread:  # what cannot be read now, another run may read
+            self.cache.write(FINGERPRINTS, key, found.encode())
+        return found
 
-    def _digest_block(self, start: int) -> str:
+    def _state_key(self) -> str | None:
+        """Another when a file may have changed; None where that cannot be told."""
+        files = self.samples.files() if self.cache.folder is not None else None
+        states = None if files is None else states_of(files.paths)
+        if files is None or states is None:
+            return None
+        return known_by(states, files.where, digest_of(self.labels.tobytes()))
+
+    def _digest_block(self, start: int, unread: list[int]) -> str:
+        """unread: gets what cannot be read, which is named when it is decoded."""
         block = range(start, min(start + DIGEST_BLOCK, len(self)))
-        return digest_of(*(digest_of(self._known_bytes(i)) for i in block))
+        return digest_of(*(digest_of(self._known_bytes(i, unread)) for i in block))
 
-    def _known_bytes(self, index: int) -> bytes:
+    def _known_bytes(self, index: int, unread: list[int]) -> bytes:
         try:
             return self.image_bytes(index)
         except OSError:
-            return b""  # what cannot be read is named when it is decoded
+            unread.append(index)
+            return b""
 
     def subset(self, indices: NDArray[np.int64]) -> "ImageSet":
         """The images at `indices`, in that order."""

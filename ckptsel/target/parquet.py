@@ -6,6 +6,7 @@ Arrow files are those of `datasets.save_to_disk`: a stream of record batches, wh
 """
 
 import contextlib
+import hashlib
 import io
 import threading
 from bisect import bisect_right
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ckptsel.errors import DataError
+from ckptsel.target.samples import Files
 
 ARROW_SUFFIX = ".arrow"
 
@@ -56,7 +58,17 @@ class ParquetColumn:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["ParquetColumn"], tuple[str, tuple[RowGroup, ...]]]:
-        return ParquetColumn, (self._name, self._groups)
+        return ParquetColumn, self.places
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the files, each once."""
+        return list(dict.fromkeys(group.path for group in self._groups))
+
+    @property
+    def places(self) -> tuple[str, tuple[RowGroup, ...]]:
+        """Which column of what."""
+        return self._name, self._groups
 
     def value(self, row: int) -> Any:
         """The value in a row, as Python has it. Raises OSError where it cannot be read."""
@@ -113,6 +125,10 @@ class ParquetSamples:
 
     def take(self, indices: NDArray[np.int64]) -> "ParquetSamples":
         return ParquetSamples(self.column, self.rows[indices], self.root, self.split)
+
+    def files(self) -> Files:
+        where = hashlib.sha256(f"{self.column.places}".encode() + self.rows.tobytes()).hexdigest()
+        return Files(self.column.paths, where)
 
 
 def read_schema(file: Path) -> Any:

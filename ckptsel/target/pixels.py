@@ -179,10 +179,12 @@ def prepare_all(
     cache: CacheFolder | None,
     n_workers: int = 0,
     quiet: bool = False,
+    mapped_from: int | None = None,
 ) -> NDArray[Any]:
     """All samples prepared, (N, *shape), from the cache where they are there already.
 
-    cache: None keeps nothing. Large arrays are mapped from its file, all others lie in memory.
+    cache: None keeps nothing. Large arrays, of `mapped_from` bytes on (None: MAPPED_FROM), are mapped
+    from its file, all others lie in memory.
     n_workers: processes that prepare; 0 prepares in this one. Has no effect on what comes out.
     Raises UnreadableImages naming up to ten samples, or DataError for a worker process that died;
     OutputError where a large array does not fit into the cache.
@@ -192,7 +194,7 @@ def prepare_all(
     if cache is None or cache.folder is None:
         return _in_memory(blocks, shape, dtype)
     key = digest_of(images.fingerprint, preparation.key(), f"{shape} {dtype}")
-    if math.prod(shape) * dtype.itemsize < MAPPED_FROM:
+    if math.prod(shape) * dtype.itemsize < (MAPPED_FROM if mapped_from is None else mapped_from):
         kept = cache.read("pixels", key)
         if kept is not None:
             return np.ndarray(shape, dtype, buffer=kept)

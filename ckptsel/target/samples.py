@@ -19,6 +19,14 @@ from PIL import Image
 from torch.utils.data import ConcatDataset
 
 
+@dataclass(frozen=True)
+class Files:
+    """Files that images lie in. where: a digest of which image is which part of them."""
+
+    paths: Sequence[str]
+    where: str = ""
+
+
 class Samples(Protocol):
     """Images in an order, each known by its index. Can be pickled."""
 
@@ -33,6 +41,9 @@ class Samples(Protocol):
 
     def take(self, indices: NDArray[np.int64]) -> "Samples":
         """The images at `indices`, in that order."""
+
+    def files(self) -> Files | None:
+        """What of which files they are; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,9 @@ class FileSamples:
 
     def take(self, indices: NDArray[np.int64]) -> "FileSamples":
         return FileSamples(tuple(self.paths[i] for i in indices))
+
+    def files(self) -> Files:
+        return Files(self.paths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +115,9 @@ class DatasetSamples:
 
     def take(self, indices: NDArray[np.int64]) -> "DatasetSamples":
         return DatasetSamples(self.dataset, self.name, self.split, self.indices[indices])
+
+    def files(self) -> None:
+        return None
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -155,3 +172,6 @@ class MemorySamples:
 
     def take(self, indices: NDArray[np.int64]) -> "MemorySamples":
         return MemorySamples(tuple(self.images[i] for i in indices))
+
+    def files(self) -> None:
+        return None

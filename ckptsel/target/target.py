@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptsel.common.cache import CacheFolder
 from ckptsel.errors import DataError, UsageError, listed
 from ckptsel.target.classes import match_classes
 from ckptsel.target.duplicates import Duplicates
@@ -155,12 +156,13 @@ def load_target(
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
     seed: int = 0,
+    cache: CacheFolder | None = None,
 ) -> Target:
     """Open the images and decide what is fitted on and what is evaluated.
 
     Evaluated is `eval_split` where it is named, else the validation split where there is one, else
     the training images: by cross-validation, or by holding out a part (`holdout`, or a fifth of
-    them where they are many). The test split is read only where it is named.
+    them where they are many). The test split is read only where it is named. cache: of `ImageSet`.
     Raises DataError where images, classes or splits are missing.
     """
     source = open_source(data, data_root, image_column, label_column)
@@ -174,6 +176,8 @@ def load_target(
     read = [_read_split(source, train_split, splits, data)]
     if eval_split is not None:
         read.append(_read_split(source, eval_split, splits, data))
+    if cache is not None:
+        read = [dataclasses.replace(images, cache=cache) for images in read]
     said = tuple(dict.fromkeys(note for images in read for note in images.notes))
     read, notes = match_classes(read, data)
     sizes = (max_train_samples, max_eval_samples)

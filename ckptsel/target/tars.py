@@ -4,6 +4,7 @@ They are read as plain files on this disk, with Python's own tarfile. Nothing in
 fetched, as the webdataset package does with `pipe:` and addresses; members that are links are left out.
 """
 
+import hashlib
 import io
 import json
 import re
@@ -22,6 +23,7 @@ from ckptsel.target.columns import LABEL_COLUMNS, usual_column
 from ckptsel.target.images import ImageSet
 from ckptsel.target.labels import encode_labels
 from ckptsel.target.layout import NOT_OURS, PICTURE_SUFFIXES, split_of_file
+from ckptsel.target.samples import Files
 
 TAR_SUFFIX = ".tar"
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -80,6 +82,11 @@ class TarSamples:
             self.sizes[indices],
             tuple(self.keys[i] for i in indices),
         )
+
+    def files(self) -> Files:
+        places = (self.tars, self.starts, self.sizes)
+        where = hashlib.sha256(b"".join(each.tobytes() for each in places)).hexdigest()
+        return Files(self.paths, where)
 
 
 class TarSource:
