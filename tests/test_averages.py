@@ -320,6 +320,7 @@ def test_comparing_orders_leaves_averages_out(averaged: Path) -> None:
     assert both.order is None  # of three checkpoints nothing is said, of six it would be
 
 
+@pytest.mark.slow
 def test_processes_parts_and_targets(
     run, averaged: Path, trajectory: Path, images: Path, tmp_path: Path
 ) -> None:

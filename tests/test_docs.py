@@ -38,6 +38,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SLOW_PAGES = {"own-data", "reproduce", "ci", "confirm", "layers"}
 """Whose commands take ten seconds and more: `make test-all` runs them."""
+
+SLOW_SNIPPETS = {"watch"}
+"""And whose snippets do."""
+
 RUN = "reference_runs/cifar10-mnist-small"
 
 REPLACED = {
@@ -69,8 +73,8 @@ VERDICTS = (0, 4, 5)
 BLOCK = re.compile(r"^(<!-- .* -->\n)?```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def slow_or_not(page: Path) -> Any:
-    return pytest.param(page, marks=pytest.mark.slow) if page.stem in SLOW_PAGES else page
+def slow_or_not(page: Path, slow: set[str]) -> Any:
+    return pytest.param(page, marks=pytest.mark.slow) if page.stem in slow else page
 
 
 def blocks(page: Path, *languages: str) -> Iterator[tuple[str, str, str]]:
@@ -161,28 +165,39 @@ def settings_of(world: Path) -> Iterator[Callable[[Path], None]]:
         path.unlink()
 
 
-@pytest.fixture(scope="module")
-def recipes_run() -> set[str]:
-    """Recipes that were run, with their options: a second run into another folder shows no more."""
-    return set()
+def recipe_of(words: list[str]) -> str:
+    """A command without its folder: a second run into another folder shows no more."""
+    return re.sub(r" --out \S+", "", " ".join(words))
 
 
-@pytest.mark.parametrize("page", [slow_or_not(page) for page in PAGES], ids=NAMES)
-def test_every_command_runs(page: Path, run, recipes_run: set[str], settings_of) -> None:
+def ours(words: list[str]) -> list[str]:
+    """The words behind `ckptsel`, with what the made world has in place of what it has not."""
+    return [REPLACED.get(word, word) for word in words[1:]]
+
+
+def recipes_elsewhere(page: Path) -> set[str]:
+    """Recipes that the page about them runs, which is a slow one."""
+    about = ROOT / "docs/reproduce.md"
+    found = [] if page == about else commands(about)
+    return {recipe_of(ours(w)) for w in found if w[:2] == ["ckptsel", "reproduce"] and len(w) > 3}
+
+
+@pytest.mark.parametrize("page", [slow_or_not(page, SLOW_PAGES) for page in PAGES], ids=NAMES)
+def test_every_command_runs(page: Path, run, settings_of) -> None:
     settings_of(page)
+    run_before = recipes_elsewhere(page)
     for words in commands(page):
         if "||" in words:
             words = words[: words.index("||")]
         if words[0] == "torchrun":
             words = words[words.index("-m") + 1 :]
         if words[0] == "ckptsel":
-            words = [REPLACED.get(word, word) for word in words[1:]]
+            words = ours(words)
             words += WATCH_ENDS if words[0] == "watch" else []
-            recipe = re.sub(r" --out \S+", "", " ".join(words))
-            if recipe in recipes_run:
+            if (recipe := recipe_of(words)) in run_before:
                 continue
             if words[0] == "reproduce" and words[1] != "verify":
-                recipes_run.add(recipe)
+                run_before.add(recipe)
             code, _, err = run(*words)
             assert code in VERDICTS, f"{shlex.join(words)}: {err}"
         elif words[:2] == ["pip", "install"]:
@@ -215,7 +230,7 @@ def test_every_option_spoken_of_exists(page: Path) -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", inline)) - known - OTHERS_OPTIONS == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+@pytest.mark.parametrize("page", [slow_or_not(page, SLOW_SNIPPETS) for page in PAGES], ids=NAMES)
 def test_every_snippet_runs(page: Path) -> None:
     """Those that need a library which is not installed are compiled."""
     for _, text, comment in blocks(page, "python"):

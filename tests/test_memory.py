@@ -71,6 +71,7 @@ def target(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "run", tmp_path / "data"
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_small_bound_is_kept(target: tuple[Path, Path]) -> None:
     options = {"image_size": 128, "scores": ["linear_probe"]}
