@@ -189,6 +189,7 @@ def test_the_rank_step(trajectory: Path, images: Path, tmp_path: Path) -> None:
     assert "::notice title=ckptsel gate%3A strict::" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_rank_step_fails_as_the_gate_does(trajectory: Path, images: Path, tmp_path) -> None:
     (tmp_path / "ckptsel.toml").write_text("[gate]\nstrict = true\n")
     (trajectory / "checkpoint-020.pt").write_bytes(b"nothing")

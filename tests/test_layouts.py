@@ -244,7 +244,7 @@ def test_the_features_are_those_of_the_network(layout: Layout, folder: Path, ima
 
 
 def test_it_is_ranked(run, layout: Layout, folder: Path, images: Path) -> None:
-    options = ("-d", images, "--scores", "linear_probe", "-q", "-f", "json")
+    options = ("-d", images, "--by", "logme", "--scores", "logme", "-q", "-f", "json")
     code, out, err = run("rank", folder, *options, "--model", TINY_MODEL)
     assert code == 0, err
     assert [row["status"] for row in json.loads(out)["checkpoints"]] == ["ok"] * 3

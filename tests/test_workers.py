@@ -90,7 +90,14 @@ def pixels_of(images: ImageSet, n_workers: int = 0) -> np.ndarray:
     return prepare_all(images, SETTINGS, None, n_workers, quiet=True)
 
 
-@pytest.mark.parametrize("started_by", multiprocessing.get_all_start_methods(), indirect=True)
+@pytest.mark.parametrize(
+    "started_by",
+    [
+        pytest.param(how, marks=pytest.mark.slow if how == "spawn" else ())
+        for how in multiprocessing.get_all_start_methods()
+    ],
+    indirect=True,
+)
 def test_workers_read_the_same_pixels_however_they_are_started(started_by, sets) -> None:
     assert worker_context().get_start_method() == started_by
     expected = np.concatenate([pixels_of(images) for images in sets.values()])
