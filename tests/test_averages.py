@@ -421,6 +421,7 @@ def test_extract_reads_an_average(run, averaged: Path, images: Path, tmp_path: P
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_confirm_trains_averages_and_names_a_part_that_changed(
     run, averaged: Path, trajectory: Path
 ) -> None:

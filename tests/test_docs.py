@@ -36,8 +36,8 @@ else:
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-SLOW_PAGES = {"own-data", "reproduce", "ci", "confirm", "layers", "targets"}
-"""Whose commands take ten seconds and more: `make test-all` runs them."""
+SLOW_PAGES = {"own-data", "reproduce", "ci", "confirm", "extract", "layers", "own-model", "targets"}
+"""Whose commands take long: `make test-all` runs them."""
 
 SLOW_SNIPPETS = {"watch"}
 """And whose snippets do."""

@@ -50,7 +50,10 @@ for file in sys.argv[2:]:
 """
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow) if n == "torchvision" else n for n in NETWORKS],
+)
 def ranked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(folder of a ranking of a checkpoint at three layers, its images, its workspace, the network)."""
     name, stage, options = NETWORKS[request.param]

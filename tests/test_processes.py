@@ -41,7 +41,7 @@ def killer(name: str, once: Path | None):
     return score
 
 
-@pytest.mark.parametrize("always", [False, True])
+@pytest.mark.parametrize("always", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_process_that_dies(
     trajectory: Path, images: Path, tmp_path: Path, monkeypatch, always: bool
 ) -> None:
