@@ -1,4 +1,7 @@
-"""Made checkpoints and images that several tests use; nothing is downloaded or shared."""
+"""Made checkpoints and images that several tests use; nothing is downloaded or shared.
+
+torch is imported where it is used: the process that only hands tests out needs none.
+"""
 
 import contextlib
 import os
@@ -9,20 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from ckptsel import cli
 from ckptsel.common import states
-from ckptsel.features import cifar_resnet  # noqa: F401
-from ckptsel.reproduce.run import write_parquet
-from ckptsel.target.images import ImageSet
-from ckptsel.target.samples import MemorySamples
-
-# Small products are slower on several threads, and tests may share the cores.
-torch.set_num_threads(1)
 
 TINY_MODEL = "cifar_resnet18_w16_s2"
 
@@ -39,6 +32,14 @@ ABOUT = {
     "settings": {"checkpoints": "c", "weights": "auto", "device": "cpu", "energy": 0.8},
 }
 """The least that a ranking says of its data, network and settings."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small products are slower on several, and tests may share the cores."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,12 @@ def reference_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def save_checkpoint(path: Path, seed: int, epoch: int, source_accuracy: float) -> None:
     """Random weights, with what a run records beside them."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from ckptsel.features import cifar_resnet  # noqa: F401
+
     torch.manual_seed(seed)
     weights = timm.create_model(TINY_MODEL).state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +142,10 @@ def ranked(run, trajectory: Path, images: Path, tmp_path: Path) -> Path:
 
 def make_data(folder: Path, split: str, n: int, mode: str) -> None:
     """A parquet split of ten classes: noise on a grey level of each class's own."""
+    from ckptsel.reproduce.run import write_parquet
+    from ckptsel.target.images import ImageSet
+    from ckptsel.target.samples import MemorySamples
+
     random = np.random.default_rng(len(split))
     labels = np.arange(n) % 10
     shape = (8, 8, 3) if mode == "RGB" else (8, 8)
