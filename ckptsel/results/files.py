@@ -59,13 +59,14 @@ def write_ranking(
 
 def is_written(folder: Path, ranking: Ranking, predictions: "Arrays") -> bool:
     """Whether a folder holds this very ranking, whole and not confirmed, with its report."""
+    if not (folder / PAGE_NAME).is_file():
+        return False  # as in a new folder, for which nothing need be serialised
     value, files = _contents(ranking, {PREDICTIONS_NAME: _array_bytes(predictions)}, {})
     wanted = {RANKING_NAME: index_text(value).encode(), **files}
     try:
-        same = all((folder / name).read_bytes() == data for name, data in wanted.items())
+        return all((folder / name).read_bytes() == data for name, data in wanted.items())
     except OSError:
         return False
-    return same and (folder / PAGE_NAME).is_file()
 
 
 def write_confirmation(

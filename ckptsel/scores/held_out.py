@@ -117,7 +117,7 @@ class Probing:
     def _logistic(self, view: str) -> Iterator["Fitted"]:
         """For folds that are small, many at once: their fits are too short to be made one by one."""
         n, d = len(self.folds[0].fit_rows), self.features.shape[1]
-        n_together = max(1, TOGETHER_VALUES // (len(SCALINGS) * N_INNER_FOLDS * n * min(n, d)))
+        n_together = n_searched_together(n, d)
         for first in range(0, len(self.folds), n_together):
             folds = self.folds[first : first + n_together]
             scalings = [self._scalings(fold, view) for fold in folds]
@@ -191,8 +191,18 @@ def choosing_folds(
     n_parts = -(-len(labels) // MOST_CHOOSING)
     used = stratified_folds(labels, n_parts, seed)[0][1] if n_parts > 1 else np.arange(len(labels))
     folds = stratified_folds(labels[used], N_INNER_FOLDS, seed)
-    n_wanted = -(-ENOUGH_HELD * N_INNER_FOLDS // len(used))
-    return [(used[fitted], used[held]) for fitted, held in folds[:n_wanted]]
+    return [(used[fitted], used[held]) for fitted, held in folds[: n_choosing_folds(len(used))]]
+
+
+def n_choosing_folds(n_used: int) -> int:
+    """Inner folds of so many images that are used."""
+    return min(N_INNER_FOLDS, -(-ENOUGH_HELD * N_INNER_FOLDS // n_used))
+
+
+def n_searched_together(n_fitted: int, n_features: int) -> int:
+    """Folds of the evaluation whose searches go side by side."""
+    width = min(n_fitted, n_features)
+    return max(1, TOGETHER_VALUES // (len(SCALINGS) * N_INNER_FOLDS * n_fitted * width))
 
 
 def _flags(strengths: list[Strength], n_folds: int) -> tuple[str, ...]:

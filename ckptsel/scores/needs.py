@@ -5,7 +5,7 @@ every score on shapes from 100 x 64 to 1,500 x 256 (`tests/test_memory.py`), and
 computed by default up to 10,000 x 256.
 """
 
-from ckptsel.scores.held_out import ENOUGH_HELD, MOST_CHOOSING, N_INNER_FOLDS, TOGETHER_VALUES
+from ckptsel.scores.held_out import MOST_CHOOSING, n_choosing_folds, n_searched_together
 from ckptsel.scores.scalings import SCALINGS
 
 COPIES = 8
@@ -33,10 +33,9 @@ def bytes_to_score(
     """
     width = min(n_fitted, n_features)
     used = min(n_fitted, MOST_CHOOSING)
-    n_inner = min(N_INNER_FOLDS, -(-ENOUGH_HELD * N_INNER_FOLDS // used))
+    n_inner = n_choosing_folds(used)
     one_search = len(SCALINGS) * n_inner * used * width
-    n_together = max(1, TOGETHER_VALUES // (len(SCALINGS) * N_INNER_FOLDS * n_fitted * width))
-    n_searches = min(n_folds, n_together)
+    n_searches = min(n_folds, n_searched_together(n_fitted, n_features))
     n_fits = len(SCALINGS) * n_inner * n_searches
     searches = SEARCH_COPIES * one_search * n_searches + STEPS * n_fits * n_classes * (width + 1)
     fits = n_images * (COPIES * n_features + CLASS_VALUES * n_classes)
