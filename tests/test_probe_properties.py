@@ -18,9 +18,20 @@ from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs
 from ckptsel.scores.foretelling import Foretold, at_best_temperature
-from ckptsel.scores.held_out import ENOUGH_HELD, MOST_CHOOSING, N_INNER_FOLDS, choosing_folds
-from ckptsel.scores.probe import Part, _Problems, fit_logistic
+from ckptsel.scores.held_out import (
+    ENOUGH_HELD,
+    FOR_A_CLASS,
+    FOR_A_FEATURE,
+    LEAST_CHOOSING,
+    MOST_CHOOSING,
+    N_INNER_FOLDS,
+    choosing_folds,
+    n_choosing_parts,
+)
+from ckptsel.scores.logistic import SideBySide
+from ckptsel.scores.probe import Part, fit_logistic
 from ckptsel.scores.ridge import look
+from ckptsel.scores.rows import Mapped, Rows
 from ckptsel.scores.scalings import STANDARDISED, WHITENED, find_scalings
 from ckptsel.scores.spectrum import compute_spectrum
 from ckptsel.scores.strength import (
@@ -148,8 +159,10 @@ def test_the_temperature_is_the_best_of_a_fine_grid(case, log_sharpness: float) 
 
 def scaled(features: torch.Tensor, scaling: str, rows: torch.Tensor | None = None) -> torch.Tensor:
     """Rows (features, where none are given) in a scaling that is made with features (n, D)."""
-    found = find_scalings(features, compute_spectrum(features), "all")
-    return found[scaling](features if rows is None else rows)
+    fitted = Rows.all_of(features)
+    found = find_scalings(fitted, compute_spectrum(features), "all")[scaling]
+    read = fitted if rows is None else Rows.all_of(rows)
+    return Mapped(read, found.mean, found.matrix).held()
 
 
 @many
@@ -235,14 +248,16 @@ def test_each_view_is_standardised_by_its_own_columns(view: str) -> None:
     features, labels = make(Case("test", "columns", 60, 8, 3, n_held=20))
     inputs = ScoreInputs(features, labels, plan_validation(60, 20))
     probing, fold = inputs._probing, next(inputs.folds())
-    scaling = find_scalings(probing.features[:60], inputs.spectrum(), view)[STANDARDISED]
-    part = probing._part(scaling, fold.fit_rows, fold.held_rows)
+    scaling = find_scalings(inputs.fit_rows(), inputs.spectrum(), view)[STANDARDISED]
+    part = probing._part(scaling, inputs.fit_rows(), fold.held_rows)
     spectrum, matrix = inputs.spectrum(), torch.from_numpy(features).double()
     matrix = spectrum.component(matrix, view)
     scaler = StandardScaler().fit(matrix[:60])
     rows = scaler.transform(matrix) * np.sqrt(len(part.fit_inputs[0]) / 8)
     assert np.allclose(part.fit_inputs @ part.fit_inputs.T, rows[:60] @ rows[:60].T, atol=1e-6)
-    assert np.allclose(part.held_inputs @ part.fit_inputs.T, rows[60:] @ rows[:60].T, atol=1e-6)
+    assert np.allclose(
+        part.held_inputs.held() @ part.fit_inputs.T, rows[60:] @ rows[:60].T, atol=1e-6
+    )
 
 
 def test_the_chosen_temperature_is_that_of_the_probabilities(monkeypatch) -> None:
@@ -297,8 +312,8 @@ def test_what_is_chosen_by_has_converged_where_the_loss_is_near_nil() -> None:
 
 def test_a_fit_whose_loss_goes_to_nil_ends(monkeypatch) -> None:
     calls = []
-    real = _Problems.objective
-    monkeypatch.setattr(_Problems, "objective", lambda *some: calls.append(1) or real(*some))
+    real = SideBySide.objective
+    monkeypatch.setattr(SideBySide, "objective", lambda *some: calls.append(1) or real(*some))
     search = _Search(separable_parts())
     for exponent in (4.0, 6.0, 8.0):
         _fit([(search, exponent)], 4)
@@ -380,18 +395,26 @@ def test_choices_side_by_side_are_those_of_each_alone() -> None:
 
 
 def test_many_images_choose_by_a_part_of_them() -> None:
-    few, enough, many = (
-        np.random.default_rng(0).permutation(np.arange(n) % 7) for n in (999, 8000, 39_000)
+    few, some, many = (
+        np.random.default_rng(0).permutation(np.arange(n) % 7) for n in (480, 999, 39_000)
     )
-    assert len(choosing_folds(few, (0,))) == N_INNER_FOLDS
-    assert len(choosing_folds(enough, (0,))) == 2
-    folds = choosing_folds(many, (0,))
+    assert len(choosing_folds(few, n_choosing_parts(480, 8, 7), (0,))) == N_INNER_FOLDS
+    assert len(choosing_folds(some, n_choosing_parts(999, 8, 7), (0,))) == 3
+    folds = choosing_folds(many, n_choosing_parts(39_000, 8, 7), (0,))
     for fitted, held in folds:
         assert not set(fitted) & set(held)
-        assert 9000 <= len(fitted) + len(held) <= MOST_CHOOSING
+        assert len(fitted) + len(held) == pytest.approx(LEAST_CHOOSING, abs=100)
         counts = np.bincount(many[held])
         assert counts.max() - counts.min() <= 1
-    assert sum(len(held) for _, held in folds) >= ENOUGH_HELD
+    assert sum(len(held) for _, held in folds) == pytest.approx(ENOUGH_HELD, abs=20)
+
+
+def test_many_features_or_classes_choose_by_more_images() -> None:
+    assert n_choosing_parts(40_000, 8, 7) == 16
+    assert n_choosing_parts(40_000, 8, 200) == 40_000 / (200 * FOR_A_CLASS)
+    assert n_choosing_parts(40_000, 1000, 7) == 40_000 / (1000 * FOR_A_FEATURE)
+    assert n_choosing_parts(40_000, 4096, 7) == 40_000 / MOST_CHOOSING
+    assert n_choosing_parts(300, 4096, 200) == 1
 
 
 def test_a_large_problem_is_read_in_chunks(monkeypatch) -> None:
@@ -401,9 +424,9 @@ def test_a_large_problem_is_read_in_chunks(monkeypatch) -> None:
         torch.ones(1, 30, dtype=torch.float64).cumsum(1) / 30,
         torch.zeros(1, dtype=torch.int64),
     )
-    whole = _Problems([problem], 3, [10.0]).objective(start, which)
-    monkeypatch.setattr("ckptsel.scores.probe.CHUNK", 10 * 33)
-    parts = _Problems([problem], 3, [10.0]).objective(start, which)
+    whole = SideBySide([problem], 3, [10.0]).objective(start, which)
+    monkeypatch.setattr("ckptsel.scores.logistic.CHUNK", 10 * 33)
+    parts = SideBySide([problem], 3, [10.0]).objective(start, which)
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(whole, parts, strict=True))
 
 

@@ -31,7 +31,8 @@ class Scoring:
     """The sizes of what is scored.
 
     n_read: features an image at all layers that one pass reads. n_features: at the widest candidate.
-    n_fitted: images of a fitting part. n_results: scores of all candidates.
+    n_fitted: images of a fitting part. n_results: scores of all candidates. streams: whether every score
+    reads features a chunk at a time.
     """
 
     n_images: int
@@ -42,12 +43,18 @@ class Scoring:
     n_folds: int
     n_held: int
     n_results: int
+    streams: bool
 
     @property
     def n_bytes(self) -> int:
         features = 4 * self.n_images * (self.n_read + self.n_features)
         scores = bytes_to_score(
-            self.n_images, self.n_features, self.n_classes, self.n_fitted, self.n_folds
+            self.n_images,
+            self.n_features,
+            self.n_classes,
+            self.n_fitted,
+            self.n_folds,
+            self.streams,
         )
         return features + scores + A_RESULT * self.n_held * self.n_results
 

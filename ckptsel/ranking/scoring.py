@@ -19,7 +19,7 @@ from ckptsel.scores import Score, ScoreInputs, find_scores
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.images import digest_of
 
-SCORES_VERSION = 7
+SCORES_VERSION = 8
 """Part of the cache key; raised whenever the shared parts of scores change what is kept."""
 
 
@@ -37,6 +37,12 @@ class ScoringSpec:
     data: str
     settings: RankSettings
     scores: tuple[str, ...]
+
+    @property
+    def streams(self) -> bool:
+        """Whether all that is computed reads features a chunk at a time."""
+        is_logistic = self.settings.probe == "logistic"
+        return is_logistic and all(score.streams for score in find_scores(self.scores))
 
     def scores_of(self, candidate: Candidate) -> list[Score]:
         return find_scores(list(scores_at(candidate.layer, self.scores, self.settings)))
@@ -65,6 +71,7 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
     workspace = workspace or open_workspace(
         spec.settings, [c.checkpoint for c in spec.candidates], spec.data, quiet=True
     )
+    workspace.streams = spec.streams
     for candidate in spec.candidates:
         try:
             yield _score_one(candidate, spec.scores_of(candidate), workspace)

@@ -82,7 +82,9 @@ class Workspace:
     devices: one for each process that scores; with one this process does.
     time_s collects seconds by stage, notes what a reader of the ranking should know.
     held: the weights that the network holds, where workspaces of several targets share it.
-    pulse: told how far a long step is. n_results: scores of all candidates, as far as memory goes.
+    pulse: told how far a long step is.
+    n_results: scores of all candidates; streams: whether all read features a chunk at a time. What
+    memory they take depends on both.
     """
 
     settings: RankSettings
@@ -98,6 +100,7 @@ class Workspace:
     held: "Held | None" = None
     pulse: Callable[[str], None] = lambda note: None
     n_results: int = 0
+    streams: bool = False
     _prepared: list[NDArray[Any]] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
@@ -172,6 +175,7 @@ class Workspace:
             n_folds=len(plan.folds),
             n_held=len(plan.evaluated) * plan.n_repeats,
             n_results=self.n_results,
+            streams=self.streams,
         )
         self.bound.check_scoring(scoring, sizes if self._prepared is not None else [])
 

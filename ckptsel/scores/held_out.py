@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ckptsel.scores.probe import Part, fit_paper_probe
+from ckptsel.scores.probe import Inputs, Part, fit_paper_probe
+from ckptsel.scores.rows import Mapped, Rows
 from ckptsel.scores.scalings import SCALINGS, Scaling, find_scalings
 from ckptsel.scores.spectrum import Spectra, Spectrum
 from ckptsel.scores.strength import Strength, choose, fit_as_chosen
@@ -24,11 +25,18 @@ from ckptsel.target.splits import stratified_folds
 N_INNER_FOLDS = 5
 """Folds inside a fitting part that choose scaling and strength."""
 
-ENOUGH_HELD = 2000
+ENOUGH_HELD = 480
 """Images that choose: of the inner folds only as many are used as hold out so many, or all."""
 
-MOST_CHOOSING = 10_000
-"""Images of a fitting part that scaling and strength are chosen with, at most."""
+LEAST_CHOOSING, MOST_CHOOSING = 2500, 10_000
+"""About so many images of a fitting part are enough to choose scaling and strength with."""
+
+FOR_A_FEATURE, FOR_A_CLASS = 5, 25
+"""More than LEAST_CHOOSING where there are many features or classes: so many for each."""
+
+MOST_HELD = 2**23
+"""Values of a part that are held as coordinates, 64 MiB: of more, features are read at each step of a
+fit, which takes a quarter longer and no memory."""
 
 TOGETHER_VALUES = 2**25
 """Values of the inner parts of the folds that are searched side by side (256 MiB)."""
@@ -65,7 +73,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Probing:
-    """What probes are fitted on: features (N, D) float64, labels (N,), the folds, their spectra.
+    """What probes are fitted on: features (N, D), labels (N,), the folds, their spectra.
 
     shape: (n_repeats, n_eval). probe: `logistic` or `paper`.
     """
@@ -109,8 +117,9 @@ class Probing:
     def _paper(self, view: str) -> Iterator["Fitted"]:
         for fold in self.folds:
             spectrum, labels = self._spectrum(fold), self.labels[fold.fit_rows]
-            inputs = spectrum.component(self.features[fold.fit_rows], view).float()
-            held = spectrum.component(self.features[fold.held_rows], view).float().double()
+            fitted, held_out = self.features[fold.fit_rows], self.features[fold.held_rows]
+            inputs = spectrum.component(fitted, view).float()
+            held = spectrum.component(held_out, view).float().double()
             probe = fit_paper_probe(inputs, labels, self.n_classes, self.seed)
             yield fold, probe.log_probabilities(held), None, True
 
@@ -126,7 +135,7 @@ class Probing:
                 self.n_classes,
             )
             parts = [
-                self._part(some[name], fold.fit_rows, fold.held_rows)
+                self._part(some[name], self._rows(fold), fold.held_rows)
                 for fold, some, (name, _) in zip(folds, scalings, choices, strict=True)
             ]
             probes = fit_as_chosen(
@@ -139,7 +148,7 @@ class Probing:
                 yield fold, log_p, choice, probe.converged
 
     def _scalings(self, fold: Fold, view: str) -> Mapping[str, Scaling]:
-        return find_scalings(self.features[fold.fit_rows], self._spectrum(fold), view)
+        return find_scalings(self._rows(fold), self._spectrum(fold), view)
 
     def inner_parts(
         self, fold: Fold, scalings: Mapping[str, Scaling], view: str
@@ -150,26 +159,31 @@ class Probing:
         """
         labels = self.labels[fold.fit_rows].cpu().numpy()
         parts: dict[str, list[Part]] = {}
-        folds = choosing_folds(labels, (self.seed, fold.number, 1))
+        n_parts = n_choosing_parts(len(labels), self.features.shape[1], self.n_classes)
+        folds = choosing_folds(labels, n_parts, (self.seed, fold.number, 1))
         for i, pair in enumerate(folds):
             fitted, held = (fold.fit_rows[torch.from_numpy(places)] for places in pair)
+            rows = self.spectra.rows((fold.number, i), fitted)
             if view != "all":
                 spectrum = self.spectra.of((fold.number, i), fitted)
-                scalings = find_scalings(self.features[fitted], spectrum, view)
+                scalings = find_scalings(rows, spectrum, view)
             for name, scaling in scalings.items():
-                parts.setdefault(name, []).append(self._part(scaling, fitted, held))
+                parts.setdefault(name, []).append(self._part(scaling, rows, held))
         return {name: some for name, some in parts.items() if len(some) == len(folds)}
 
-    def _part(self, scaling: Scaling, fitted: Tensor, held: Tensor) -> Part:
-        """Images of the rows `fitted` and `held` in a scaling, centred by the mean of the fitted ones
-        and divided by one number, the root mean square of their centred (n, n_columns) matrix."""
-        inputs = scaling(self.features[fitted])
-        mean = inputs.mean(0)
-        inputs = inputs - mean
-        mean_square = (inputs * inputs).sum() / (len(fitted) * scaling.n_columns)
-        scale = mean_square.sqrt().clamp(min=1e-30)
-        held_inputs = (scaling(self.features[held]) - mean) / scale
-        return Part(inputs / scale, self.labels[fitted], held_inputs, self.labels[held])
+    def _part(self, scaling: Scaling, rows: Rows, held: Tensor) -> Part:
+        """Images of `rows`, and those held out, in a scaling, less the mean of the fitted ones, and
+        divided by one number, the root mean square of their (n, n_columns) matrix then."""
+        mean = rows.columns.mean
+        inputs = Mapped(rows, mean, scaling.matrix)
+        scale = (inputs.squares().sum() / scaling.n_columns).sqrt().clamp(min=1e-30)
+        matrix = scaling.matrix / scale
+        fitted = _held_if_small(Mapped(rows, mean, matrix))
+        held_out = _held_if_small(Mapped(Rows(self.features, held), mean, matrix))
+        return Part(fitted, self.labels[rows.places], held_out, self.labels[held])
+
+    def _rows(self, fold: Fold) -> Rows:
+        return self.spectra.rows(fold.number, fold.fit_rows)
 
     def _spectrum(self, fold: Fold) -> Spectrum:
         return self.spectra.of(fold.number, fold.fit_rows)
@@ -180,18 +194,23 @@ Fitted = tuple[Fold, Tensor, tuple[str, Strength] | None, bool]
 
 
 def choosing_folds(
-    labels: NDArray[np.int64], seed: tuple[int, ...]
+    labels: NDArray[np.int64], n_parts: int, seed: tuple[int, ...]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """(fitted, held out) places among the images of `labels` (n,) that scaling and strength are chosen
     with.
 
-    Of more than MOST_CHOOSING images a stratified part counts, and of five folds as many as hold out
-    ENOUGH_HELD images: beyond that a choice gets slower and no better.
+    One of `n_parts` stratified parts counts, and of its five folds as many as hold out ENOUGH_HELD
+    images: beyond that a choice gets slower and no better.
     """
-    n_parts = -(-len(labels) // MOST_CHOOSING)
     used = stratified_folds(labels, n_parts, seed)[0][1] if n_parts > 1 else np.arange(len(labels))
     folds = stratified_folds(labels[used], N_INNER_FOLDS, seed)
     return [(used[fitted], used[held]) for fitted, held in folds[: n_choosing_folds(len(used))]]
+
+
+def n_choosing_parts(n_fitted: int, n_features: int, n_classes: int) -> int:
+    """Parts of a fitting part of which one is enough to choose scaling and strength."""
+    enough = max(LEAST_CHOOSING, FOR_A_FEATURE * n_features, FOR_A_CLASS * n_classes)
+    return max(1, round(n_fitted / min(MOST_CHOOSING, enough)))
 
 
 def n_choosing_folds(n_used: int) -> int:
@@ -203,6 +222,11 @@ def n_searched_together(n_fitted: int, n_features: int) -> int:
     """Folds of the evaluation whose searches go side by side."""
     width = min(n_fitted, n_features)
     return max(1, TOGETHER_VALUES // (len(SCALINGS) * N_INNER_FOLDS * n_fitted * width))
+
+
+def _held_if_small(inputs: Mapped) -> Inputs:
+    n, width = inputs.shape
+    return inputs.held() if n * width <= MOST_HELD else inputs
 
 
 def _flags(strengths: list[Strength], n_folds: int) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ The spectrum of each fitting part is computed once, and so is each probe: `linea
 `linear_probe_loglik` read the same fits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from torch import Tensor
 
 from ckptsel.common.devices import few_threads
 from ckptsel.scores.held_out import Fold, HeldOut, Probing
+from ckptsel.scores.rows import Rows
 from ckptsel.scores.spectrum import Spectra, Spectrum
 from ckptsel.target.splits import Evaluation
+
+T = TypeVar("T")
 
 VIEWS = ("all", "main", "residual")
 """The features F themselves, their main component F_m, their residual component F_r."""
@@ -24,7 +28,8 @@ class ScoreInputs:
     """Features (N, D) and labels (N,) of the target as one sequence, and what is derived of them.
 
     energy: what the main component keeps of the sum of singular values. probe: `logistic` or
-    `paper`. Everything is computed in float64 on `device`, once, when a score asks for it.
+    `paper`. Features stay as they are, on `device`; what is computed of them is float64, and computed
+    once, when a score asks for it.
     """
 
     def __init__(
@@ -37,12 +42,13 @@ class ScoreInputs:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        self.features = torch.from_numpy(features).to(device, torch.float64)
+        self.features = torch.from_numpy(features).to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.evaluation = evaluation
         self.n_classes = int(labels.max()) + 1
         self.energy, self.seed = energy, seed
         self._held_out: dict[str, HeldOut] = {}
+        self._kept: dict[Callable[[ScoreInputs], Any], Any] = {}
         self.spectra = Spectra(self.features, energy)
         self._probing = Probing(
             self.features,
@@ -57,20 +63,28 @@ class ScoreInputs:
 
     @property
     def fit_features(self) -> Tensor:
-        """Features of the whole training part, (n_train, D)."""
-        return self.features[torch.from_numpy(self.evaluation.fit_part)]
+        """Features of the whole training part, (n_train, D) float64; a copy."""
+        return self.fit_rows().whole()
 
     @property
     def fit_labels(self) -> Tensor:
         return self.labels[torch.from_numpy(self.evaluation.fit_part)]
 
+    def fit_rows(self) -> Rows:
+        """The rows of the whole training part."""
+        return self.spectra.rows(*self._whole())
+
     def spectrum(self) -> Spectrum:
         """The spectrum of the whole training part."""
+        return self.spectra.of(*self._whole())
+
+    def _whole(self) -> tuple[Hashable, Tensor]:
+        """The name among `spectra` of the training part, which a fold may be, and its places."""
         whole = self.evaluation.fit_part
         for i, (fitted, _) in enumerate(self.evaluation.folds):
             if np.array_equal(fitted, whole):
-                return self.spectra.of(i, torch.from_numpy(whole))
-        return self.spectra.of("whole", torch.from_numpy(whole))
+                return i, torch.from_numpy(whole)
+        return "whole", torch.from_numpy(whole)
 
     def folds(self) -> Iterator[Fold]:
         """What is fitted and read, as the evaluation plans it; one fold where a split is held out."""
@@ -95,6 +109,13 @@ class ScoreInputs:
             spectrum.project(self.features[fold.fit_rows]),
             spectrum.project(self.features[fold.held_rows]),
         )
+
+    def once(self, compute: Callable[["ScoreInputs"], T]) -> T:
+        """compute(self), which several scores may ask for."""
+        if compute not in self._kept:
+            self._kept[compute] = compute(self)
+        kept: T = self._kept[compute]
+        return kept
 
     def no_predictions(self) -> NDArray[np.int64]:
         """Room for the class of every evaluated image in every repeat: (n_repeats, n_eval) zeros."""

@@ -45,7 +45,7 @@ def _score(inputs: ScoreInputs) -> ScoreResult:
 def _neighbour_classes(inputs: ScoreInputs, folds: Sequence[Fold]) -> list[Tensor]:
     """For each fold the classes of every image's nearest fitted images, the nearest first, itself left
     out: (N, K)."""
-    features = inputs.features
+    features = inputs.features.double()
     unit = features / torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-30)
     n = len(unit)
     found: list[list[Tensor]] = [[] for _ in folds]

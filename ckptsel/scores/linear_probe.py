@@ -21,5 +21,6 @@ SCORE = Score(
     about="held-out accuracy of a linear probe on the features",
     unit="accuracy",
     compute=lambda inputs: score_view(inputs, "all"),
+    streams=True,
     source="multinomial logistic regression",
 )

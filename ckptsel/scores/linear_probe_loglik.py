@@ -25,5 +25,6 @@ SCORE = Score(
     about="mean held-out log-likelihood of the linear probe",
     unit="nats",
     compute=_score,
+    streams=True,
     source="the fits of linear_probe",
 )

@@ -34,16 +34,16 @@ MIN_RESIDUAL = math.exp(-25.0)
 
 
 def _score(inputs: ScoreInputs) -> ScoreResult:
-    evidence, at_edge = log_evidence(inputs.fit_features, inputs.fit_labels, inputs)
+    evidence, at_edge = log_evidence(inputs)
     flags = (f"{at_edge} classes at the edge of the evidence's range",) if at_edge else ()
     return ScoreResult(value=evidence, flags=flags)
 
 
-def log_evidence(features: Tensor, labels: Tensor, inputs: ScoreInputs) -> tuple[float, int]:
+def log_evidence(inputs: ScoreInputs) -> tuple[float, int]:
     """(mean over the classes that are there of the maximised log evidence / N, nats; how many
     classes have their maximum at the edge of the searched range)."""
-    s2, x2, rest = label_energies(features, labels, inputs)
-    n = len(features)
+    s2, x2, rest = inputs.once(label_energies)
+    n = len(inputs.fit_labels)
     low, high = LOG_T_RANGE
     grid = torch.linspace(low, high, N_GRID, dtype=s2.dtype, device=s2.device)
     values = torch.stack([_profile(t.expand(len(rest)), s2, x2, rest, n) for t in grid])
@@ -60,18 +60,20 @@ def log_evidence(features: Tensor, labels: Tensor, inputs: ScoreInputs) -> tuple
     return float(best_values.mean() / n), n_at_edge
 
 
-def label_energies(
-    features: Tensor, labels: Tensor, inputs: ScoreInputs
-) -> tuple[Tensor, Tensor, Tensor]:
+def label_energies(inputs: ScoreInputs) -> tuple[Tensor, Tensor, Tensor]:
     """(s^2 (r,), x^2 (C, r), e (C,)) of the module's formulas, for the classes that are there."""
-    spectrum = inputs.spectrum()
-    one_hot = torch.nn.functional.one_hot(labels, inputs.n_classes).to(features)
-    one_hot = one_hot[:, one_hot.sum(0) > 0]
+    rows, spectrum = inputs.fit_rows(), inputs.spectrum()
+    classes, labels = inputs.fit_labels.unique(return_inverse=True)
     # Without the left singular vectors, which cost a product of the features with a large matrix.
-    x = one_hot.T @ features @ spectrum.right_vectors / spectrum.singular_values
-    fitted = features @ (spectrum.right_vectors @ (x / spectrum.singular_values).T)
+    sums = rows.sums_by(labels, len(classes))
+    x = sums @ spectrum.right_vectors / spectrum.singular_values
+    weights = spectrum.right_vectors @ (x / spectrum.singular_values).T
     # The residual itself, not |y|^2 - |x|^2, whose rounding would be the noise of an exact fit.
-    rest = (one_hot - fitted).square().sum(0)
+    rest = x.new_zeros(len(classes))
+    for some, chunk in rows.chunks():
+        residual = chunk @ weights
+        residual[torch.arange(len(residual)), labels[some]] -= 1
+        rest += residual.square_().sum(0)
     return spectrum.singular_values.square(), x.square(), rest
 
 
@@ -89,5 +91,6 @@ SCORE = Score(
     about="exact LogME: log evidence of Bayesian linear regression",
     unit="nats",
     compute=_score,
+    streams=True,
     source="You et al., ICML 2021",
 )

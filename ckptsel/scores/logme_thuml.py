@@ -24,9 +24,8 @@ EPSILON = 1e-5
 
 
 def _score(inputs: ScoreInputs) -> ScoreResult:
-    features = inputs.fit_features
-    s2, x2, rest = label_energies(features, inputs.fit_labels, inputs)
-    n, d = features.shape
+    s2, x2, rest = inputs.once(label_energies)
+    n, d = inputs.fit_rows().shape
     evidence = [_fixed_point(s2, x2[c], rest[c], n, d) for c in range(len(rest))]
     flags = ("too large: fewer images than feature dimensions",) if n < d else ()
     return ScoreResult(sum(evidence) / len(evidence), flags=flags)
@@ -61,5 +60,6 @@ SCORE = Score(
     about="LogME as thuml/LogME computes it",
     unit="nats",
     compute=_score,
+    streams=True,
     source="You et al., JMLR 2022; github.com/thuml/LogME",
 )

@@ -23,5 +23,6 @@ SCORE = Score(
     about="held-out accuracy of a linear probe on the main component",
     unit="accuracy",
     compute=_score,
+    streams=True,
     source="Deng et al., arXiv 2203.04668, Eq. 2",
 )

@@ -12,13 +12,15 @@ Paper's probe (Deng et al., arXiv 2203.04668, Table 1): a linear layer with Gaus
 Adam, learning rate 0.01, batches of 128, 50 epochs. It is not run to convergence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ckptsel.scores.lbfgs import minimise
+from ckptsel.scores.logistic import SideBySide, Streamed
+from ckptsel.scores.rows import Mapped
 from ckptsel.training.heads import gaussian_head
 from ckptsel.training.loop import TensorBatches, Training, epoch_generator
 
@@ -29,28 +31,31 @@ TOLERANCE = 1e-5
 TOGETHER = 2**20
 """Values of inputs and logits of the problems that are fitted side by side."""
 
-CHUNK = 2**19
-"""Values of inputs that are read at a time: both products with them find them in the cache."""
-
 PAPER_EPOCHS = 50
 PAPER_BATCH = 128
 PAPER_LR = 0.01
 
 
+Inputs = Tensor | Mapped
+"""What is fitted or read, (n, r) float64: held, or made of features when it is read."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """What one fit sees and what it is read on: inputs (n, r) float64 and labels (n,) int64, and the
+    """What one fit sees and what it is read on: inputs (n, r) and labels (n,) int64, and the
     same of the images held out. Everything that the inputs are made with (basis, mean, scale) must
     come from the images that are fitted on."""
 
-    fit_inputs: Tensor
+    fit_inputs: Inputs
     fit_labels: Tensor
-    held_inputs: Tensor
+    held_inputs: Inputs
     held_labels: Tensor
 
     def of_fitted_classes(self) -> "Part":
         """Without the held-out images of classes that are not fitted on."""
         known = torch.isin(self.held_labels, self.fit_labels)
+        if bool(known.all()):
+            return self
         return Part(
             self.fit_inputs, self.fit_labels, self.held_inputs[known], self.held_labels[known]
         )
@@ -69,17 +74,17 @@ class LinearProbe:
     objective: float
     converged: bool
 
-    def logits(self, inputs: Tensor) -> Tensor:
+    def logits(self, inputs: Inputs) -> Tensor:
         """Of inputs (N, r): (N, C)."""
         return inputs @ self.weights + self.bias
 
-    def log_probabilities(self, inputs: Tensor, temperature: float = 1.0) -> Tensor:
+    def log_probabilities(self, inputs: Inputs, temperature: float = 1.0) -> Tensor:
         """log softmax of the logits of inputs (N, r) divided by a temperature: (N, C), nats."""
         return torch.log_softmax(self.logits(inputs) / temperature, dim=1)
 
 
 def fit_logistic(
-    inputs: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     n_classes: int,
     strength: float,
@@ -102,7 +107,7 @@ def fit_logistic(
 
 
 def fit_side_by_side(
-    problems: Sequence[tuple[Tensor, Tensor]],
+    problems: Sequence[tuple[Inputs, Tensor]],
     n_classes: int,
     strengths: Sequence[float],
     starts: Sequence[LinearProbe | None] | None,
@@ -110,113 +115,63 @@ def fit_side_by_side(
     max_iterations: int,
 ) -> list[LinearProbe]:
     """`fit_logistic` for several (inputs, labels); small ones are computed together."""
-    largest = max(len(inputs) * (inputs.shape[1] + n_classes) for inputs, _ in problems)
-    n_together = max(1, TOGETHER // max(largest, 1))
+    starts = starts or [None] * len(problems)
     probes: list[LinearProbe] = []
-    for first in range(0, len(problems), n_together):
-        some = slice(first, first + n_together)
-        batch = _Problems(problems[some], n_classes, strengths[some])
-        start = batch.pack(None if starts is None else starts[some])
-        found, ended = minimise(batch.objective, start, tolerance, max_iterations)
-        probes += batch.unpack(found, ended)
+    for some in _together(problems, n_classes):
+        batch = _posed(problems[some], n_classes, strengths[some])
+        found, ended = minimise(
+            batch.objective, _pack(batch, starts[some]), tolerance, max_iterations
+        )
+        probes += _unpack(batch, found, ended, strengths[some])
     return probes
 
 
-class _Problems:
-    """Problems padded to one size: (k, n, r) inputs, and 1 / n as the weight of an image, 0 of
-    padding. Variables are W and b divided by `scale` (k, 1, r + 1), as rows (k, C (r + 1))."""
+def _together(problems: Sequence[tuple[Inputs, Tensor]], n_classes: int) -> Iterator[slice]:
+    """Runs of problems that are computed together; one that is streamed is alone."""
+    sizes = [len(inputs) * (inputs.shape[1] + n_classes) for inputs, _ in problems]
+    n_together = max(1, TOGETHER // max(*sizes, 1))
+    is_streamed = any(isinstance(inputs, Mapped) for inputs, _ in problems)
+    step = 1 if is_streamed else n_together
+    return (slice(first, first + step) for first in range(0, len(problems), step))
 
-    def __init__(
-        self,
-        problems: Sequence[tuple[Tensor, Tensor]],
-        n_classes: int,
-        strengths: Sequence[float],
-    ) -> None:
-        self.sizes = [tuple(inputs.shape) for inputs, _ in problems]
-        self.n_classes, self.strengths = n_classes, strengths
-        k, n, r = len(problems), max(s[0] for s in self.sizes), max(s[1] for s in self.sizes)
-        like = problems[0][0]
-        # The last column is one everywhere: its weights are the intercept.
-        self.inputs = like.new_zeros(k, n, r + 1)
-        self.weights = like.new_zeros(k, 1, n)
-        self.labels = torch.zeros(k, 1, n, dtype=torch.int64, device=like.device)
-        self.penalty = like.new_zeros(k, 1, r + 1)
-        for i, ((inputs, labels), strength) in enumerate(zip(problems, strengths, strict=True)):
-            m, columns = inputs.shape
-            self.inputs[i, :m, :columns] = inputs
-            self.inputs[i, :m, r] = 1
-            self.weights[i, 0, :m] = 1 / m
-            self.labels[i, 0, :m] = labels
-            self.penalty[i, 0, :r] = 1 / (strength * m)
-        # The Hessian of the loss is at most variance / n_classes at equal probabilities: in these
-        # variables it is near the identity, whatever the spectrum.
-        square = torch.linalg.vector_norm(self.inputs, dim=1, keepdim=True).square()
-        variance = square * self.weights[:, :, :1] - (self.weights @ self.inputs).square()
-        self.scale = (variance.clamp(min=0) / n_classes + self.penalty).rsqrt()
-        self.scale[:, 0, r] = float(n_classes) ** 0.5
-        self._which: tuple[int, ...] = tuple(range(k))
-        self._kept: tuple[Tensor, ...] = (
-            self.inputs,
-            self.weights,
-            self.labels,
-            self.penalty,
-            self.scale,
+
+def _posed(
+    problems: Sequence[tuple[Inputs, Tensor]], n_classes: int, strengths: Sequence[float]
+) -> SideBySide | Streamed:
+    inputs, labels = problems[0]
+    if isinstance(inputs, Mapped):
+        return Streamed(inputs, labels, n_classes, strengths[0])
+    held = [(z, labels) for z, labels in problems if isinstance(z, Tensor)]
+    return SideBySide(held, n_classes, strengths)
+
+
+def _pack(problems: SideBySide | Streamed, starts: Sequence[LinearProbe | None]) -> Tensor:
+    """Probes as points (k, P); None is all zero."""
+    k, _, columns = problems.scale.shape
+    parameters = problems.scale.new_zeros(k, problems.n_classes, columns)
+    for i, start in enumerate(starts):
+        if start is not None:
+            parameters[i, :, : len(start.weights)] = start.weights.T
+            parameters[i, :, -1] = start.bias
+    return (parameters / problems.scale).flatten(1)
+
+
+def _unpack(
+    problems: SideBySide | Streamed, x: Tensor, converged: Tensor, strengths: Sequence[float]
+) -> list[LinearProbe]:
+    """Points (k, P) as probes; converged: (k,)."""
+    values = problems.objective(x, torch.arange(len(x), device=x.device))[0]
+    parameters = x.view(len(x), problems.n_classes, -1) * problems.scale
+    return [
+        LinearProbe(
+            parameters[i, :, :r].T.contiguous(),
+            parameters[i, :, -1] - parameters[i, :, -1].mean(),
+            strengths[i],
+            objective=float(values[i]) * strengths[i] * n,
+            converged=bool(converged[i]),
         )
-
-    def objective(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Value of the formula divided by C n (k,), and its gradient (k, P)."""
-        inputs, weights, labels, penalty, scale = self._of(which)
-        parameters = x.view(len(x), self.n_classes, -1) * scale
-        value = (penalty * parameters.square()).sum((1, 2)) / 2
-        gradient = penalty * parameters
-        rows = max(1, CHUNK // (len(x) * inputs.shape[2]))
-        for first in range(0, inputs.shape[1], rows):
-            some = slice(first, first + rows)
-            part, weight, right = inputs[:, some], weights[:, :, some], labels[:, :, some]
-            # (k, C, rows): images last, and exponentials taken once, or with few classes they take
-            # most of it.
-            logits = parameters @ part.mT
-            logits -= logits.amax(1, keepdim=True)
-            truth = logits.gather(1, right)
-            odds = logits.exp_()
-            total = odds.sum(1, keepdim=True)
-            value += (weight * (total.log() - truth)).sum((1, 2))
-            residual = odds.mul_(weight / total).scatter_add_(1, right, -weight)
-            gradient += residual @ part
-        return value, (gradient * scale).flatten(1)
-
-    def _of(self, which: Tensor) -> tuple[Tensor, ...]:
-        """The tensors of some problems, kept until others are asked for."""
-        wanted = tuple(which.tolist())
-        if self._which != wanted:
-            tensors = (self.inputs, self.weights, self.labels, self.penalty, self.scale)
-            self._which, self._kept = wanted, tuple(tensor[which] for tensor in tensors)
-        return self._kept
-
-    def pack(self, starts: Sequence[LinearProbe | None] | None) -> Tensor:
-        """Probes as points (k, P); None is all zero."""
-        k, _, columns = self.scale.shape
-        parameters = self.scale.new_zeros(k, self.n_classes, columns)
-        for i, start in enumerate(starts or []):
-            if start is not None:
-                parameters[i, :, : len(start.weights)] = start.weights.T
-                parameters[i, :, -1] = start.bias
-        return (parameters / self.scale).flatten(1)
-
-    def unpack(self, x: Tensor, converged: Tensor) -> list[LinearProbe]:
-        """Points (k, P) as probes; converged: (k,)."""
-        values = self.objective(x, torch.arange(len(x), device=x.device))[0]
-        parameters = x.view(len(x), self.n_classes, -1) * self.scale
-        return [
-            LinearProbe(
-                parameters[i, :, :r].T.contiguous(),
-                parameters[i, :, -1] - parameters[i, :, -1].mean(),
-                self.strengths[i],
-                objective=float(values[i]) * self.strengths[i] * n,
-                converged=bool(converged[i]),
-            )
-            for i, (n, r) in enumerate(self.sizes)
-        ]
+        for i, (n, r) in enumerate(problems.sizes)
+    ]
 
 
 def fit_paper_probe(inputs: Tensor, labels: Tensor, n_classes: int, seed: int) -> LinearProbe:

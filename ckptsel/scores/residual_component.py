@@ -13,5 +13,6 @@ SCORE = Score(
     about="held-out accuracy of a linear probe on the residual component",
     unit="accuracy",
     compute=lambda inputs: score_view(inputs, "residual"),
+    streams=True,
     source="Deng et al., arXiv 2203.04668, Eq. 3",
 )

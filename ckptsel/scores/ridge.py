@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ckptsel.scores.foretelling import FARTHEST, Foretold, at_best_temperature
 from ckptsel.scores.probe import Part
+from ckptsel.scores.rows import Mapped
 
 EXPONENTS = tuple(range(-8, 9, 2))
 """Of C, that a look tries."""
@@ -89,10 +90,13 @@ def look(parts: Sequence[Part], held_labels: Tensor, n_classes: int) -> Foretold
     held-out labels likeliest, are read as logits. held_labels: of all parts, one after the other."""
     logits: list[list[Tensor]] = [[] for _ in EXPONENTS]
     for part in parts:
-        one_hot = torch.nn.functional.one_hot(part.fit_labels, n_classes).to(part.fit_inputs)
+        one_hot = torch.nn.functional.one_hot(part.fit_labels, n_classes).double()
         frequencies = one_hot.mean(0)
         targets, inputs = one_hot - frequencies, part.fit_inputs
-        if inputs.shape[0] >= inputs.shape[1]:
+        if isinstance(inputs, Mapped):
+            values, vectors = torch.linalg.eigh(inputs.gram())
+            held, along = part.held_inputs @ vectors, vectors.T @ inputs.cross(targets)
+        elif inputs.shape[0] >= inputs.shape[1]:
             values, vectors = torch.linalg.eigh(inputs.T @ inputs)
             held, along = part.held_inputs @ vectors, vectors.T @ (inputs.T @ targets)
         else:

@@ -20,7 +20,7 @@ def _score(inputs: ScoreInputs) -> ScoreResult:
     predictions, strengths = inputs.no_predictions(), set()
     with few_threads(inputs.features.numel()):
         for fold in inputs.folds():
-            fitted = inputs.features[fold.fit_rows]
+            fitted = inputs.features[fold.fit_rows].double()
             mean = fitted.mean(0)
             scale = (fitted - mean).square().mean().sqrt().clamp(min=1e-30)
             labels = inputs.labels[fold.fit_rows]

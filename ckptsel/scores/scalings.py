@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ckptsel.scores.spectrum import Spectrum, compute_spectrum
+from ckptsel.scores.rows import Rows
+from ckptsel.scores.spectrum import Spectrum, directions
 
 PLAIN, WHITENED, STANDARDISED = "plain", "whitened", "standardised"
 SCALINGS = (PLAIN, WHITENED, STANDARDISED)
@@ -40,53 +41,48 @@ class Scaling:
     matrix: Tensor
     n_columns: int
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """Coordinates (n, r), float64, of features (n, D)."""
-        return (features.to(self.matrix) - self.mean) @ self.matrix
 
-
-def find_scalings(fitted: Tensor, spectrum: Spectrum, view: str) -> Mapping[str, Scaling]:
-    """The scalings of a view of features, made with the images `fitted` (n, D), float64.
+def find_scalings(rows: Rows, spectrum: Spectrum, view: str) -> Mapping[str, Scaling]:
+    """The scalings of a view of features, made with the images of `rows`, (n, D).
 
     spectrum: theirs. Of a view of one direction, all scalings are the same.
     """
-    mean = fitted.mean(0)
-    centred = fitted - mean
+    about = rows.columns
     basis = spectrum.of_view(view)
     # Uncorrelated directions of the view, and the images along them.
-    is_all = basis.shape[1] == len(mean)
-    principal = compute_spectrum(centred if is_all else centred @ basis)
-    directions = principal.right_vectors if is_all else basis @ principal.right_vectors
-    spread = principal.singular_values / len(fitted) ** 0.5
-    found = {PLAIN: Scaling(mean, directions, len(mean))}
+    is_all = basis.shape[1] == len(about.mean)
+    values, vectors = directions(rows, centred=True, basis=None if is_all else basis)
+    along = vectors if is_all else basis @ vectors
+    spread = values / len(rows) ** 0.5
+    found = {PLAIN: Scaling(about.mean, along, len(about.mean))}
     if basis.shape[1] < 2:
         return found
-    rounding = ROUNDING * torch.maximum(fitted.amax(0), -fitted.amin(0))
-    noise = (directions.square().T @ rounding.square()).sqrt()
+    rounding = ROUNDING * torch.maximum(about.most, -about.least)
+    noise = (along.square().T @ rounding.square()).sqrt()
     live = spread > noise
-    whitened = directions[:, live] / spread[live]
-    standardised = _standardised(centred, directions, spread, rounding)
+    whitened = along[:, live] / spread[live]
+    standardised = _standardised((about.most - about.least) > 0, along, spread, rounding)
     if view != "all":
         standardised = spectrum.into_view(standardised, view)
     for name, matrix in ((WHITENED, whitened), (STANDARDISED, standardised)):
         if matrix.shape[1] and name in SCALINGS:
-            found[name] = Scaling(mean, matrix, matrix.shape[1])
+            found[name] = Scaling(about.mean, matrix, matrix.shape[1])
     return found
 
 
-def _standardised(centred: Tensor, directions: Tensor, spread: Tensor, rounding: Tensor) -> Tensor:
+def _standardised(moves: Tensor, along: Tensor, spread: Tensor, rounding: Tensor) -> Tensor:
     """(D, r): a view of features times this has the inner products of the view's columns, each divided
     by its standard deviation, along directions in which they are uncorrelated.
 
-    The view of the images `centred` (n, D) has `spread` (k,) along `directions` W (D, k), so that its
-    columns have the covariance W diag(spread^2) W^T. With columns divided by their deviations S that
-    is B B^T, B = S^-1 W diag(spread); its eigenvectors are B Q / sqrt(g), where Q and g are those of
-    B^T B, and features go onto them as S^-1 B Q / sqrt(g).
+    moves: (D,), whether a column is more than one number.
+    The view of the images has `spread` (k,) along the directions W (D, k), so that its columns have the
+    covariance W diag(spread^2) W^T. With columns divided by their deviations S that is B B^T,
+    B = S^-1 W diag(spread); its eigenvectors are B Q / sqrt(g), where Q and g are those of B^T B, and
+    features go onto them as S^-1 B Q / sqrt(g).
     """
-    columns = (directions.square() @ spread.square()).sqrt()
-    moves = (centred.amax(0) - centred.amin(0)) > 0
+    columns = (along.square() @ spread.square()).sqrt()
     live = moves & (columns > rounding)
-    scaled = directions * spread / torch.where(live, columns, torch.inf)[:, None]
+    scaled = along * spread / torch.where(live, columns, torch.inf)[:, None]
     values, vectors = torch.linalg.eigh(scaled.T @ scaled)
     kept = values > NUMERICAL * values.amax().clamp(min=1e-300)
     onto = scaled @ (vectors[:, kept] / values[kept].sqrt()).flip(1)

@@ -16,6 +16,7 @@ class Score:
     version: raised whenever the same inputs would give another number, since results are cached.
     higher_is_better: False for a loss, whose lowest value is the best.
     by_default: computed where no scores are named.
+    streams: whether it reads features a chunk at a time, and never makes a copy of all.
     cannot_decide: why it may not order a ranking; empty where it may.
     source: where it is defined (paper, equation).
     """
@@ -27,5 +28,6 @@ class Score:
     version: int = 1
     higher_is_better: bool = True
     by_default: bool = True
+    streams: bool = False
     cannot_decide: str = ""
     source: str = ""

@@ -7,21 +7,22 @@ Deng et al. (arXiv 2203.04668), Eqs. 1-3, for features F of shape (N, D), not ce
     main component      F_m = F V_k V_k^T
     residual component  F_r = F - F_m
 
-The smaller Gram matrix is decomposed: F^T F (D x D) where N >= D, else F F^T (N x N). Squaring
-loses the small singular values, which the residual is made of: what lies below 1e-5 of the largest
-is decomposed again, directly, in the small subspace that holds it.
+The Gram matrix F^T F (D x D) is decomposed, summed up from chunks of F where N >= D; where N < D, in
+the space that the rows span (N x N). Squaring loses the small singular values, which the residual is
+made of: what lies below 1e-4 of the largest is decomposed again, in the subspace that holds it.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ckptsel.results.scores import count_main
+from ckptsel.scores.rows import Rows
 
-SMALL = 1e-5
-"""Below this part of the largest singular value, its square has lost ten of sixteen digits."""
+SMALL = 1e-4
+"""Below this part of the largest singular value, its square has lost half of its sixteen digits."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,19 @@ class Spectra:
 
     def __init__(self, features: Tensor, energy: float) -> None:
         self._features, self._energy = features, energy
+        self._rows: dict[Hashable, Rows] = {}
         self._kept: dict[Hashable, Spectrum] = {}
 
-    def of(self, part: Hashable, rows: Tensor) -> Spectrum:
-        """The spectrum of `rows` (n,), which are known as `part`."""
+    def rows(self, part: Hashable, places: Tensor) -> Rows:
+        """The rows at `places` (n,), which are known as `part`, with what was computed of them."""
+        if part not in self._rows:
+            self._rows[part] = Rows(self._features, places)
+        return self._rows[part]
+
+    def of(self, part: Hashable, places: Tensor) -> Spectrum:
+        """Their spectrum."""
         if part not in self._kept:
-            self._kept[part] = compute_spectrum(self._features[rows], self._energy)
+            self._kept[part] = spectrum_of(self.rows(part, places), self._energy)
         return self._kept[part]
 
 
@@ -86,34 +94,77 @@ def compute_spectrum(features: Tensor, energy: float = 0.8) -> Spectrum:
 
     energy: the part of the sum of singular values that the main component keeps, in (0, 1].
     """
-    n, d = features.shape
-    features = features.double()
-    if n >= d:
-        values, right_vectors, _ = _decompose(features)
-    else:
-        values, _, long = _decompose(features.T)
-        right_vectors = long / values
-    return Spectrum(
-        values,
-        right_vectors,
-        n_main=count_main(values.cpu().numpy(), energy),
-        shape=(n, d),
+    return spectrum_of(Rows.all_of(features), energy)
+
+
+def spectrum_of(rows: Rows, energy: float = 0.8) -> Spectrum:
+    """`compute_spectrum` of some rows."""
+    values, vectors = directions(rows)
+    return Spectrum(values, vectors, count_main(values.cpu().numpy(), energy), rows.shape)
+
+
+def directions(
+    rows: Rows, *, centred: bool = False, basis: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Singular values (r,) in falling order and right singular vectors (k, r) of the rows in a basis
+    (D, k), less their mean where `centred`; r is the numerical rank.
+
+    basis: orthonormal; None for the columns themselves.
+    """
+    values, vectors = _directions(rows, centred, basis)
+    rank = int((values > values[0] * max(rows.shape) * torch.finfo(values.dtype).eps).sum())
+    return values[:rank], vectors[:, :rank]
+
+
+def _directions(rows: Rows, centred: bool, basis: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`directions`, those of rounding with them."""
+    n, d = rows.shape
+    if n < d:
+        return _of_wide(rows, centred, basis)
+    gram = rows.scatter if centred else rows.gram
+    mean = rows.columns.mean if centred else torch.zeros_like(rows.columns.mean)
+    if basis is None:
+        return _decompose(gram, lambda vectors: rows.gram_in(vectors, mean))
+    return _decompose(basis.T @ gram @ basis, lambda vectors: rows.gram_in(basis @ vectors, mean))
+
+
+def _of_wide(rows: Rows, centred: bool, basis: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`directions` of fewer rows than columns, which are few enough to be held."""
+    held = rows.whole()
+    held = held - held.mean(0) if centred else held
+    held = held if basis is None else held @ basis
+    if held.shape[0] >= held.shape[1]:
+        return _of_held(held)
+    span, triangle = torch.linalg.qr(held.T)
+    values, vectors = _of_held(triangle.T)
+    return values, span @ vectors
+
+
+def _of_held(held: Tensor) -> tuple[Tensor, Tensor]:
+    def gram(along: Tensor) -> Tensor:
+        return along.T @ along
+
+    return _decompose(gram(held), lambda vectors: gram(held @ vectors))
+
+
+def _decompose(
+    gram: Tensor, again: Callable[[Tensor], Tensor], least: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Roots of the eigenvalues (k,) of a Gram matrix in falling order, and its eigenvectors (k, k).
+
+    again: the Gram matrix of the rows along some vectors (k, m). What is not above `least` is rounding,
+    and is not decomposed again.
+    """
+    squares, vectors = torch.linalg.eigh(gram)
+    values, vectors = squares.clamp(min=0).sqrt().flip(0), vectors.flip(1)
+    largest = float(values[0])
+    least = least or largest * len(values) * torch.finfo(values.dtype).eps
+    n_exact = int((values >= SMALL * largest).sum())
+    if largest <= least or n_exact == len(values):
+        return values, vectors
+    tail = vectors[:, n_exact:]
+    small, within = _decompose(again(tail), lambda some: again(tail @ some), least)
+    return (
+        torch.cat([values[:n_exact], small]),
+        torch.cat([vectors[:, :n_exact], tail @ within], 1),
     )
-
-
-def _decompose(tall: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular values (r,) of a matrix A with rows >= columns, its vectors V of the short side, and
-    those of the long side times the values, A V."""
-    short = torch.linalg.eigh(tall.T @ tall).eigenvectors.flip(1)
-    long = tall @ short
-    values = (long * long).sum(0).sqrt()
-    n_exact = int((values >= SMALL * values[0]).cumprod(0).sum())
-    if n_exact < len(values):
-        head = long[:, :n_exact] / values[:n_exact]
-        tail = long[:, n_exact:] - head @ (head.T @ long[:, n_exact:])
-        left, tail_values, right = torch.linalg.svd(tail, full_matrices=False)
-        values = torch.cat([values[:n_exact], tail_values])
-        short = torch.cat([short[:, :n_exact], short[:, n_exact:] @ right.T], dim=1)
-        long = torch.cat([long[:, :n_exact], left * tail_values], dim=1)
-    rank = int((values > values[0] * max(tall.shape) * torch.finfo(values.dtype).eps).sum())
-    return values[:rank], short[:, :rank], long[:, :rank]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ckptsel.scores.foretelling import SAME, Foretold, at_best_temperature, best_of
-from ckptsel.scores.probe import LinearProbe, Part, fit_side_by_side
+from ckptsel.scores.probe import Inputs, LinearProbe, Part, fit_side_by_side
 from ckptsel.scores.ridge import look
 
 COARSE = tuple(range(-6, 5, 2))
@@ -43,7 +43,7 @@ CLEARLY = 1.0
 FAR = 2.0
 """Standard errors behind the best, by ridge regression, at which a scaling is not searched."""
 
-MANY = 500
+MANY = 480
 """Held-out images from which on ridge regression tells which scalings are behind; of few it does not."""
 
 ITERATIONS = 200
@@ -124,7 +124,7 @@ def _clearly_behind(
 
 
 def fit_as_chosen(
-    problems: Sequence[tuple[Tensor, Tensor]], strengths: Sequence[Strength], n_classes: int
+    problems: Sequence[tuple[Inputs, Tensor]], strengths: Sequence[Strength], n_classes: int
 ) -> list[LinearProbe]:
     """Probes of (inputs, labels), each along the path that its strength was found on, and as closely.
 
@@ -231,7 +231,7 @@ _Wanted = tuple[_Search, float]
 
 def _fit(wanted: Sequence[_Wanted], n_classes: int) -> None:
     """Fit what several searches want, side by side."""
-    problems: list[tuple[Tensor, Tensor]] = []
+    problems: list[tuple[Inputs, Tensor]] = []
     strengths: list[float] = []
     starts: list[LinearProbe | None] = []
     for search, exponent in wanted:
