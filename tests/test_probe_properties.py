@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs
-from ckptsel.scores.foretelling import Foretold, at_best_temperature
+from ckptsel.scores.foretelling import SAME, Foretold, at_best_temperature
 from ckptsel.scores.held_out import (
     ENOUGH_HELD,
     FOR_A_CLASS,
@@ -43,6 +43,7 @@ from ckptsel.scores.strength import (
     choose_strength,
     fit_as_chosen,
     is_clearly_better,
+    settle,
 )
 from ckptsel.target.splits import plan_validation, stratified_folds
 from tools.probe_cases import Case, make
@@ -255,9 +256,7 @@ def test_each_view_is_standardised_by_its_own_columns(view: str) -> None:
     scaler = StandardScaler().fit(matrix[:60])
     rows = scaler.transform(matrix) * np.sqrt(len(part.fit_inputs[0]) / 8)
     assert np.allclose(part.fit_inputs @ part.fit_inputs.T, rows[:60] @ rows[:60].T, atol=1e-6)
-    assert np.allclose(
-        part.held_inputs.held() @ part.fit_inputs.T, rows[60:] @ rows[:60].T, atol=1e-6
-    )
+    assert np.allclose(part.held_inputs @ part.fit_inputs.T, rows[60:] @ rows[:60].T, atol=1e-6)
 
 
 def test_the_chosen_temperature_is_that_of_the_probabilities(monkeypatch) -> None:
@@ -415,6 +414,36 @@ def test_many_features_or_classes_choose_by_more_images() -> None:
     assert n_choosing_parts(40_000, 1000, 7) == 40_000 / (1000 * FOR_A_FEATURE)
     assert n_choosing_parts(40_000, 4096, 7) == 40_000 / MOST_CHOOSING
     assert n_choosing_parts(300, 4096, 200) == 1
+
+
+@pytest.mark.parametrize("off", [1e-2, 0.1, 1.0, 10.0, 1e3])
+def test_a_strength_that_fewer_images_chose_settles_at_the_best_of_more(off: float) -> None:
+    features, labels = make(Case("test", "relu", 300, 12, 3, signal=0.4, n_held=1))
+    parts = fold_parts(centred(features[:300]), labels[:300])
+    best = choose_strength(parts, 3)
+    found = settle(parts, Strength(best.value * off, bracketed=True), 3)
+    likelihoods = [searched(parts, np.log10(s.value), 3).per_image.mean() for s in (found, best)]
+    assert found.bracketed and likelihoods[0] == pytest.approx(likelihoods[1], abs=2 * SAME)
+
+
+def test_a_part_chooses_and_all_settle(monkeypatch) -> None:
+    """A sixth of the images alone chooses a strength that is far from the one of all."""
+    features, labels = make(Case("test", "relu", 600, 40, 4, signal=1.0, seed=3, n_held=500))
+
+    def chosen() -> tuple[float, float]:
+        inputs = ScoreInputs(features, labels, plan_validation(600, 500))
+        held_out = inputs.held_out("all")
+        return np.log10(held_out.details["C"][0]), held_out.log_likelihoods.mean()
+
+    by_all, best = chosen()
+    monkeypatch.setattr("ckptsel.scores.held_out.LEAST_CHOOSING", 100)
+    monkeypatch.setattr("ckptsel.scores.held_out.FOR_A_FEATURE", 1)
+    monkeypatch.setattr("ckptsel.scores.held_out.FOR_A_CLASS", 1)
+    settled, found = chosen()
+    monkeypatch.setattr("ckptsel.scores.held_out.settle", lambda parts, near, n_classes: near)
+    by_a_part, worse = chosen()
+    assert abs(settled - by_all) <= 0.5 and found > best - 0.01
+    assert abs(by_a_part - by_all) >= 1 and worse < found - 0.01
 
 
 def test_a_large_problem_is_read_in_chunks(monkeypatch) -> None:

@@ -214,7 +214,7 @@ def test_a_components_strength_is_chosen_in_bases_that_never_saw_what_they_hold_
     spoilt = ScoreInputs(spoilt, labels, plan)
     for view in ("main", "residual"):
         before, after = (
-            inputs._probing.inner_parts(next(inputs.folds()), {}, view)
+            inputs._probing.inner_parts(next(inputs.folds()), dict.fromkeys(SCALINGS), view)
             for inputs in (honest, spoilt)
         )
         assert set(before) == set(after) == set(SCALINGS)
@@ -222,7 +222,7 @@ def test_a_components_strength_is_chosen_in_bases_that_never_saw_what_they_hold_
             one, other = before[scaling][0], after[scaling][0]
             assert len(one.fit_inputs) == len(inner)
             assert torch.equal(one.fit_inputs, other.fit_inputs)
-            assert not torch.equal(one.held_inputs.held(), other.held_inputs.held())
+            assert not torch.equal(one.held_inputs, other.held_inputs)
 
 
 def test_held_out_images_change_nothing_that_is_fitted() -> None:

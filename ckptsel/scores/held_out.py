@@ -19,7 +19,7 @@ from ckptsel.scores.probe import Inputs, Part, fit_paper_probe
 from ckptsel.scores.rows import Mapped, Rows
 from ckptsel.scores.scalings import SCALINGS, Scaling, find_scalings
 from ckptsel.scores.spectrum import Spectra, Spectrum
-from ckptsel.scores.strength import Strength, choose, fit_as_chosen
+from ckptsel.scores.strength import Strength, choose, fit_as_chosen, settle
 from ckptsel.target.splits import stratified_folds
 
 N_INNER_FOLDS = 5
@@ -130,10 +130,7 @@ class Probing:
         for first in range(0, len(self.folds), n_together):
             folds = self.folds[first : first + n_together]
             scalings = [self._scalings(fold, view) for fold in folds]
-            choices = choose(
-                [self.inner_parts(*each, view) for each in zip(folds, scalings, strict=True)],
-                self.n_classes,
-            )
+            choices = self._choices(folds, scalings, view)
             parts = [
                 self._part(some[name], self._rows(fold), fold.held_rows)
                 for fold, some, (name, _) in zip(folds, scalings, choices, strict=True)
@@ -150,25 +147,49 @@ class Probing:
     def _scalings(self, fold: Fold, view: str) -> Mapping[str, Scaling]:
         return find_scalings(self._rows(fold), self._spectrum(fold), view)
 
-    def inner_parts(
-        self, fold: Fold, scalings: Mapping[str, Scaling], view: str
-    ) -> dict[str, list[Part]]:
-        """The parts of a fold's fitting part that choose scaling and strength, by scaling.
+    def _choices(
+        self, folds: Sequence[Fold], scalings: Sequence[Mapping[str, Scaling]], view: str
+    ) -> list[tuple[str, Strength]]:
+        """Scaling and strength of each fold: by a part of its images, where they are many, and the
+        strength then by all of them."""
+        n_fitted, n_features = len(folds[0].fit_rows), self.features.shape[1]
+        n_parts = n_choosing_parts(n_fitted, n_features, self.n_classes)
+        each = list(zip(folds, scalings, strict=True))
+        parts = [self.inner_parts(fold, some, view, n_parts) for fold, some in each]
+        choices = choose(parts, self.n_classes)
+        if n_parts == 1:
+            return choices
+        return [
+            (name, self._settled(fold, {name: some[name]}, view, near))
+            for (fold, some), (name, near) in zip(each, choices, strict=True)
+        ]
 
-        scalings: of the fold as a whole.
+    def _settled(
+        self, fold: Fold, scaling: Mapping[str, Scaling], view: str, near: Strength
+    ) -> Strength:
+        """The strength in one scaling, by all fitted images."""
+        ((_, parts),) = self.inner_parts(fold, scaling, view, 1).items()
+        return settle(parts, near, self.n_classes) if near.bracketed else near
+
+    def inner_parts(
+        self, fold: Fold, scalings: Mapping[str, Scaling], view: str, n_parts: int = 1
+    ) -> dict[str, list[Part]]:
+        """The parts of one of `n_parts` of a fold's fitting part that choose scaling and strength, by
+        scaling.
+
+        scalings: of the fold as a whole; others are not tried.
         """
         labels = self.labels[fold.fit_rows].cpu().numpy()
-        parts: dict[str, list[Part]] = {}
-        n_parts = n_choosing_parts(len(labels), self.features.shape[1], self.n_classes)
+        parts: dict[str, list[Part]] = {name: [] for name in scalings}
         folds = choosing_folds(labels, n_parts, (self.seed, fold.number, 1))
         for i, pair in enumerate(folds):
             fitted, held = (fold.fit_rows[torch.from_numpy(places)] for places in pair)
-            rows = self.spectra.rows((fold.number, i), fitted)
+            part = (fold.number, n_parts, i)
+            rows, found = self.spectra.rows(part, fitted), scalings
             if view != "all":
-                spectrum = self.spectra.of((fold.number, i), fitted)
-                scalings = find_scalings(rows, spectrum, view)
-            for name, scaling in scalings.items():
-                parts.setdefault(name, []).append(self._part(scaling, rows, held))
+                found = find_scalings(rows, self.spectra.of(part, fitted), view)
+            for name in parts.keys() & found.keys():
+                parts[name].append(self._part(found[name], rows, held))
         return {name: some for name, some in parts.items() if len(some) == len(folds)}
 
     def _part(self, scaling: Scaling, rows: Rows, held: Tensor) -> Part:

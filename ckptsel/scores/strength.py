@@ -12,6 +12,7 @@ without it a classifier that is right but too sure loses to one that says nothin
 images.
 """
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -155,6 +156,28 @@ def is_clearly_better(ahead: NDArray[np.float64], n_errors: float = CLEARLY) -> 
     return bool(ahead.mean() > max(n_errors * error, SAME))
 
 
+def settle(parts: Sequence[Part], near: Strength, n_classes: int) -> Strength:
+    """The strength for more images than `near` was found with, to half a decade.
+
+    With more images a stronger penalty may be the best, so it is tried from a decade below; then as far
+    as the best is not inside.
+    """
+    search = _Search(parts)
+    middle = math.log10(near.value)
+    on_the_way = [float(exponent) for exponent in COARSE if exponent < middle - 1]
+    wanted = [*on_the_way, middle - 1, middle - 0.5, middle, middle + 0.5]
+    while wanted:
+        for exponent in wanted:
+            _fit([(search, exponent)], n_classes)
+        search.go_to_best_seen()
+        wanted = [
+            search.exponent + step
+            for step in (-0.5, 0.5)
+            if search.exponent + step not in search.seen and abs(search.exponent) < WIDEST
+        ]
+    return search.strength()
+
+
 def choose_strength(parts: Sequence[Part], n_classes: int) -> Strength:
     """The strength alone, in the scaling that the parts have."""
     return choose([{"": parts}], n_classes)[0][1]
@@ -181,7 +204,7 @@ class _Search:
         rises: it is flat where the penalty leaves nothing, and falls where directions without
         signal have the largest spread. Then it is widened until the best lies inside."""
         step = COARSE[1] - COARSE[0]
-        self._go_to_best_seen()
+        self.go_to_best_seen()
         while abs(self.exponent) < WIDEST:
             if self.exponent == max(self.seen):
                 beyond = self.exponent + step
@@ -190,30 +213,37 @@ class _Search:
             else:
                 return
             yield [(self, beyond)]
-            self._go_to_best_seen()
+            self.go_to_best_seen()
 
     def refine(self) -> Generator[list["_Wanted"], None, Strength]:
         """The best to half a decade."""
-        bracketed = abs(self.exponent) < WIDEST
-        for fine in FINE_STEPS if bracketed else ():
+        for fine in FINE_STEPS if self._is_bracketed else ():
             around = (self.exponent - fine, self.exponent + fine)
             unseen = [(self, exponent) for exponent in around if exponent not in self.seen]
             if unseen:
                 yield unseen
-            self._go_to_best_seen()
+            self.go_to_best_seen()
+        return self.strength()
+
+    @property
+    def _is_bracketed(self) -> bool:
+        return abs(self.exponent) < WIDEST
+
+    def strength(self) -> Strength:
+        """The best that was seen, and how it was come to."""
         path: list[float] = []
         before = self.before[self.exponent]
         while before is not None:
             path.insert(0, 10.0**before)
             before = self.before[before]
-        return Strength(10.0**self.exponent, bracketed, self.best.temperature, tuple(path))
+        return Strength(10.0**self.exponent, self._is_bracketed, self.best.temperature, tuple(path))
 
-    def _go_to_best_seen(self) -> None:
+    def go_to_best_seen(self) -> None:
         self.exponent = best_of({e: float(h.per_image.mean()) for e, h in self.seen.items()})
 
     def start_of(self, exponent: float) -> Sequence[LinearProbe | None]:
-        """The fits at the nearest strength, of two the stronger: its weights are smaller."""
-        near = min(self.probes, key=lambda e: (abs(e - exponent), e), default=None)
+        """The fits at the nearest stronger penalty, whose weights are smaller; or at the nearest."""
+        near = min(self.probes, key=lambda e: (e > exponent, abs(e - exponent)), default=None)
         self.before[exponent] = near
         return [None] * len(self.parts) if near is None else self.probes[near]
 
