@@ -238,3 +238,17 @@ def test_held_out_images_change_nothing_that_is_fitted() -> None:
         before, after = (ScoreInputs(f, labels, plan).held_out(view) for f in (features, spoilt))
         assert before.details["C"] == after.details["C"]
         assert np.array_equal(before.log_likelihoods[:, :20], after.log_likelihoods[:, :20])
+
+
+@pytest.mark.parametrize("kind", ["a residual of nothing", "one direction", "zeros"])
+def test_where_there_is_nothing_to_fit_the_largest_class_is_said(kind: str) -> None:
+    random = np.random.default_rng(0)
+    labels = np.r_[np.arange(60) % 3, np.repeat([0, 1, 2], [15, 10, 5])]
+    labels[:5] = 0
+    features = random.standard_normal((90, 4)).astype(np.float32)
+    if kind == "one direction":
+        features = np.outer(features[:, 0], np.ones(4, np.float32))
+    if kind == "zeros":
+        features = np.zeros_like(features)
+    inputs = ScoreInputs(features, labels, plan_validation(60, 30), energy=1.0)
+    assert known_scores()["residual_component"].compute(inputs).value == 0.5

@@ -160,16 +160,17 @@ class Probing:
         if n_parts == 1:
             return choices
         return [
-            (name, self._settled(fold, {name: some[name]}, view, near))
+            (name, self._settled(fold, name, some[name], view, near))
             for (fold, some), (name, near) in zip(each, choices, strict=True)
         ]
 
     def _settled(
-        self, fold: Fold, scaling: Mapping[str, Scaling], view: str, near: Strength
+        self, fold: Fold, name: str, scaling: Scaling, view: str, near: Strength
     ) -> Strength:
         """The strength in one scaling, by all fitted images."""
-        ((_, parts),) = self.inner_parts(fold, scaling, view, 1).items()
-        return settle(parts, near, self.n_classes) if near.bracketed else near
+        parts = self.inner_parts(fold, {name: scaling}, view, 1).get(name)
+        # A component of one direction has no other scaling than the plain one.
+        return settle(parts, near, self.n_classes) if parts and near.bracketed else near
 
     def inner_parts(
         self, fold: Fold, scalings: Mapping[str, Scaling], view: str, n_parts: int = 1
@@ -200,7 +201,7 @@ class Probing:
         scale = (inputs.squares().sum() / scaling.n_columns).sqrt().clamp(min=1e-30)
         matrix = scaling.matrix / scale
         fitted = _held_if_small(Mapped(rows, mean, matrix))
-        held_out = _held_if_small(Mapped(Rows(self.features, held), mean, matrix))
+        held_out = _held_if_small(Mapped(Rows.at(self.features, held), mean, matrix))
         return Part(fitted, self.labels[rows.places], held_out, self.labels[held])
 
     def _rows(self, fold: Fold) -> Rows:

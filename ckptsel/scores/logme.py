@@ -72,7 +72,8 @@ def label_energies(inputs: ScoreInputs) -> tuple[Tensor, Tensor, Tensor]:
     rest = x.new_zeros(len(classes))
     for some, chunk in rows.chunks():
         residual = chunk @ weights
-        residual[torch.arange(len(residual)), labels[some]] -= 1
+        right = labels[some, None]
+        residual.scatter_add_(1, right, torch.full_like(right, -1, dtype=residual.dtype))
         rest += residual.square_().sum(0)
     return spectrum.singular_values.square(), x.square(), rest
 

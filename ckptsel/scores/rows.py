@@ -28,14 +28,18 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows at `places` (n,) of features (N, D), of any floating type."""
+    """The rows at `places` (n,) of features (N, D), of any floating type; both on one device."""
 
     features: Tensor
     places: Tensor
 
     @classmethod
+    def at(cls, features: Tensor, places: Tensor) -> "Rows":
+        return cls(features, places.to(features.device))
+
+    @classmethod
     def all_of(cls, features: Tensor) -> "Rows":
-        return cls(features, torch.arange(len(features), device=features.device))
+        return cls.at(features, torch.arange(len(features)))
 
     def __len__(self) -> int:
         return len(self.places)

@@ -79,7 +79,7 @@ class Spectra:
     def rows(self, part: Hashable, places: Tensor) -> Rows:
         """The rows at `places` (n,), which are known as `part`, with what was computed of them."""
         if part not in self._rows:
-            self._rows[part] = Rows(self._features, places)
+            self._rows[part] = Rows.at(self._features, places)
         return self._rows[part]
 
     def of(self, part: Hashable, places: Tensor) -> Spectrum:
@@ -112,7 +112,7 @@ def directions(
     basis: orthonormal; None for the columns themselves.
     """
     values, vectors = _directions(rows, centred, basis)
-    rank = int((values > values[0] * max(rows.shape) * torch.finfo(values.dtype).eps).sum())
+    rank = int((values > values[:1] * max(rows.shape) * torch.finfo(values.dtype).eps).sum())
     return values[:rank], vectors[:, :rank]
 
 
@@ -157,7 +157,7 @@ def _decompose(
     """
     squares, vectors = torch.linalg.eigh(gram)
     values, vectors = squares.clamp(min=0).sqrt().flip(0), vectors.flip(1)
-    largest = float(values[0])
+    largest = float(values[0]) if len(values) else 0.0
     least = least or largest * len(values) * torch.finfo(values.dtype).eps
     n_exact = int((values >= SMALL * largest).sum())
     if largest <= least or n_exact == len(values):
