@@ -484,8 +484,10 @@ def _search_in_words(search: SearchRecord, ranking: Ranking) -> str:
     text = f"all this is among the {search.n_seen} of {search.n_checkpoints} that were looked at"
     if search.chance is None:
         return text
-    factor, unit = (100, "points") if ranking.is_accuracy(ranking.score) else (1, "")
-    ahead = f"{factor * search.tolerance:g} {unit or ranking.units.get(ranking.score, 'nats')}"
+    ahead = f"{search.tolerance:g} {ranking.units.get(ranking.score, 'nats')}"
+    if ranking.is_accuracy(ranking.score):
+        points = 100 * search.tolerance
+        ahead = f"{points:g} {'point' if points == 1 else 'points'}"
     return (
         f"{text}: with a chance of {100 * search.chance:.0f} % another is more than {ahead} ahead of "
         "the best of them"
