@@ -426,6 +426,16 @@ def test_a_strength_that_fewer_images_chose_settles_at_the_best_of_more(off: flo
     assert found.bracketed and likelihoods[0] == pytest.approx(likelihoods[1], abs=2 * SAME)
 
 
+def test_a_fit_starts_from_the_nearest_stronger_penalty() -> None:
+    """Weights that a weaker one has left behind are too large, and stay so where classes are told apart."""
+    search = _Search(separable_parts())
+    for exponent in (-4.0, -2.0, 1.0):
+        _fit([(search, exponent)], 4)
+    for exponent in (0.5, 2.0, -6.0):
+        search.start_of(exponent)
+    assert [search.before[exponent] for exponent in (0.5, 2.0, -6.0)] == [-2.0, 1.0, -4.0]
+
+
 def test_a_part_chooses_and_all_settle(monkeypatch) -> None:
     """A sixth of the images alone chooses a strength that is far from the one of all."""
     features, labels = make(Case("test", "relu", 600, 40, 4, signal=1.0, seed=3, n_held=500))
