@@ -427,7 +427,7 @@ def test_a_strength_that_fewer_images_chose_settles_at_the_best_of_more(off: flo
 
 
 def test_a_fit_starts_from_the_nearest_stronger_penalty() -> None:
-    """Weights that a weaker one has left behind are too large, and stay so where classes are told apart."""
+    """Weights of a weaker one are too large, and stay so where classes are told apart."""
     search = _Search(separable_parts())
     for exponent in (-4.0, -2.0, 1.0):
         _fit([(search, exponent)], 4)
