@@ -556,3 +556,11 @@ def test_sizes_and_ages() -> None:
     assert [seconds_of(a) for a in ("30d", "12h", "0.5m", "2w")] == [2592000, 43200, 30, 1209600]
     shown = [size_text(n) for n in (0, 999, 1000, 999_949, 999_999, 5 * 10**9, 10**15)]
     assert shown == ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "5.0 GB", "1000.0 TB"]
+
+
+def test_features_of_another_layout_are_made_anew(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.write("features", KEY, pack(FEATURES))
+    assert cache.get_features(KEY) is None
+    cache.put_features(KEY, FEATURES)
+    assert same(cache.get_features(KEY), FEATURES) and cache.notes() == []

@@ -78,13 +78,14 @@ class CacheFolder:
         found: mmap.mmap | None = self._checked(kind, key, _map_checked)
         return found
 
-    def write(self, kind: str, key: str, data: Any) -> None:
-        """Keep an entry, if that can be done. data: bytes, or an array."""
+    def write(self, kind: str, key: str, *data: Any) -> None:
+        """Keep an entry, if that can be done. data: bytes, or arrays, one after the other."""
         if self.folder is None or self.unkept is not None:
             return
         try:
             with self.writing(kind, key) as file:
-                file.write(data)
+                for part in data:
+                    file.write(part)
         except OutputError as error:
             self.unkept = str(error)
 

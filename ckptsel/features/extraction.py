@@ -76,7 +76,7 @@ def read_in_batches(
     name. batch_size, on_batch: as in `extract_features`."""
     kind = torch.device(device).type
     batch_size = batch_size or first_batch_size(samples.shape[1:], kind)
-    parts: dict[str, list[Tensor]] = {}
+    features: dict[str, Tensor] = {}
     start = 0
     while start < len(samples):
         batch = samples[start : start + batch_size]
@@ -88,17 +88,19 @@ def read_in_batches(
             batch_size //= 2
             continue
         for name, part in found.items():
-            parts.setdefault(name, []).append(part)
+            if name not in features:
+                features[name] = part.new_empty(len(samples), *part.shape[1:])
+            features[name][start : start + len(batch)] = part
         start += len(batch)
         on_batch(start)
-    return {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
+    return {name: whole.cpu().numpy() for name, whole in features.items()}
 
 
 def check_finite(features: NDArray[np.float32]) -> None:
     """Raises FeatureError where features are not finite."""
-    finite = np.isfinite(features)
-    if not finite.all():
-        n_bad = int((~finite.all(axis=1)).sum())
+    most, least = features.max(1, initial=0), features.min(1, initial=0)
+    n_bad = int((~np.isfinite(most) | ~np.isfinite(least)).sum())
+    if n_bad:
         raise FeatureError(
             f"the features of {n_bad} of {len(features)} images are NaN or infinite: the network "
             "overflows (try --precision float32) or had diverged."
@@ -108,8 +110,10 @@ def check_finite(features: NDArray[np.float32]) -> None:
 def check_features(features: NDArray[np.float32]) -> None:
     """Raises FeatureError where features are not finite, or the same for all images."""
     check_finite(features)
-    spread = np.abs(features - features[:1]).max(initial=0)
-    if spread <= 1e-6 * max(np.abs(features).max(initial=0), 1e-30):
+    # By column: an array of differences would be another copy of the features.
+    most, least = features.max(0), features.min(0)
+    spread = np.maximum(most - features[0], features[0] - least).max(initial=0)
+    if spread <= 1e-6 * np.maximum(most, -least).max(initial=1e-30):
         raise FeatureError(
             f"the features of all {len(features)} images are the same: the network has collapsed, "
             "or the images are all alike."

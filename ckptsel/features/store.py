@@ -4,6 +4,9 @@ An entry's name is the digest of everything that determines its content, so noth
 two runs may share a cache. Deleting the folder is always safe. `ckptsel.common.cache` has the file.
 """
 
+import io
+import math
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,18 @@ class Cache(CacheFolder):
     """Features, score results and training runs by key; `folder` None keeps nothing."""
 
     def get_features(self, key: str) -> NDArray[np.float32] | None:
-        features: NDArray[np.float32] | None = self._get("features", key)
-        return features
+        """Mapped: they take no memory of their own."""
+        entry = self.map("features", key)
+        return None if entry is None else _array_of(entry)
 
     def put_features(self, key: str, features: NDArray[np.float32]) -> None:
-        self._put("features", key, features)
+        """As they are in memory: no copy is made."""
+        features = np.ascontiguousarray(features, np.float32)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, np.lib.format.header_data_from_array_1_0(features)
+        )
+        self.write("features", key, header.getvalue(), features)
 
     def get_score(self, key: str) -> ScoreResult | None:
         result: ScoreResult | None = self._get("scores", key, lambda fields: ScoreResult(**fields))
@@ -66,6 +76,16 @@ class Cache(CacheFolder):
             self.unkept = f"{kind} cannot be written: {error}."
             return
         self.write(kind, key, data)
+
+
+def _array_of(entry: mmap.mmap) -> NDArray[np.float32] | None:
+    """The array that an entry begins with; None of one that is laid out otherwise."""
+    try:
+        np.lib.format.read_magic(entry)
+        shape, _, _ = np.lib.format.read_array_header_1_0(entry)
+        return np.frombuffer(entry, np.float32, math.prod(shape), entry.tell()).reshape(shape)
+    except ValueError:
+        return None
 
 
 def open_cache(keep: bool, folder: str | None, size: str | None, verify: bool = False) -> Cache:
