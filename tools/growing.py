@@ -27,7 +27,7 @@ PARTS = {
 }
 """The parts of the images that a checkpoint is read on one after the other. On the way are left out
 those that are behind the best for certain, or those that are not ahead of it by more than the tolerance
-for certain, or, to see what no rule can beat, those outside the tie set of the ranking of all."""
+for certain, or those outside the tie set of the ranking of all, which is known here alone."""
 
 BETS = np.arange(0.0125, 0.5, 0.025)
 """What is bet of what is left each time; a part of the stake each."""
@@ -39,8 +39,8 @@ def is_below(differences: Values, n_all: int, risk: float) -> bool:
 
     It is said by mistake with a chance of `risk` at most, however often and whenever it is asked: who
     bets on it in fair games multiplies a stake by 1 / risk with that chance at most (Ville 1939). The
-    games are fair by what is left to be drawn (Waudby-Smith and Ramdas 2020, "Confidence sequences for
-    sampling without replacement").
+    games are fair by what is left to be drawn (Waudby-Smith and Ramdas 2020, "Estimating means of
+    bounded random variables by betting", on sampling without replacement).
     """
     before = np.concatenate([[0.0], np.cumsum(differences)[:-1]])
     least = -before / (n_all - np.arange(len(differences)))
