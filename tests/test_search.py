@@ -21,6 +21,7 @@ from ckptsel.report.command import rank_command
 from ckptsel.results.scores import ScoreResult
 from ckptsel.settings.rank import RankSettings
 from tests.conftest import save_checkpoint
+from tools.growing import GrowingSearch, is_below
 
 N = 100
 
@@ -194,6 +195,45 @@ def test_a_time_ends_it(monkeypatch) -> None:
     monkeypatch.setattr("ckptsel.ranking.turns.time.monotonic", lambda: float(next(now)))
     assert len(search_all(search_for("10s"), flips(40))) == 5
     assert len(search_all(search_for("1s"), flips(40))) == 1
+
+
+def test_a_mean_is_seldom_called_below_zero_where_it_is_not() -> None:
+    random, differences = np.random.default_rng(0), np.repeat([-1.0, 0.0, 1.0], [30, 240, 30])
+    orders = [random.permutation(differences) for _ in range(400)]
+    assert np.mean([is_below(order[:200], 300, risk=0.2) for order in orders]) < 0.2
+    assert np.mean([is_below(order[:200] - 0.1, 300, risk=0.2) for order in orders]) > 0.8
+
+
+def reads_of(parts: str, values: np.ndarray, tolerance: float = 0.01) -> dict[int, int]:
+    """The images that a search in parts reads of each checkpoint, by its place, in its order."""
+    settings = RankSettings(budget="auto", tolerance=tolerance)
+    ties = flips(40).mean(axis=1) > 0.65
+    search = GrowingSearch(checkpoints(40), settings, values, ties, parts)
+    search.run()
+    return search.n_read
+
+
+def test_the_replay_of_whole_images_is_the_search() -> None:
+    names = [f"c{i}" for i in reads_of("whole", flips(40))]
+    assert names == search_all(search_for("auto"), flips(40))
+
+
+@pytest.mark.parametrize("parts", ["behind", "not_ahead", "known"])
+def test_parts_grow_for_those_that_may_be_the_best(parts: str) -> None:
+    n_read, means = reads_of(parts, flips(40)), flips(40).mean(axis=1)
+    assert n_read[max(n_read, key=lambda i: means[i])] == 500
+    assert n_read[min(n_read, key=lambda i: means[i])] == 125
+    assert n_read[39] == 125, "the first that is looked at is far behind others of the first"
+
+
+def test_the_best_stays_however_wide_the_tolerance() -> None:
+    assert list(reads_of("not_ahead", flips(40), tolerance=0.5).values()).count(500) == 1
+
+
+def test_what_was_not_read_is_not_known() -> None:
+    unknown = flips(40)
+    unknown[:, 125:] = np.nan
+    assert reads_of("quarter", unknown) == reads_of("quarter", flips(40))
 
 
 def test_what_a_search_goes_along() -> None:

@@ -9,6 +9,9 @@ stand in the file of results are not replayed again.
 
 score: that decides. rates: a table with the columns epoch and lr, since rankings hold no learning rates;
 none is known without. made: as many trajectories of 120 checkpoints that are made up, besides.
+parts: how much of the images is read of each checkpoint (`tools/growing.py`). chosen-by: the part of
+the held-out images that is chosen by; with 1 none are left to say what that is worth, and what differs
+from draw to draw is their order alone.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +28,17 @@ from scipy.special import ndtri
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.common.streams import put
-from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.intervals import Values
 from ckptsel.ranking.judgement import Judgement, Readings, judge
 from ckptsel.ranking.order import TIE_BREAK
-from ckptsel.ranking.scoring import Outcome
-from ckptsel.ranking.turns import Search
 from ckptsel.results.files import read_ranking
-from ckptsel.results.scores import ScoreResult
 from ckptsel.settings.rank import RankSettings
+from tools.growing import PARTS, GrowingSearch
 
 N_MADE, N_IMAGES = 120, 2000
+
+KEYS = ("case", "rates", "budget", "tolerance", "parts")
+"""What a line of the results is of."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Case:
 
 
 def cases_of(
-    folder: Path, score: str, rates: Mapping[float, float], n_halves: int
+    folder: Path, score: str, rates: Mapping[float, float], n_draws: int, part: float = 0.5
 ) -> Iterator[Case]:
     ranking, arrays = read_ranking(folder)
     rows = sorted(
@@ -76,16 +80,17 @@ def cases_of(
         for name in (score, TIE_BREAK.get(score, score))
     )
     n = values.shape[1]
-    for i in range(n_halves):
+    for i in range(n_draws):
         drawn = np.random.default_rng(i).permutation(n)
-        half, rest = drawn[: n // 2], drawn[n // 2 :]
+        chosen_by, rest = np.split(drawn, [round(part * n)])
+        judged_by = rest if len(rest) else chosen_by
         yield Case(
             score,
-            f"{folder.name}/{score} {i}",
+            f"{folder.name}/{score}/{part:g} {i}",
             checkpoints,
-            values[:, half],
-            finer[:, half],
-            values[:, rest].mean(axis=1),
+            values[:, chosen_by],
+            finer[:, chosen_by],
+            values[:, judged_by].mean(axis=1),
         )
 
 
@@ -114,29 +119,29 @@ def made_case(seed: int) -> Case:
     return Case("linear_probe", f"made {seed}", checkpoints, values, values, worth)
 
 
-def replay(case: Case, budget: str, tolerance: float) -> dict[str, float]:
+def replay(case: Case, budget: str, tolerance: float, parts: str) -> dict[str, float]:
     """What a search finds, beside the ranking of all. Differences in points."""
     settings = RankSettings(budget=budget, tolerance=tolerance, by=case.score)
-    search = Search([Candidate(checkpoint) for checkpoint in case.checkpoints], settings, 1, 0.0)
-    places = {checkpoint.name: i for i, checkpoint in enumerate(case.checkpoints)}
-    seen = []
-    for turn in search:
-        for candidate in turn:
-            seen.append(places[candidate.name])
-            values = case.values[seen[-1]]
-            result = ScoreResult(float(values.mean()), values)
-            search.hear(Outcome(candidate.name, {case.score: result}))
-    means = case.values.mean(axis=1)
-    chosen = judge(Readings(case.values[seen][:, None], tie_break=case.tie_break[seen])).chosen
-    place, reference = seen[chosen], case.judgement.chosen
-    record = search.record(places)
-    unseen = np.setdiff1d(np.arange(len(means)), seen)
-    ahead = case.worth[unseen].max(initial=0) - case.worth[max(seen, key=lambda i: means[i])]
+    reference, ties = case.judgement.chosen, case.judgement.in_tie_set
+    search = GrowingSearch(case.checkpoints, settings, case.values, ties, parts)
+    search.run()
+    n_images, n = case.values.shape[1], max(search.n_read.values())
+    finalists = [i for i in search.n_read if search.n_read[i] == n]
+    values = case.values[finalists, :n]
+    place = finalists[
+        judge(Readings(values[:, None], tie_break=case.tie_break[finalists, :n])).chosen
+    ]
+    means, best = case.values.mean(axis=1), finalists[values.mean(axis=1).argmax()]
+    record = search.record({checkpoint.name: i for i, checkpoint in enumerate(case.checkpoints)})
+    unseen = np.setdiff1d(np.arange(len(means)), list(search.n_read))
+    ahead = case.worth[unseen].max(initial=0) - case.worth[best]
     return {
-        "share": len(seen) / len(means),
+        "share": len(search.n_read) / len(means),
+        "images": sum(search.n_read.values()) / n_images / len(means),
         "regret_new": 100 * (case.worth[reference] - case.worth[place]),
-        "regret_same": 100 * (means.max() - means[seen].max()),
-        "in_tie_set": float(case.judgement.in_tie_set[place]),
+        "regret_same": 100 * (means.max() - means[best]),
+        "in_tie_set": float(ties[place]),
+        "ties_cut": float(sum(ties[i] for i in search.n_read if search.n_read[i] < n_images)),
         "chance": record.chance or 0.0,
         "is_ahead": float(ahead > tolerance),
     }
@@ -155,7 +160,9 @@ def main() -> None:
     parser.add_argument("--score", default="linear_probe")
     parser.add_argument("--rates", type=Path)
     parser.add_argument("--made", type=int, default=0)
-    parser.add_argument("--halves", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--chosen-by", type=float, default=0.5)
+    parser.add_argument("--parts", default="whole", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--budgets", default="auto,30")
     parser.add_argument("--tolerances", default="0.01,0.005")
     parser.add_argument("--out", type=Path, required=True)
@@ -165,24 +172,27 @@ def main() -> None:
         if given.out.exists()
         else []
     )
-    done = {(one["case"], one["budget"], one["tolerance"], one["rates"]) for one in known}
+    done = {tuple(one[key] for key in KEYS) for one in known}
     rates = read_rates(given.rates)
     cases = [
         case
         for folder in given.rankings
-        for case in cases_of(folder, given.score, rates, given.halves)
+        for case in cases_of(folder, given.score, rates, given.draws, given.chosen_by)
     ]
     cases += [made_case(seed) for seed in range(given.made)]
-    for case in cases:
-        for budget in given.budgets.split(","):
-            for tolerance in map(float, given.tolerances.split(",")):
-                key = (case.name, budget, tolerance, bool(rates))
-                if key in done:
-                    continue
-                about = dict(zip(("case", "budget", "tolerance", "rates"), key, strict=True))
-                known.append({**about, **replay(case, budget, tolerance)})
-                with given.out.open("a") as out:
-                    out.write(json.dumps(known[-1]) + "\n")
+    lists = (
+        given.budgets.split(","),
+        map(float, given.tolerances.split(",")),
+        given.parts.split(","),
+    )
+    for case, (budget, tolerance, parts) in product(cases, list(product(*lists))):
+        key = (case.name, bool(rates), budget, tolerance, parts)
+        if key in done:
+            continue
+        about = dict(zip(KEYS, key, strict=True))
+        known.append({**about, **replay(case, budget, tolerance, parts)})
+        with given.out.open("a") as out:
+            out.write(json.dumps(known[-1]) + "\n")
     put_table(known)
 
 
@@ -190,11 +200,11 @@ def put_table(results: Sequence[Mapping[str, float]]) -> None:
     """For each kind of case: means over cases, and the spread of what is lost and of the cost."""
     by_kind: dict[tuple[object, ...], list[Mapping[str, float]]] = {}
     for one in results:
-        kind = (str(one["case"]).split()[0], one["rates"], one["budget"], one["tolerance"])
+        kind = (str(one["case"]).split()[0], *(one[key] for key in KEYS[1:]))
         by_kind.setdefault(kind, []).append(one)
     for kind, mine in by_kind.items():
         lost, share = ([one[key] for one in mine] for key in ("regret_new", "share"))
-        means = {key: np.mean([one[key] for one in mine]) for key in list(mine[0])[4:]}
+        means = {key: np.mean([one[key] for one in mine]) for key in list(mine[0])[len(KEYS) :]}
         put(
             f"{' '.join(map(str, kind))}, n = {len(mine)}: "
             + ", ".join(f"{key} {value:.3f}" for key, value in means.items())
