@@ -4,8 +4,6 @@ An entry's name is the digest of everything that determines its content, so noth
 two runs may share a cache. Deleting the folder is always safe. `ckptsel.common.cache` has the file.
 """
 
-import io
-import math
 import mmap
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ckptsel.common.cache import CacheFolder
+from ckptsel.common.cache import SEAL, CacheFolder
 from ckptsel.common.cache_files import default_cache_folder
 from ckptsel.common.quantities import bytes_of
 from ckptsel.features.packing import pack, unpack
 from ckptsel.results.scores import ScoreResult
+
+SHAPE = np.dtype("<i8")
+"""Of each of the two numbers that features begin with."""
 
 
 class Cache(CacheFolder):
@@ -31,13 +32,9 @@ class Cache(CacheFolder):
         return None if entry is None else _array_of(entry)
 
     def put_features(self, key: str, features: NDArray[np.float32]) -> None:
-        """As they are in memory: no copy is made."""
-        features = np.ascontiguousarray(features, np.float32)
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            header, np.lib.format.header_data_from_array_1_0(features)
-        )
-        self.write("features", key, header.getvalue(), features)
+        """Of shape (N, D); as they are in memory: no copy is made."""
+        shape = np.array(features.shape, SHAPE)
+        self.write("features", key, shape, np.ascontiguousarray(features, np.float32))
 
     def get_score(self, key: str) -> ScoreResult | None:
         result: ScoreResult | None = self._get("scores", key, lambda fields: ScoreResult(**fields))
@@ -79,11 +76,13 @@ class Cache(CacheFolder):
 
 
 def _array_of(entry: mmap.mmap) -> NDArray[np.float32] | None:
-    """The array that an entry begins with; None of one that is laid out otherwise."""
+    """The array behind its shape, before the seal; None of an entry that is laid out otherwise."""
     try:
-        np.lib.format.read_magic(entry)
-        shape, _, _ = np.lib.format.read_array_header_1_0(entry)
-        return np.frombuffer(entry, np.float32, math.prod(shape), entry.tell()).reshape(shape)
+        n, d = np.frombuffer(entry, SHAPE, 2).tolist()
+        left = len(entry) - SEAL - 2 * SHAPE.itemsize
+        if n * d * np.float32().itemsize != left:
+            return None
+        return np.frombuffer(entry, np.float32, n * d, 2 * SHAPE.itemsize).reshape(n, d)
     except ValueError:
         return None
 
