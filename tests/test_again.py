@@ -179,6 +179,19 @@ def test_own_code_is_run_every_time(rank, tmp_path: Path, monkeypatch: pytest.Mo
         assert SAID not in said
 
 
+def test_a_change_of_the_package_itself_ends_it(
+    rank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "package" / "scores" / "mine.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("1")
+    monkeypatch.setattr(again, "PACKAGE", tmp_path / "package")
+    rank()
+    assert SAID in rank()[1]
+    os.utime(source, ns=(0, source.stat().st_mtime_ns + 1))
+    assert SAID not in rank()[1]
+
+
 def test_a_damaged_ranking_is_made_anew(rank, own_cache: Path) -> None:
     first, _ = rank()
     (entry,) = (own_cache / "v2" / again.KIND).iterdir()

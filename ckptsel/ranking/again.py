@@ -26,6 +26,9 @@ from ckptsel.results.ranking import Ranking
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.layout import list_files
 
+PACKAGE = Path(__file__).parents[1]
+"""Whoever works on it wants to see what a change does."""
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -122,7 +125,8 @@ def _images_below(place: Path) -> list[str]:
 
 
 def _machine() -> list[str]:
-    """What numbers may depend on besides: whether there is a GPU, and what was installed since."""
+    """What numbers may depend on besides: whether there is a GPU, what was installed since, and what was
+    changed in this package."""
     devices = [str(path) for name in ("nvidia*", "kfd") for path in Path("/dev").glob(name)]
     variables = [f"{k}={v}" for k, v in os.environ.items() if k.startswith(MACHINE)]
     places = {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
@@ -132,6 +136,7 @@ def _machine() -> list[str]:
         platform.platform(),
         platform.python_version(),
         str(os.cpu_count()),
+        str(max(path.stat().st_mtime_ns for path in PACKAGE.rglob("*.py"))),
         *sorted([*devices, *variables, *packages]),
     ]
 
