@@ -165,7 +165,8 @@ def table(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for (preset, target), some in groups.items():
         worth = {name: [_worth(line, name) for line in some] for name in some[0]["series"]}
         for name in sorted(worth, key=lambda name: -np.mean([tau for tau, _, _ in worth[name]])):
-            cells = [_mean(each) for each in zip(*worth[name], strict=True)]
+            columns = zip(*worth[name], strict=True)
+            cells = [_mean(each, *bounds) for each, bounds in zip(columns, BOUNDS, strict=True)]
             yield f"| {preset}, {target} | {len(some)} | {name} | " + " | ".join(cells) + " |"
 
 
@@ -175,13 +176,17 @@ def _worth(line: Mapping[str, Any], name: str) -> tuple[float, float, float]:
     return kendall_tau(x, y), pearson_r(x, y), 100 * float(y.max() - y[x.argmax()])
 
 
-def _mean(values: Sequence[float]) -> str:
-    """With the interval of Student's t, of two values or more."""
+BOUNDS = ((-1, 1), (-1, 1), (0, 100))
+"""Of tau, of r, and of points."""
+
+
+def _mean(values: Sequence[float], lowest: float, highest: float) -> str:
+    """With the interval of Student's t, of two values or more, as far as there can be values."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return f"{mean:.2f}"
     half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
-    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+    return f"{mean:.2f} [{max(mean - half, lowest):.2f}, {min(mean + half, highest):.2f}]"
 
 
 if __name__ == "__main__":
