@@ -20,7 +20,6 @@ Student's t, for seeds are independent and the checkpoints of one are not.
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from ckptsel.ranking.correlation import kendall_tau
 from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.results.files import read_ranking
 from ckptsel.settings.rank import make_settings
+from tools.json_lines import add_line, read_lines
 
 Values = NDArray[np.float64]
 
@@ -52,8 +52,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    kept = options.out.read_text().splitlines() if options.out.exists() else []
-    lines = [json.loads(line) for line in kept]
+    lines = read_lines(options.out)
     if not options.runs:
         put("".join(f"{row}\n" for row in table(lines)))
         return
@@ -63,9 +62,8 @@ def main() -> None:
             seed, target = raced.parent.parent, raced.parent.name
             name = f"{run.name} {seed.name} {target}"
             if name not in known:
-                record = {"name": name, **measure(seed, run / "targets" / target, raced.parent)}
-                with options.out.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+                measured = measure(seed, run / "targets" / target, raced.parent)
+                add_line(options.out, {"name": name, **measured})
 
 
 def measure(seed: Path, data: Path, raced: Path) -> dict[str, Any]:

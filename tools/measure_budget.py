@@ -16,7 +16,6 @@ from draw to draw is their order alone.
 
 import argparse
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +33,7 @@ from ckptsel.ranking.order import TIE_BREAK
 from ckptsel.results.files import read_ranking
 from ckptsel.settings.rank import RankSettings
 from tools.growing import PARTS, GrowingSearch
+from tools.json_lines import add_line, read_lines
 
 N_MADE, N_IMAGES = 120, 2000
 
@@ -167,11 +167,7 @@ def main() -> None:
     parser.add_argument("--tolerances", default="0.01,0.005")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    known = (
-        [json.loads(line) for line in given.out.read_text().splitlines()]
-        if given.out.exists()
-        else []
-    )
+    known = read_lines(given.out)
     done = {tuple(one[key] for key in KEYS) for one in known}
     rates = read_rates(given.rates)
     cases = [
@@ -191,8 +187,7 @@ def main() -> None:
             continue
         about = dict(zip(KEYS, key, strict=True))
         known.append({**about, **replay(case, budget, tolerance, parts)})
-        with given.out.open("a") as out:
-            out.write(json.dumps(known[-1]) + "\n")
+        add_line(given.out, known[-1])
     put_table(known)
 
 

@@ -10,7 +10,6 @@ cases that are there are not computed again. docs/probe.md has the table.
 
 import argparse
 import dataclasses
-import json
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -28,6 +27,7 @@ from ckptsel.scores import ScoreInputs
 from ckptsel.scores.inputs import VIEWS
 from ckptsel.scores.spectrum import compute_spectrum
 from ckptsel.target.splits import plan_validation
+from tools.json_lines import add_line, read_lines
 from tools.probe_cases import Case, made_cases, make, network_cases, network_features
 
 Matrix = NDArray[np.float64]
@@ -159,17 +159,12 @@ def run(cases: Iterable[Case], out: Path, data: Path) -> None:
         paper = case.seed % 3 == 0 and case.n * case.d < 200_000
         records = list(compare(features, labels, case.n, views_of(case), paper))
         fields = {**dataclasses.asdict(case), "d": features.shape[1]}
-        with out.open("a") as file:
-            file.write(json.dumps({"name": case.name, "case": fields, "views": records}) + "\n")
+        add_line(out, {"name": case.name, "case": fields, "views": records})
         print(
             case.name,
             *(f"{r['view']} {100 * r['peer']['ahead']:+.1f}" for r in records),
             flush=True,
         )
-
-
-def read_lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def is_level(beside: dict[str, float]) -> bool:

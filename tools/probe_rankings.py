@@ -8,7 +8,6 @@ JSON for each checkpoint goes to FILE; those that are there are not computed aga
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from ckptsel.ranking.workspace import audit, open_workspace
 from ckptsel.scores import ScoreInputs
 from ckptsel.settings.rank import make_settings
 from ckptsel.target.splits import plan_validation, stratified_sample
-from tools.probe_peers import peer_of, read_lines
+from tools.json_lines import add_line, read_lines
+from tools.probe_peers import peer_of
 
 RUN = Path("reference_runs/cifar10-mnist-small")
 SAMPLES = ((100, 0), (100, 1), (100, 2), (1000, 0), (1000, 1))
@@ -78,8 +78,7 @@ def run(out: Path) -> None:
         correct = correct_of(features[name][rows], labels[rows], n, seed)
         line: dict[str, Any] = {"n": n, "seed": seed, "checkpoint": name}
         line["correct"] = {key: np.packbits(bits).tobytes().hex() for key, bits in correct.items()}
-        with out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        add_line(out, line)
         print(
             n,
             seed,
