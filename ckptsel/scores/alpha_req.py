@@ -18,15 +18,14 @@ from ckptsel.scores.inputs import ScoreInputs
 from ckptsel.scores.rankme import LABEL_FREE
 from ckptsel.scores.scalings import ROUNDING
 from ckptsel.scores.score import Score
+from ckptsel.scores.spectrum import directions
 
 
 def _score(inputs: ScoreInputs) -> ScoreResult:
-    spectrum = inputs.spectrum()
-    rows = spectrum.project(inputs.fit_features)
-    covariance = (rows - rows.mean(0)).T @ (rows - rows.mean(0)) / len(rows)
-    eigenvalues = torch.linalg.eigvalsh(covariance).flip(0)
+    singular_values, _ = directions(inputs.fit_rows(), centred=True)
+    eigenvalues = singular_values.square() / len(inputs.fit_labels)
     # A spread is the root of an eigenvalue.
-    return ScoreResult(_decay(eigenvalues[eigenvalues > ROUNDING**2 * eigenvalues[0]]))
+    return ScoreResult(_decay(eigenvalues[eigenvalues > ROUNDING**2 * eigenvalues[:1]]))
 
 
 def _decay(eigenvalues: Tensor) -> float:
@@ -45,6 +44,7 @@ SCORE = Score(
     unit="slope",
     compute=_score,
     by_default=False,
+    streams=True,
     cannot_decide=LABEL_FREE,
     source="Agrawal et al., NeurIPS 2022",
 )

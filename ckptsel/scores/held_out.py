@@ -197,12 +197,12 @@ class Probing:
         """Images of `rows`, and those held out, in a scaling, less the mean of the fitted ones, and
         divided by one number, the root mean square of their (n, n_columns) matrix then."""
         mean = rows.columns.mean
-        inputs = Mapped(rows, mean, scaling.matrix)
-        scale = (inputs.squares().sum() / scaling.n_columns).sqrt().clamp(min=1e-30)
-        matrix = scaling.matrix / scale
-        fitted = _held_if_small(Mapped(rows, mean, matrix))
-        held_out = _held_if_small(Mapped(Rows.at(self.features, held), mean, matrix))
-        return Part(fitted, self.labels[rows.places], held_out, self.labels[held])
+        fitted = _held_if_small(Mapped(rows, mean, scaling.matrix))
+        squares = fitted.square().mean(0) if isinstance(fitted, Tensor) else fitted.squares()
+        scale = (squares.sum() / scaling.n_columns).sqrt().clamp(min=1e-30)
+        held_rows = Rows.at(self.features, held)
+        held_out = _held_if_small(Mapped(held_rows, mean, scaling.matrix / scale))
+        return Part(fitted / scale, self.labels[rows.places], held_out, self.labels[held])
 
     def _rows(self, fold: Fold) -> Rows:
         return self.spectra.rows(fold.number, fold.fit_rows)

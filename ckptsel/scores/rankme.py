@@ -37,6 +37,7 @@ SCORE = Score(
     unit="directions",
     compute=_score,
     by_default=False,
+    streams=True,
     cannot_decide=LABEL_FREE,
     source="Garrido et al., arXiv 2210.02885, Eq. 1",
 )

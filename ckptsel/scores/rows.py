@@ -143,14 +143,15 @@ class Mapped:
         """(n, k) for weights (r, k)."""
         return self.rows.times(self.matrix @ weights, self.mean)
 
+    def __truediv__(self, number: Tensor) -> "Mapped":
+        return Mapped(self.rows, self.mean, self.matrix / number)
+
     def gram(self) -> Tensor:
         """(r, r). As the next two, of rows whose own mean is `mean`."""
         return self.matrix.T @ self.rows.scatter @ self.matrix
 
     def squares(self) -> Tensor:
         """The mean square of each column, (r,)."""
-        if self.rows.shape[0] < self.rows.shape[1]:
-            return self.held().square().mean(0)
         return ((self.rows.scatter @ self.matrix) * self.matrix).sum(0) / len(self)
 
     def cross(self, right: Tensor) -> Tensor:
