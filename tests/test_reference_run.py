@@ -122,16 +122,22 @@ def curves(results: Results, target: str, seed: int, goal: str) -> dict[str, np.
     return {name: np.array(values) for name, values in series.items()}
 
 
-def test_what_each_score_was_worth_is_what_the_runs_hold() -> None:
+def tables_of_agreement() -> list[list[tuple[str, list[str]]]]:
+    """The tables of docs/scores.md with a column for each pre-training seed: rows of (score, cells)."""
     text = (RUNS.parent / "docs/scores.md").read_text(encoding="utf-8")
-    shown = [
-        (name.strip("`").replace(" ", "_"), cells.split(" | "))
-        for name, cells in re.findall(r"^\| ([^|]+) \| (-?\d\.\d\d \[.*) \|$", text, re.MULTILINE)
+    tables = re.findall(r"^\| score \| [^\n]*, seed 0 .*\n\|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = [[line.strip("|\n ").split(" | ") for line in table.splitlines()] for table in tables]
+    return [
+        [(name.strip("`").replace(" ", "_"), cells) for name, *cells in table] for table in rows
     ]
-    fe, ft, collapsed = shown[:7], shown[7:14], shown[14:]
+
+
+def test_what_each_score_was_worth_is_what_the_runs_hold() -> None:
+    fe, ft, collapsed = tables_of_agreement()
     both = ("mnist-1000", "cifar100-2000")
     for rows, goal in ((fe, "fe"), (ft, "ft")):
         expected = agreement_cells("small", goal, both)
+        assert len(rows) == 7
         for score, cells in rows:
             assert cells[:4] == expected[score], (goal, score)
     before = agreement_cells("small-collapse", "fe", both[:1])
