@@ -13,6 +13,7 @@ from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import ScoreInputs, find_scores, knn, known_scores
 from ckptsel.scores.disco import N_GROUPS
 from ckptsel.scores.ridge import fit_ridge
+from ckptsel.scores.rows import Rows
 from ckptsel.target.splits import Evaluation, plan_cross_validation, plan_validation
 
 SHAPES = [(240, 12, 4), (90, 150, 3), (60, 7, 2)]
@@ -77,7 +78,8 @@ def test_ridge_probe_is_that_of_scikit_learn(case) -> None:
     def predict(fitted: np.ndarray, held: np.ndarray) -> np.ndarray:
         mean, scale = features[fitted].mean(0), features[fitted].std(0)
         x = (features - mean) / np.sqrt((scale**2).mean())
-        fit = fit_ridge(torch.tensor(x[fitted]), torch.tensor(labels[fitted]), one_hot.shape[1])
+        rows = Rows.at(torch.from_numpy(features), torch.from_numpy(fitted))
+        fit = fit_ridge(rows, torch.tensor(labels[fitted]), one_hot.shape[1])
         strengths.append(fit.strength)
         peer = Ridge(one_hot.shape[1] / fit.strength).fit(x[fitted], one_hot[fitted])
         return peer.predict(x[held]).argmax(1)
@@ -91,6 +93,8 @@ def test_ridge_probe_is_that_of_scikit_learn(case) -> None:
 def test_ridge_is_as_strong_as_fits_without_each_image_want(shape: tuple[int, int, int]) -> None:
     features, labels = made(*shape)
     x, n_classes = (features - features.mean(0)).astype(np.float64), shape[2]
+    scale = np.sqrt((x**2).mean())
+    x /= scale
     targets = np.eye(n_classes)[labels]
 
     def left_out(exponent: float) -> float:
@@ -101,13 +105,13 @@ def test_ridge_is_as_strong_as_fits_without_each_image_want(shape: tuple[int, in
             error += ((peer.predict(x[i : i + 1])[0] - targets[i]) ** 2).sum()
         return error
 
-    found = fit_ridge(torch.tensor(x), torch.tensor(labels), n_classes)
+    found = fit_ridge(Rows.all_of(torch.tensor(features)), torch.tensor(labels), n_classes)
     best = np.log10(found.strength)
     tried = {e: left_out(e) for e in np.arange(-4, 4.5, 0.5)}
     decade = min((e for e in tried if e % 1 == 0), key=lambda e: tried[e])
     assert best == min((decade - 0.5, decade, decade + 0.5), key=lambda e: tried[e])
     peer = Ridge(n_classes / found.strength).fit(x, targets)
-    np.testing.assert_allclose(found.weights.numpy(), peer.coef_.T, atol=1e-8)
+    np.testing.assert_allclose(scale * found.weights.numpy(), peer.coef_.T, atol=1e-8)
     np.testing.assert_allclose(found.bias.numpy(), peer.intercept_, atol=1e-8)
 
 

@@ -108,10 +108,12 @@ def test_scores_are_the_same_where_nothing_is_held(monkeypatch, folds: str) -> N
 
     def scores() -> list:
         inputs = ScoreInputs(features, labels, plan)
-        return [score.compute(inputs) for score in find_scores(None)]
+        return [
+            score.compute(inputs) for score in (*find_scores(None), *find_scores(("ridge_probe",)))
+        ]
 
     at_once = scores()
-    monkeypatch.setattr("ckptsel.scores.held_out.MOST_HELD", 0)
+    monkeypatch.setattr("ckptsel.scores.rows.MOST_HELD", 0)
     monkeypatch.setattr(rows, "CHUNK", 50)
     for one, other in zip(at_once, scores(), strict=True):
         assert one.value == pytest.approx(other.value, abs=1e-6)

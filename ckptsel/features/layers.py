@@ -147,8 +147,12 @@ def side_by_side(
     parts: Sequence[NDArray[np.float32]], scales: Sequence[float]
 ) -> NDArray[np.float32]:
     """Features (N, D_1 + D_2 + ...) of all stages (N, D_i), each divided by its scale."""
-    pairs = zip(parts, scales, strict=True)
-    return np.concatenate([part / np.float32(scale) for part, scale in pairs], axis=1)
+    widths = [part.shape[1] for part in parts]
+    found = np.empty((len(parts[0]), sum(widths)), np.float32)
+    places = np.split(found, np.cumsum(widths)[:-1], axis=1)
+    for place, part, scale in zip(places, parts, scales, strict=True):
+        np.divide(part, np.float32(scale), out=place)
+    return found
 
 
 def scale_of(features: NDArray[np.float32]) -> float:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ckptsel.scores.probe import Inputs, Part, fit_paper_probe
+from ckptsel.scores.probe import Part, fit_paper_probe
 from ckptsel.scores.rows import Mapped, Rows
 from ckptsel.scores.scalings import SCALINGS, Scaling, find_scalings
 from ckptsel.scores.spectrum import Spectra, Spectrum
@@ -33,10 +33,6 @@ LEAST_CHOOSING, MOST_CHOOSING = 2500, 10_000
 
 FOR_A_FEATURE, FOR_A_CLASS = 5, 25
 """More than LEAST_CHOOSING where there are many features or classes: so many for each."""
-
-MOST_HELD = 2**23
-"""Values of a part that are held as coordinates, 64 MiB: of more, features are read at each step of a
-fit, which takes a quarter longer and no memory."""
 
 TOGETHER_VALUES = 2**25
 """Values of the inner parts of the folds that are searched side by side (256 MiB)."""
@@ -197,11 +193,11 @@ class Probing:
         """Images of `rows`, and those held out, in a scaling, less the mean of the fitted ones, and
         divided by one number, the root mean square of their (n, n_columns) matrix then."""
         mean = rows.columns.mean
-        fitted = _held_if_small(Mapped(rows, mean, scaling.matrix))
+        fitted = Mapped(rows, mean, scaling.matrix).held_if_small()
         squares = fitted.square().mean(0) if isinstance(fitted, Tensor) else fitted.squares()
         scale = (squares.sum() / scaling.n_columns).sqrt().clamp(min=1e-30)
         held_rows = Rows.at(self.features, held)
-        held_out = _held_if_small(Mapped(held_rows, mean, scaling.matrix / scale))
+        held_out = Mapped(held_rows, mean, scaling.matrix / scale).held_if_small()
         return Part(fitted / scale, self.labels[rows.places], held_out, self.labels[held])
 
     def _rows(self, fold: Fold) -> Rows:
@@ -244,11 +240,6 @@ def n_searched_together(n_fitted: int, n_features: int) -> int:
     """Folds of the evaluation whose searches go side by side."""
     width = min(n_fitted, n_features)
     return max(1, TOGETHER_VALUES // (len(SCALINGS) * N_INNER_FOLDS * n_fitted * width))
-
-
-def _held_if_small(inputs: Mapped) -> Inputs:
-    n, width = inputs.shape
-    return inputs.held() if n * width <= MOST_HELD else inputs
 
 
 def _flags(strengths: list[Strength], n_folds: int) -> tuple[str, ...]:

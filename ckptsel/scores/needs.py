@@ -6,11 +6,11 @@ by default up to 100,000 x 2,048 (`docs/performance.md`).
 """
 
 from ckptsel.scores.held_out import (
-    MOST_HELD,
     n_choosing_folds,
     n_choosing_parts,
     n_searched_together,
 )
+from ckptsel.scores.rows import MOST_HELD
 from ckptsel.scores.scalings import SCALINGS
 
 COPIES = 8

@@ -8,7 +8,7 @@ the factor. One decomposition of the smaller Gram matrix serves every C, and tel
 be given by a fit without it (Hastie, Tibshirani and Friedman, 2nd ed., Eq. 7.64).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ckptsel.scores.foretelling import FARTHEST, Foretold, at_best_temperature
 from ckptsel.scores.probe import Part
-from ckptsel.scores.rows import Mapped
+from ckptsel.scores.rows import Mapped, Rows
 
 EXPONENTS = tuple(range(-8, 9, 2))
 """Of C, that a look tries."""
 
-DECADES = tuple(range(-8, 9))
+DECADES = tuple(float(exponent) for exponent in range(-8, 9))
 """Of C, that a fit tries; then half a decade to both sides of the best."""
 
 ROUNDING = 1e-14
@@ -30,59 +30,77 @@ ROUNDING = 1e-14
 
 @dataclass(frozen=True)
 class Ridge:
-    """Weights (r, K), bias (K,), float64, and the C that was chosen."""
+    """Weights (D, K) of features less `mean` (D,), bias (K,), float64, and the C that was chosen."""
 
     weights: Tensor
+    mean: Tensor
     bias: Tensor
     strength: float
 
-    def classes(self, inputs: Tensor) -> Tensor:
-        """The class of each of inputs (N, r): (N,)."""
-        return (inputs @ self.weights + self.bias).argmax(1)
+    def classes(self, rows: Rows) -> Tensor:
+        """The class of each of n rows: (n,)."""
+        return (rows.times(self.weights, self.mean) + self.bias).argmax(1)
 
 
-class _Decomposed:
-    """Inputs (n, r) along the directions of their Gram matrix (the smaller one): `values` (m,), its
-    eigenvalues; `images` (n, m) with images images^T = inputs inputs^T."""
+def fit_ridge(rows: Rows, labels: Tensor, n_classes: int) -> Ridge:
+    """The minimiser for features less their mean, divided by their root mean square, and labels (n,), at
+    the C with the least squared error of each image by a fit without it; of equals the most regularised.
 
-    def __init__(self, inputs: Tensor) -> None:
-        self.inputs, self.is_tall = inputs, inputs.shape[0] >= inputs.shape[1]
-        gram = inputs.T @ inputs if self.is_tall else inputs @ inputs.T
-        values, vectors = torch.linalg.eigh(gram)
-        kept = values > ROUNDING * values[-1]
-        self.values, self.vectors = values[kept], vectors[:, kept]
-        self.images = inputs @ self.vectors if self.is_tall else self.vectors * self.values.sqrt()
-
-    def weights(self, along: Tensor) -> Tensor:
-        """(r, K) of weights `along` (m, K) the directions."""
-        if self.is_tall:
-            return self.vectors @ along
-        return self.inputs.T @ (self.vectors @ (along / self.values.sqrt()[:, None]))
-
-
-def fit_ridge(inputs: Tensor, labels: Tensor, n_classes: int) -> Ridge:
-    """The minimiser for centred inputs (n, r) float64 and labels (n,), at the C with the least squared
-    error of each image by a fit without it; of equals the most regularised."""
-    targets = torch.nn.functional.one_hot(labels, n_classes).to(inputs)
-    bias = targets.mean(0)
-    targets -= bias
-    decomposed = _Decomposed(inputs)
-    images, values = decomposed.images, decomposed.values
-    squares, truth = images.square(), images.T @ targets
+    No copy of the features is held where there are many.
+    """
+    values, basis, images = _along_directions(rows)
+    bias = torch.bincount(labels, minlength=n_classes).double() / len(labels)
+    truth = bias.new_zeros(len(values), n_classes)
+    for some, chunk in _chunks(images):
+        truth.addmm_(chunk.T, _one_hot(labels[some], bias))
 
     def shrunk(exponent: float) -> Tensor:
-        return truth / (values + n_classes / 10.0**exponent)[:, None]
+        return truth / _shrinking(values, n_classes, exponent)[:, None]
 
-    def left_out(exponent: float) -> float:
-        residuals = targets - images @ shrunk(exponent)
-        leverage = 1 / len(inputs) + squares @ (1 / (values + n_classes / 10.0**exponent))
-        return float((residuals / (1 - leverage)[:, None]).square().mean())
+    def left_out(exponents: Sequence[float]) -> dict[float, float]:
+        squares = dict.fromkeys(exponents, 0.0)
+        for some, chunk in _chunks(images):
+            targets, along = _one_hot(labels[some], bias), chunk.square()
+            for exponent in exponents:
+                leverage = 1 / len(rows) + along @ (1 / _shrinking(values, n_classes, exponent))
+                residuals = targets - chunk @ shrunk(exponent)
+                squares[exponent] += float((residuals / (1 - leverage)[:, None]).square().sum())
+        return squares
 
-    errors = {float(exponent): left_out(exponent) for exponent in DECADES}
+    errors = left_out(DECADES)
     best = min(errors, key=lambda e: (errors[e], e))
-    errors |= {exponent: left_out(exponent) for exponent in (best - 0.5, best + 0.5)}
+    errors |= left_out((best - 0.5, best + 0.5))
     best = min(errors, key=lambda e: (errors[e], e))
-    return Ridge(decomposed.weights(shrunk(best)), bias, 10.0**best)
+    return Ridge(basis @ shrunk(best), rows.columns.mean, bias, 10.0**best)
+
+
+def _along_directions(rows: Rows) -> tuple[Tensor, Tensor, Tensor | Mapped]:
+    """The eigenvalues (m,) of the smaller Gram matrix of a fit's inputs; a basis (D, m) that features
+    less their mean are multiplied with; and the product (n, m), whose columns have these squares."""
+    (n, width), mean = rows.shape, rows.columns.mean
+    centred = None if n >= width else rows.whole() - mean
+    gram = rows.scatter if centred is None else centred @ centred.T
+    scale = (gram.trace() / (n * width)).sqrt().clamp(min=1e-30)
+    values, vectors = torch.linalg.eigh(gram / scale.square())
+    kept = values > ROUNDING * values[-1]
+    values, vectors = values[kept], vectors[:, kept]
+    if centred is None:
+        return values, vectors / scale, Mapped(rows, mean, vectors / scale).held_if_small()
+    basis = centred.T @ (vectors / values.sqrt()) / scale.square()
+    return values, basis, vectors * values.sqrt()
+
+
+def _shrinking(values: Tensor, n_classes: int, exponent: float) -> Tensor:
+    return values + n_classes / 10.0**exponent
+
+
+def _one_hot(labels: Tensor, less: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(labels, len(less)).double() - less
+
+
+def _chunks(images: Tensor | Mapped) -> Iterator[tuple[slice, Tensor]]:
+    """Which of them, and these."""
+    return images.chunks() if isinstance(images, Mapped) else iter([(slice(None), images)])
 
 
 def look(parts: Sequence[Part], held_labels: Tensor, n_classes: int) -> Foretold:

@@ -13,6 +13,7 @@ from ckptsel.results.scores import ScoreResult
 from ckptsel.scores.accuracy import held_out_accuracy
 from ckptsel.scores.inputs import ScoreInputs
 from ckptsel.scores.ridge import fit_ridge
+from ckptsel.scores.rows import Rows
 from ckptsel.scores.score import Score
 
 
@@ -20,13 +21,13 @@ def _score(inputs: ScoreInputs) -> ScoreResult:
     predictions, strengths = inputs.no_predictions(), set()
     with few_threads(inputs.features.numel()):
         for fold in inputs.folds():
-            fitted = inputs.features[fold.fit_rows].double()
-            mean = fitted.mean(0)
-            scale = (fitted - mean).square().mean().sqrt().clamp(min=1e-30)
-            labels = inputs.labels[fold.fit_rows]
-            ridge = fit_ridge((fitted - mean) / scale, labels, inputs.n_classes)
-            held = (inputs.features[fold.held_rows] - mean) / scale
-            predictions[fold.repeat, fold.columns] = ridge.classes(held).cpu().numpy()
+            ridge = fit_ridge(
+                Rows.at(inputs.features, fold.fit_rows),
+                inputs.labels[fold.fit_rows],
+                inputs.n_classes,
+            )
+            held = ridge.classes(Rows.at(inputs.features, fold.held_rows))
+            predictions[fold.repeat, fold.columns] = held.cpu().numpy()
             strengths.add(ridge.strength)
     return held_out_accuracy(inputs, predictions, details={"C": sorted(strengths)})
 
@@ -37,5 +38,6 @@ SCORE = Score(
     unit="accuracy",
     compute=_score,
     by_default=False,
+    streams=True,
     source="Hoerl and Kennard 1970; strength by leaving one out: Allen 1974",
 )

@@ -16,6 +16,10 @@ CHUNK = 2**19
 GPU_CHUNK = 2**24
 """On a GPU, where each call has a price of its own."""
 
+MOST_HELD = 2**23
+"""Values of rows through a map that are held, 64 MiB: of more, features are read at each step of a fit,
+which takes a quarter longer and no memory."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -135,9 +139,18 @@ class Mapped:
         """Some of the rows. which: (n,) bool."""
         return Mapped(Rows(self.rows.features, self.rows.places[which]), self.mean, self.matrix)
 
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Which of them, and these (m, r)."""
+        for some, chunk in self.rows.chunks():
+            yield some, (chunk - self.mean) @ self.matrix
+
     def held(self) -> Tensor:
         """All of it, (n, r)."""
         return self.rows.times(self.matrix, self.mean)
+
+    def held_if_small(self) -> "Tensor | Mapped":
+        n, width = self.shape
+        return self.held() if n * width <= MOST_HELD else self
 
     def __matmul__(self, weights: Tensor) -> Tensor:
         """(n, k) for weights (r, k)."""
