@@ -183,6 +183,17 @@ def test_verify_of_another_folder_says_so(tmp_path: Path, run) -> None:
     assert run("reproduce", "verify")[0] == 2
 
 
+@pytest.mark.parametrize("what", [("verify", "run"), ("cifar10-mnist", "--preset", "smoke")])
+def test_without_the_extra_it_is_named_before_anything_else(
+    what: tuple[str, ...], run, monkeypatch
+) -> None:
+    monkeypatch.setattr("ckptsel.reproduce.run.find_spec", lambda name: None)
+    code, out, err = run("reproduce", *what)
+    assert (code, out) == (2, "")
+    assert "matplotlib and sklearn not installed" in err
+    assert "pip install 'ckptsel[reproduce]'" in err
+
+
 def test_a_finished_run_is_not_trained_again(
     data_root: Path, finished: Path, tmp_path: Path, run, monkeypatch
 ) -> None:

@@ -167,12 +167,12 @@ def choose_targets(recipe: Recipe, names: Sequence[str]) -> Recipe:
 
 
 def check_extras() -> None:
-    """Raises UsageError where figures or embeddings could not be made in the end."""
+    """Raises UsageError where figures could not be drawn, or clusters not be measured."""
     missing = [name for name in ("matplotlib", "sklearn") if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"{' and '.join(missing)} not installed, which `reproduce` draws its figures with. Install "
-            "them with: pip install 'ckptsel[reproduce]'."
+            f"{' and '.join(missing)} not installed, which `reproduce` draws and measures clusters "
+            "with. Install them with: pip install 'ckptsel[reproduce]'."
         )
 
 

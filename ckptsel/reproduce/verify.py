@@ -24,7 +24,7 @@ from ckptsel.reproduce.results import (
     load_results,
     prediction_key,
 )
-from ckptsel.reproduce.run import CLAIMS_SCHEMA, digests, scores_of
+from ckptsel.reproduce.run import CLAIMS_SCHEMA, check_extras, digests, scores_of
 from ckptsel.scores import find_score
 from ckptsel.settings.rank import RankSettings
 
@@ -41,6 +41,7 @@ def verify(folder: Path, quiet: bool = False) -> list[str]:
 
     Raises InputError naming everything that does not agree.
     """
+    check_extras()
     manifest = _read_run_json(folder / "manifest.json")
     checks = (_check_files, _check_claims, _check_scores)
     right, wrong = [], []
