@@ -13,12 +13,15 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ckptsel.common import cache_files
 from ckptsel.common.files import atomic_path
-from ckptsel.common.quantities import size_text
+from ckptsel.common.quantities import bytes_of, size_text
 from ckptsel.errors import OutputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CHUNK = 8 * 2**20
 """Bytes that one thread digests at a time."""
@@ -48,6 +51,17 @@ class CacheFolder:
         """Why nothing more is kept: a disk that is full once would be asked again at every entry."""
         self._used: set[Path] = set()
         self._total: int | None = None
+
+    @classmethod
+    def open(cls, keep: bool, folder: str | None, size: str | None, verify: bool = False) -> "Self":
+        """As options ask for it: `folder` None is that of the user, `size` a text."""
+        if not keep:
+            return cls(None)
+        found = Path(folder) if folder else cache_files.default_cache_folder()
+        cache = cls(found, None if size is None else bytes_of(size), verify)
+        if found is None:
+            cache.unkept = "this user has no home folder. Name a folder with --cache-dir."
+        return cache
 
     def notes(self) -> list[str]:
         """What a user should know of this run's cache, a sentence each."""

@@ -33,7 +33,7 @@ from ckptsel.confirmation.runs import Task, Transfer
 from ckptsel.errors import CheckpointError, InputError
 from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoder import LAST
-from ckptsel.features.store import Cache, open_cache
+from ckptsel.features.store import Cache
 from ckptsel.ranking.reopen import Named, reopen
 from ckptsel.ranking.workspace import Workspace
 from ckptsel.results.confirmation import (
@@ -245,7 +245,7 @@ def _find_checkpoints(
             f"the ranking's checkpoints are no longer at {root}. Name where they are now with "
             "--checkpoints."
         )
-    cache = open_cache(settings.cache is not False, settings.cache_dir, settings.cache_size)
+    cache = Cache.open(settings.cache is not False, settings.cache_dir, settings.cache_size)
     scanned = scan_checkpoints(root, ranking.settings["weights"], quiet=quiet, cache=cache)
     found = {c.name: c for c in scanned}
     rows = sorted(rows, key=lambda row: row.order)

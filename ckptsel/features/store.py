@@ -6,7 +6,6 @@ two runs may share a cache. Deleting the folder is always safe. `ckptsel.common.
 
 import mmap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ckptsel.common.cache import SEAL, CacheFolder
-from ckptsel.common.cache_files import default_cache_folder
-from ckptsel.common.quantities import bytes_of
 from ckptsel.features.packing import pack, unpack
 from ckptsel.results.scores import ScoreResult
 
@@ -85,14 +82,3 @@ def _array_of(entry: mmap.mmap) -> NDArray[np.float32] | None:
         return np.frombuffer(entry, np.float32, n * d, 2 * SHAPE.itemsize).reshape(n, d)
     except ValueError:
         return None
-
-
-def open_cache(keep: bool, folder: str | None, size: str | None, verify: bool = False) -> Cache:
-    """The cache that the settings of a run ask for."""
-    if not keep:
-        return Cache(None)
-    found = Path(folder) if folder else default_cache_folder()
-    cache = Cache(found, None if size is None else bytes_of(size), verify)
-    if found is None:
-        cache.unkept = "this user has no home folder. Name a folder with --cache-dir."
-    return cache

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptsel.common.cache import DAMAGED, CacheFolder
-from ckptsel.common.cache_files import default_cache_folder
 from ckptsel.common.places import is_url
-from ckptsel.common.quantities import bytes_of
 from ckptsel.common.states import known_by, states_of
 from ckptsel.common.streams import say
 from ckptsel.errors import InputError
@@ -50,7 +48,9 @@ def rank_again(
     checkpoints: str | Path, data: str, settings: RankSettings, quiet: bool = True
 ) -> "Ranked":
     """As `ckptsel.ranking.rank.rank_with_predictions`; from the cache where that gave it before."""
-    cache = _cache_of(settings)
+    cache = CacheFolder.open(
+        settings.cache, settings.cache_dir, settings.cache_size, settings.verify
+    )
     # Before anything is read: what changes meanwhile is in another state then.
     key = None if cache.folder is None else _key_of(checkpoints, data, settings)
     found = None if key is None else _kept(cache, key)
@@ -68,12 +68,6 @@ def rank_again(
     if key is not None:
         _keep(cache, key, ranking, predictions)
     return ranking, predictions
-
-
-def _cache_of(settings: RankSettings) -> CacheFolder:
-    folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_folder()
-    size = None if settings.cache_size is None else bytes_of(settings.cache_size)
-    return CacheFolder(folder if settings.cache else None, size, settings.verify)
 
 
 def _key_of(checkpoints: str | Path, data: str, settings: RankSettings) -> str | None:

@@ -45,7 +45,7 @@ from ckptsel.features.extraction import (
 from ckptsel.features.layers import ALL, choose_layers, scale_of, side_by_side
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
-from ckptsel.features.store import Cache, open_cache
+from ckptsel.features.store import Cache
 from ckptsel.ranking.memory import MemoryBound, Scoring
 from ckptsel.ranking.recorded_model import recorded_model
 from ckptsel.settings.rank import RankSettings
@@ -415,7 +415,7 @@ def open_workspace(
 
 def cache_of(settings: RankSettings) -> Cache:
     """The cache that the settings ask for."""
-    return open_cache(
+    return Cache.open(
         settings.cache, settings.cache_dir, settings.cache_size, verify=settings.verify
     )
 

@@ -23,7 +23,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from ckptsel.common.streams import say
 from ckptsel.errors import DataError
-from ckptsel.features.store import open_cache
+from ckptsel.features.store import Cache
 from ckptsel.reproduce.distributed import World
 from ckptsel.reproduce.recipes import Pretraining
 from ckptsel.target.images import ImageSet
@@ -219,7 +219,7 @@ def _decoded(
     images: ImageSet, preprocessing: Preprocessing, recipe: Pretraining, quiet: bool
 ) -> NDArray[np.uint8]:
     """Large sets are kept on disk between runs, and mapped from there."""
-    cache = open_cache(recipe.streamed, None, None)
+    cache = Cache.open(recipe.streamed, None, None)
     pixels = prepare_all(images, preprocessing, cache, auto_workers(None, len(images)), quiet)
     say(*(f"note: {note}" for note in cache.notes()))
     return pixels

@@ -111,17 +111,23 @@ def look(parts: Sequence[Part], held_labels: Tensor, n_classes: int) -> Foretold
         one_hot = torch.nn.functional.one_hot(part.fit_labels, n_classes).double()
         frequencies = one_hot.mean(0)
         targets, inputs = one_hot - frequencies, part.fit_inputs
-        if isinstance(inputs, Mapped):
-            values, vectors = torch.linalg.eigh(inputs.gram())
-            held, along = part.held_inputs @ vectors, vectors.T @ inputs.cross(targets)
-        elif inputs.shape[0] >= inputs.shape[1]:
-            values, vectors = torch.linalg.eigh(inputs.T @ inputs)
-            held, along = part.held_inputs @ vectors, vectors.T @ (inputs.T @ targets)
+        if isinstance(inputs, Mapped) or inputs.shape[0] >= inputs.shape[1]:
+            values, basis = torch.linalg.eigh(_gram(inputs))
+            along = basis.T @ _cross(inputs, targets)
         else:
             values, vectors = torch.linalg.eigh(inputs @ inputs.T)
-            held, along = part.held_inputs @ (inputs.T @ vectors), vectors.T @ targets
+            basis, along = inputs.T @ vectors, vectors.T @ targets
+        held = part.held_inputs @ basis
         for exponent, outputs in zip(EXPONENTS, logits, strict=True):
             shrunk = along / (values.clamp(min=0) + n_classes / 10.0**exponent)[:, None]
             outputs.append(held @ shrunk + frequencies)
     found = (at_best_temperature(torch.cat(each), held_labels, 1 / FARTHEST) for each in logits)
     return max(found, key=lambda held: held.per_image.mean())
+
+
+def _gram(inputs: Tensor | Mapped) -> Tensor:
+    return inputs.gram() if isinstance(inputs, Mapped) else inputs.T @ inputs
+
+
+def _cross(inputs: Tensor | Mapped, targets: Tensor) -> Tensor:
+    return inputs.cross(targets) if isinstance(inputs, Mapped) else inputs.T @ targets
