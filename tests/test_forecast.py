@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from tools.forecast import gradient_alignment, table, trained
+from tools.forecast import gradient_alignment, trained
 
 
 class Linear:
@@ -41,15 +41,3 @@ def test_accuracy_of_each_rung_is_the_mean_of_the_seeds(tmp_path: Path) -> None:
     }
     save_file(arrays, tmp_path / "confirm.safetensors")
     assert trained(tmp_path) == {"a": {9: 0.5, 27: 1.0}}
-
-
-def test_a_row_has_the_mean_over_trajectories_and_the_best_comes_first() -> None:
-    up, down = [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]
-    lines = [
-        {"name": f"small seed{i} cats", "fine_tuned": tuned, "series": {"a": down, "b": up}}
-        for i, tuned in enumerate(([0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.4, 0.3]))
-    ]
-    rows = list(table(lines))[2:]
-    assert [row.split(" | ")[2] for row in rows] == ["b", "a"]
-    assert rows[0].split(" | ")[1] == "2" and rows[0].split(" | ")[3].startswith("0.83 [")
-    assert rows[0].rstrip(" |").split(" | ")[5].startswith("5.00 [")

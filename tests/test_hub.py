@@ -71,7 +71,7 @@ def test_the_hubs_own_reader_reads_it() -> None:
     hub = pytest.importorskip("huggingface_hub")
     ranking, _ = read_ranking(FIRST)
     card = hub.ModelCard(card_text(ranking, ranking["checkpoint-005"]))
-    assert [one.metric_value for one in card.data.eval_results][-1] == 0.898
+    assert [one.metric_value for one in card.data.eval_results][-1] == 0.896
     assert card.data.eval_results[0].metric_args["level"] == 0.95
 
 

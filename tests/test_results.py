@@ -32,14 +32,13 @@ from ckptsel.results.files import (
 from ckptsel.results.ranking import Ranking, Reference
 from tests.conftest import largest_file
 
-RUNS = Path(__file__).parents[1] / "reference_runs"
-FIRST = RUNS / "cifar10-mnist-small/seed1/mnist-1000"
+FIRST = Path(__file__).parent / "data/first_schema"
 
 FREE_OF = ("torch", "timm", "altair", "vl_convert", "scipy", "pandas", "pyarrow", "jinja2")
 
 
 def test_files_of_the_first_schema_are_read() -> None:
-    """The shipped runs were written by 0.1."""
+    """As 0.1 wrote them."""
     stored = json.loads((FIRST / "ranking.json").read_text())
     ranking, _ = read_ranking(FIRST)
     assert stored["schema"] == "ckptsel.ranking/1"

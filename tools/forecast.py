@@ -1,62 +1,48 @@
-"""What foretells fine-tuned accuracy along a trajectory, as rows of a table of docs/scores.md.
+"""What foretells fine-tuned accuracy along a trajectory, for the tables of docs/scores.md.
 
-    python -m tools.forecast RUN... --out forecasts.jsonl
-    python -m tools.forecast --out forecasts.jsonl
+    python -m tools.forecast RUN... [--out docs/forecasts.jsonl]
 
 RUN: a folder of `ckptsel reproduce`, whose seeds were raced with every checkpoint to the end. For each
 seed and target, and each checkpoint, in the order of training:
 
     epoch, source accuracy      of the files
     linear_probe, logme, ...    of the ranking, at the last layer
-    ridge at last, at all       held-out accuracy of `ridge_probe` there
-    best of all layers          the highest `ridge_probe` of any layer
+    ridge_probe at last, ...    held-out accuracy there, at all layers, and at the best one of each
     first rung                  fine-tuned accuracy after a ninth of the steps, the race's first rung
     gradients                   `gradient_alignment`
 
-and how each goes with fine-tuned accuracy (mean of the training seeds): tau, Pearson's r, and how far
-the checkpoint that it picks is behind the best. A trajectory that stands in the file is not measured
-again. Without RUN the table of the file is printed: mean over trajectories, and the 95 % interval of
-Student's t, for seeds are independent and the checkpoints of one are not.
+beside the accuracy that each reached (mean of the training seeds). A trajectory that stands in the
+file is not measured again. `python -m tools.run_tables` writes the tables.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from scipy import stats
 from torch import Tensor, nn
 
 import ckptsel
 from ckptsel.checkpoints.scan import scan_checkpoints
-from ckptsel.common.streams import put
-from ckptsel.confirmation.agreement import pearson_r
-from ckptsel.ranking.correlation import kendall_tau
 from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.results.files import read_ranking
 from ckptsel.settings.rank import make_settings
 from tools.json_lines import add_line, read_lines
-
-Values = NDArray[np.float64]
+from tools.run_tables import FORECASTS
 
 N_SKETCH, SEED = 8192, 0
 
 
 def main() -> None:
-    """Measure the runs that are named, or print the table."""
+    """Measure the runs that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=FORECASTS)
     options = parser.parse_args()
-    lines = read_lines(options.out)
-    if not options.runs:
-        put("".join(f"{row}\n" for row in table(lines)))
-        return
-    known = {line["name"] for line in lines}
+    known = {line["name"] for line in read_lines(options.out)}
     for run in options.runs:
         for raced in sorted(run.glob("seed*/*/confirm.json")):
             seed, target = raced.parent.parent, raced.parent.name
@@ -78,13 +64,14 @@ def measure(seed: Path, data: Path, raced: Path) -> dict[str, Any]:
     every = ckptsel.rank(seed / "checkpoints", data, layers="auto", by="ridge_probe", quiet=True)
     ridge = {(row.checkpoint, row.layer): row.scores["ridge_probe"].value for row in every}
     layers = {layer for _, layer in ridge}
-    series |= {f"ridge at {layer}": [ridge[n, layer] for n in names] for layer in ("last", "all")}
-    series["best of all layers"] = [max(ridge[n, layer] for layer in layers) for n in names]
+    for layer in ("last", "all"):
+        series[f"ridge_probe at {layer}"] = [ridge[n, layer] for n in names]
+    series["ridge_probe at the best layer"] = [max(ridge[n, at] for at in layers) for n in names]
     fine_tuned = trained(raced)
     steps = sorted(fine_tuned[names[0]])
     series["first rung"] = [fine_tuned[n][steps[0]] for n in names]
     series["gradients"] = list(alignments(seed / "checkpoints", data, names))
-    return {"fine_tuned": [fine_tuned[n][steps[-1]] for n in names], "series": series}
+    return {"reached": [fine_tuned[n][steps[-1]] for n in names], "series": series}
 
 
 def trained(raced: Path) -> dict[str, dict[int, float]]:
@@ -150,41 +137,6 @@ def _alignment(one: Tensor, other: Tensor) -> float:
     one, other = one - one.mean(0), other - other.mean(0)
     a, b = one @ one.T, other @ other.T
     return float((a * b).sum() / (a.norm() * b.norm()))
-
-
-def table(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Markdown: for each preset and target a row for each forecast, the best tau first."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for line in lines:
-        preset, _, target = line["name"].split()
-        groups.setdefault((preset, target), []).append(line)
-    yield "| trajectories, target | n | forecast | tau | r | behind the best, points |"
-    yield "| --- | --- | --- | --- | --- | --- |"
-    for (preset, target), some in groups.items():
-        worth = {name: [_worth(line, name) for line in some] for name in some[0]["series"]}
-        for name in sorted(worth, key=lambda name: -np.mean([tau for tau, _, _ in worth[name]])):
-            columns = zip(*worth[name], strict=True)
-            cells = [_mean(each, *bounds) for each, bounds in zip(columns, BOUNDS, strict=True)]
-            yield f"| {preset}, {target} | {len(some)} | {name} | " + " | ".join(cells) + " |"
-
-
-def _worth(line: Mapping[str, Any], name: str) -> tuple[float, float, float]:
-    """(tau, r, points behind) of one forecast on one trajectory."""
-    x, y = np.array(line["series"][name]), np.array(line["fine_tuned"])
-    return kendall_tau(x, y), pearson_r(x, y), 100 * float(y.max() - y[x.argmax()])
-
-
-BOUNDS = ((-1, 1), (-1, 1), (0, 100))
-"""Of tau, of r, and of points."""
-
-
-def _mean(values: Sequence[float], lowest: float, highest: float) -> str:
-    """With the interval of Student's t, of two values or more, as far as there can be values."""
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return f"{mean:.2f}"
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
-    return f"{mean:.2f} [{max(mean - half, lowest):.2f}, {min(mean + half, highest):.2f}]"
 
 
 if __name__ == "__main__":
