@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from ckptsel.errors import InputError
 from ckptsel.reproduce.claims import (
@@ -101,9 +102,24 @@ def test_no_change_is_a_claim_of_its_own() -> None:
 def test_trends_are_taken_from_the_early_epoch_on() -> None:
     assert verdict(trend("fe", -1), fe_0=EARLY, fe_1=EARLY) == HOLDS
     assert verdict(trend("fe", 1), fe_0=LATE, fe_1=LATE) == HOLDS
+    results = make_results(fe_0=EARLY, fe_1=EARLY)
+    assert check(results, "", "", "letters", "", "", trend("fe", -1)).verdict == NOT_TESTED
     claim = check(make_results(fe_0=EARLY), "", "", "digits", "", "", trend("fe", -1))
     assert claim.ours[0].text.startswith("tau -1.00")
     assert claim.ours[0].text.endswith("over 4 epochs")
+
+
+def test_the_trend_of_several_seeds_is_the_mean_of_theirs() -> None:
+    """With one degree of freedom two that differ tell nothing; what all read alike is in it too."""
+    half = (0.80, 0.90, 0.85, 0.86, 0.75)
+    claim = check(make_results(fe_0=EARLY, fe_1=half), "", "", "digits", "", "", trend("fe", -1))
+    found = claim.pooled.interval
+    assert found.value == pytest.approx((-1 + kendalltau(range(4), half[1:]).statistic) / 2)
+    assert (found.low, found.high) == (-1.0, 1.0) and claim.verdict == UNDECIDED
+    assert claim.pooled.text.startswith("tau -0.83 [-1.00, 1.00] over 4 epochs, mean of 2 seeds")
+    close = (0.80, 0.86, 0.855, 0.85, 0.845)
+    same = check(make_results(fe_0=close, fe_1=close), "", "", "digits", "", "", trend("fe", -1))
+    assert same.pooled.interval.value == -1.0 and same.pooled.interval.high > -1.0
 
 
 def test_a_peak_lies_where_all_that_is_tied_with_it_lies() -> None:

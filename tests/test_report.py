@@ -157,8 +157,8 @@ def test_a_notebook_shows_a_table(confirmed: Ranking) -> None:
     shown = confirmed._repr_html_()
     assert shown.count("<tr>") == 15
     assert (
-        "<p>confirmed for fe: checkpoint-005 is recommended, 88.7 % [87.0, 90.4] expected on new images; "
-        "the last is 6.8 points behind the best [" in shown
+        "<p>confirmed for fe: checkpoint-005 is recommended, 88.7 % [87.0, 90.4] expected on new "
+        "images; the last is 6.8 points behind the best [" in shown
     )
 
 

@@ -145,31 +145,42 @@ def trend(kind: str, sign: int) -> Find:
     neighbouring epochs share by their images is in it, since all are read on the same. The epochs are
     all there are, not a sample of a longer run, so nothing is drawn along them, and no effective
     number of them (as in `agrees`) enters. Of one seed it says what that run did: a run of random
-    steps has a trend too. Of several, it is the trend of their mean.
+    steps has a trend too. Of several it is the mean of their taus, with Student's interval over seeds
+    and, since all are read on the same images, what these may add to all of them alike.
     """
 
     def find(results: Results, target: str, seeds: Seeds) -> Finding | None:
-        series = _series(results, target, seeds, kind)
-        if series is None:
-            return None
-        epochs, correct = series
-        early, _ = early_and_last(results, target, seeds)
-        keep = epochs >= early
-        if keep.sum() < 3:
-            return None
-        readings = Readings(correct[keep])
-        resampled = resample_means(readings, N_TREND_RESAMPLES)
-        taus = [_tau(epochs[keep], column) for column in resampled.T]
-        low, high = np.quantile(taus, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found = Estimate(_tau(epochs[keep], readings.means), float(low), float(high))
-        return _decide(seeds, f"tau {_plain(found)} over {keep.sum()} epochs", found, sign)
+        taus, draws, n_epochs = [], [], 0
+        for seed in seeds:
+            series = _series(results, target, (seed,), kind)
+            if series is None:
+                return None
+            keep = series[0] >= early_and_last(results, target, seeds)[0]
+            n_epochs = int(keep.sum())
+            if n_epochs < 3:
+                return None
+            readings = Readings(series[1][keep])
+            taus.append(float(_taus(readings.means[:, None])[0]))
+            draws.append(_taus(resample_means(readings, N_TREND_RESAMPLES)))
+        if len(seeds) == 1:
+            low, high = np.quantile(draws[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            found = Estimate(taus[0], float(low), float(high))
+            text = f"tau {_plain(found)} over {n_epochs} epochs"
+        else:
+            # The same random numbers for each seed: as if their errors were the same altogether.
+            found = _mean_of_seeds(taus, float(np.mean(draws, axis=0).std()))
+            text = f"tau {_plain(found)} over {n_epochs} epochs, mean of {len(seeds)} seeds"
+        return _decide(seeds, text, found, sign)
 
     return find
 
 
-def _tau(epochs: Values, accuracy: Values) -> float:
-    """0 where the accuracy is the same at all epochs."""
-    return 0.0 if np.ptp(accuracy) == 0 else kendall_tau(epochs, accuracy)
+def _taus(accuracy: Values) -> Values:
+    """Kendall's tau-b of each column of accuracy (n, m) with its order, (m,); 0 where all are equal."""
+    earlier, later = np.triu_indices(len(accuracy), k=1)
+    signs = np.sign(accuracy[later] - accuracy[earlier])
+    n_untied = (signs != 0).sum(axis=0)
+    return signs.sum(axis=0) / np.sqrt(len(signs) * np.maximum(n_untied, 1))
 
 
 def peak(kind: str, part: Callable[[int, Sequence[int]], bool]) -> Find:
@@ -300,10 +311,12 @@ def _score_and_accuracy(
     return np.array([by_epoch[epoch] for epoch in epochs.tolist()]), correct.mean(axis=(1, 2))
 
 
-def _mean_of_seeds(values: Sequence[float]) -> Estimate:
-    """The mean of correlations, with Student's interval over seeds."""
+def _mean_of_seeds(values: Sequence[float], shared: float = 0.0) -> Estimate:
+    """The mean of correlations, with Student's interval over seeds. shared: standard error of the mean
+    from what all seeds share, which their scatter does not show."""
     n, mean = len(values), float(np.mean(values))
-    half = _reach(n) * float(np.std(values, ddof=1))
+    over_seeds = _reach(n) * float(np.std(values, ddof=1))
+    half = float(np.hypot(over_seeds, stats.norm.ppf((1 + LEVEL) / 2) * shared))
     return Estimate(mean, max(mean - half, -1.0), min(mean + half, 1.0), n=n, random="seeds")
 
 

@@ -86,8 +86,8 @@ def _transfer(results: Results) -> Figure | None:
                 _line(ax, rows, f"seed {seed}", marker, colour)
             ax.set_title(f"{target}: {goal.upper()}")
             _epoch_axis(ax)
-    axes[0, 0].legend()
     _label_left(axes, "accuracy, %")
+    _legend_below(figure, axes, ncols=3 * len(targets))
     return figure
 
 
@@ -98,8 +98,8 @@ def _components(results: Results) -> Figure | None:
         return None
     figure, axes = _grid(1, len(targets))
     for j, target in enumerate(targets):
-        for seed in results.values("scores", "seed"):
-            for component in ("main", "residual"):
+        for component in ("main", "residual"):
+            for seed in results.values("scores", "seed"):
                 rows = results.rows(
                     "scores", target=target, seed=seed, score=f"{component}_component"
                 )
@@ -109,8 +109,8 @@ def _components(results: Results) -> Figure | None:
                 _line(axes[0, j], rows, label, marker, COMPONENT_COLOURS[component])
         axes[0, j].set_title(target)
         _epoch_axis(axes[0, j])
-    axes[0, 0].legend()
     _label_left(axes, "held-out accuracy, %")
+    _legend_below(figure, axes, ncols=2)
     return figure
 
 
@@ -141,8 +141,7 @@ def _readings(results: Results) -> Figure | None:
             axes[i, j].set_ylim(0, 102)
             _epoch_axis(axes[i, j])
     _label_left(axes, f"{target}: accuracy, %")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0))
+    _legend_below(figure, axes, ncols=3)
     return figure
 
 
@@ -161,8 +160,7 @@ def _layers(results: Results) -> Figure | None:
             axes[i, j].set_title(f"{target}: {COMPONENT_NAMES[component]}")
             _epoch_axis(axes[i, j])
     _label_left(axes, "held-out accuracy, %")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=6, loc="upper center", bbox_to_anchor=(0.5, 0))
+    _legend_below(figure, axes, ncols=6)
     return figure
 
 
@@ -310,3 +308,9 @@ def _epoch_axis(ax: Axes) -> None:
 def _label_left(axes: Any, text: str) -> None:
     for row in axes:
         row[0].set_ylabel(text)
+
+
+def _legend_below(figure: Figure, axes: Any, ncols: int) -> None:
+    """Of the first panel; below the figure it hides no line."""
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=ncols, loc="upper center", bbox_to_anchor=(0.5, 0))
