@@ -306,7 +306,8 @@ def test_rankings_fit_the_schema() -> None:
     fresh = ckptsel.rank("ckpts/", "my_images/").to_dict()
     old = ROOT / "tests/data/first_schema/ranking.json"
     shipped = [json.loads(p.read_text()) for p in (*Path(RUN).glob("seed*/*/ranking.json"), old)]
-    assert shipped[-1]["schema"] == "ckptsel.ranking/1" and len(shipped) == 11
+    assert {value["schema"] for value in shipped[:-1]} == {fresh["schema"]} and len(shipped) == 11
+    assert shipped[-1]["schema"] == "ckptsel.ranking/1"
     upgraded = [json.loads(json.dumps(ckptsel.Ranking.from_dict(v).to_dict())) for v in shipped]
     for value in (json.loads(json.dumps(fresh)), *upgraded):
         jsonschema.validate(value, schema)

@@ -255,8 +255,8 @@ def test_a_series_is_switched_off_and_on(page) -> None:
 
 @browser_only
 def test_pointing_at_a_mark_shows_its_values(page) -> None:
-    point = page.locator(".chart").nth(0).locator(POINTS).nth(0)
-    point.hover(force=True)  # another mark may lie on it, and has values too
+    point = page.locator(".chart").nth(0).locator(POINTS).last  # no other lies on it
+    point.hover()
     page.wait_for_selector("#vg-tooltip-element.visible")
     assert re.search(r"checkpoint-\d+.*95 % from", page.text_content("#vg-tooltip-element"))
 

@@ -10,11 +10,9 @@ from tools.json_lines import read_lines
 from tools.run_tables import FORECASTS, RUNS, mean_cell, pages, with_tables, worth_tables
 
 
-@pytest.mark.parametrize("page", sorted(pages()), ids=lambda page: page.name)
-def test_the_documented_tables_are_what_the_runs_hold(page: Path) -> None:
-    assert page.read_text(encoding="utf-8") == pages()[page], (
-        "python -m tools.run_tables writes them"
-    )
+def test_the_documented_tables_are_what_the_runs_hold() -> None:
+    for page, text in pages().items():
+        assert page.read_text(encoding="utf-8") == text, "python -m tools.run_tables writes them"
 
 
 def test_forecasts_are_held_against_what_the_runs_reached() -> None:

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from ckptsel.common.files import write_text
 from ckptsel.common.streams import say
 from ckptsel.confirmation.agreement import pearson_r
 from ckptsel.ranking.correlation import kendall_tau
+from ckptsel.reproduce.claims import mean_of_seeds
 from ckptsel.reproduce.results import Results, load_results, prediction_key
 from tools.json_lines import read_lines
 
@@ -39,13 +39,13 @@ BY_WIDTH_AND_DECAY = ("small-wide", "small", "small-decay", "small-full", "small
 
 def main() -> None:
     """Write the tables, or check that they are current."""
-    stale = [path for path, text in pages().items() if path.read_text(encoding="utf-8") != text]
+    stale = {p: text for p, text in pages().items() if p.read_text(encoding="utf-8") != text}
     if "--check" in sys.argv[1:]:
         for path in stale:
             say(f"{path} is not current. Run: python -m tools.run_tables")
         sys.exit(1 if stale else 0)
-    for path in stale:
-        write_text(path, pages()[path])
+    for path, text in stale.items():
+        write_text(path, text)
 
 
 def pages() -> dict[Path, str]:
@@ -204,9 +204,8 @@ def mean_cell(values: Sequence[float], lowest: float, highest: float) -> str:
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return _two_digits(mean)
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
-    low, high = max(mean - half, lowest), min(mean + half, highest)
-    return f"{_two_digits(mean)} [{_two_digits(low)}, {_two_digits(high)}]"
+    found = mean_of_seeds(values, lowest=lowest, highest=highest)
+    return f"{_two_digits(mean)} [{', '.join(map(_two_digits, found.bounds))}]"
 
 
 def _two_digits(value: float) -> str:

@@ -168,7 +168,7 @@ def trend(kind: str, sign: int) -> Find:
             text = f"tau {_plain(found)} over {n_epochs} epochs"
         else:
             # The same random numbers for each seed: as if their errors were the same altogether.
-            found = _mean_of_seeds(taus, float(np.mean(draws, axis=0).std()))
+            found = mean_of_seeds(taus, float(np.mean(draws, axis=0).std()))
             text = f"tau {_plain(found)} over {n_epochs} epochs, mean of {len(seeds)} seeds"
         return _decide(seeds, text, found, sign)
 
@@ -282,7 +282,7 @@ def agrees(score: str, goal: str, sign: int) -> Find:
         if len(known) < len(seeds):
             return None
         if len(known) > 1:
-            found = _mean_of_seeds([kendall_tau(*pair) for pair in known])
+            found = mean_of_seeds([kendall_tau(*pair) for pair in known])
             text = f"tau {_plain(found)}, mean of {len(known)} seeds"
             return _decide(seeds, text, found, sign)
         values, accuracy = known[0]
@@ -311,13 +311,19 @@ def _score_and_accuracy(
     return np.array([by_epoch[epoch] for epoch in epochs.tolist()]), correct.mean(axis=(1, 2))
 
 
-def _mean_of_seeds(values: Sequence[float], shared: float = 0.0) -> Estimate:
-    """The mean of correlations, with Student's interval over seeds. shared: standard error of the mean
-    from what all seeds share, which their scatter does not show."""
+def mean_of_seeds(
+    values: Sequence[float], shared: float = 0.0, lowest: float = -1.0, highest: float = 1.0
+) -> Estimate:
+    """The mean of values of two seeds or more, with Student's interval over seeds.
+
+    shared: standard error of the mean from what all seeds share, which their scatter does not show.
+    lowest, highest: that there can be.
+    """
     n, mean = len(values), float(np.mean(values))
     over_seeds = _reach(n) * float(np.std(values, ddof=1))
     half = float(np.hypot(over_seeds, stats.norm.ppf((1 + LEVEL) / 2) * shared))
-    return Estimate(mean, max(mean - half, -1.0), min(mean + half, 1.0), n=n, random="seeds")
+    low, high = max(mean - half, lowest), min(mean + half, highest)
+    return Estimate(mean, low, high, n=n, random="seeds")
 
 
 def source_accuracy(low: float) -> Find:

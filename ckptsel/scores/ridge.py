@@ -49,7 +49,7 @@ def fit_ridge(rows: Rows, labels: Tensor, n_classes: int) -> Ridge:
     No copy of the features is held where there are many.
     """
     values, basis, images = _along_directions(rows)
-    bias = torch.bincount(labels, minlength=n_classes).double() / len(labels)
+    bias = _frequencies(labels, n_classes)
     truth = bias.new_zeros(len(values), n_classes)
     for some, chunk in _chunks(images):
         truth.addmm_(chunk.T, _one_hot(labels[some], bias))
@@ -85,13 +85,18 @@ def _along_directions(rows: Rows) -> tuple[Tensor, Tensor, Tensor | Mapped]:
     kept = values > ROUNDING * values[-1]
     values, vectors = values[kept], vectors[:, kept]
     if centred is None:
-        return values, vectors / scale, Mapped(rows, mean, vectors / scale).held_if_small()
+        basis = vectors / scale
+        return values, basis, Mapped(rows, mean, basis).held_if_small()
     basis = centred.T @ (vectors / values.sqrt()) / scale.square()
     return values, basis, vectors * values.sqrt()
 
 
 def _shrinking(values: Tensor, n_classes: int, exponent: float) -> Tensor:
     return values + n_classes / 10.0**exponent
+
+
+def _frequencies(labels: Tensor, n_classes: int) -> Tensor:
+    return torch.bincount(labels, minlength=n_classes).double() / len(labels)
 
 
 def _one_hot(labels: Tensor, less: Tensor) -> Tensor:
@@ -108,9 +113,8 @@ def look(parts: Sequence[Part], held_labels: Tensor, n_classes: int) -> Foretold
     held-out labels likeliest, are read as logits. held_labels: of all parts, one after the other."""
     logits: list[list[Tensor]] = [[] for _ in EXPONENTS]
     for part in parts:
-        one_hot = torch.nn.functional.one_hot(part.fit_labels, n_classes).double()
-        frequencies = one_hot.mean(0)
-        targets, inputs = one_hot - frequencies, part.fit_inputs
+        frequencies, inputs = _frequencies(part.fit_labels, n_classes), part.fit_inputs
+        targets = _one_hot(part.fit_labels, frequencies)
         if isinstance(inputs, Mapped) or inputs.shape[0] >= inputs.shape[1]:
             values, basis = torch.linalg.eigh(_gram(inputs))
             along = basis.T @ _cross(inputs, targets)
@@ -119,7 +123,7 @@ def look(parts: Sequence[Part], held_labels: Tensor, n_classes: int) -> Foretold
             basis, along = inputs.T @ vectors, vectors.T @ targets
         held = part.held_inputs @ basis
         for exponent, outputs in zip(EXPONENTS, logits, strict=True):
-            shrunk = along / (values.clamp(min=0) + n_classes / 10.0**exponent)[:, None]
+            shrunk = along / _shrinking(values.clamp(min=0), n_classes, exponent)[:, None]
             outputs.append(held @ shrunk + frequencies)
     found = (at_best_temperature(torch.cat(each), held_labels, 1 / FARTHEST) for each in logits)
     return max(found, key=lambda held: held.per_image.mean())
