@@ -606,5 +606,7 @@ def test_notes_on_late_starts_gaps_and_mixed_weights() -> None:
     assert "starts at epoch 81 of 90" in late
     (gap,) = trajectory_notes([made(e) for e in (1, 5, 60, 80, 90)])
     assert "no checkpoint from 5 to 60" in gap
+    broken = made(1).failed("cut short")
+    assert trajectory_notes([broken, *(made(e) for e in (9, 20, 40, 60, 80))]) == []
     (mixed,) = trajectory_notes([made(1), made(2, "model_ema")])
     assert "different keys (model, model_ema)" in mixed

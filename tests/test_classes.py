@@ -10,6 +10,7 @@ import pytest
 import ckptsel
 from ckptsel.errors import DataError
 from ckptsel.reproduce.run import write_parquet
+from ckptsel.target.classes import match_classes
 from ckptsel.target.images import ImageSet
 from ckptsel.target.samples import MemorySamples
 from ckptsel.target.target import load_target
@@ -41,6 +42,18 @@ def test_another_order_in_the_other_file(run, trajectory: Path, tmp_path: Path) 
     same = ckptsel.rank(trajectory, tmp_path, scores=("linear_probe",))
     assert [row.scores for row in same] == [row.scores for row in ranking]
     assert same.target["fingerprint"] == ranking.target["fingerprint"]
+
+
+def test_names_that_are_numbers_in_another_order() -> None:
+    """They are names as others are: only where the other split has other names are they places."""
+    labels, samples = np.array([0, 1, 2]), MemorySamples.of(np.zeros((3, 8, 8, 3), np.uint8))
+    train = ImageSet("train", labels, ("0", "1", "2"), samples)
+    for names, there, n_notes in ((("2", "0", "1"), [2, 0, 1], 0), (NAMES, [0, 1, 2], 1)):
+        held = ImageSet("validation", labels, names, samples)
+        matched, notes = match_classes([train, held], "data")
+        assert [images.labels.tolist() for images in matched] == [[0, 1, 2], there]
+        assert len(notes) == n_notes
+    assert notes[0].startswith("split train of data calls its classes by numbers: ")
 
 
 def test_another_order_in_the_second_file_of_a_split(tmp_path: Path) -> None:

@@ -118,12 +118,19 @@ def test_usage_errors_exit_2(run, trajectory: Path, images: Path) -> None:
         (("rank", trajectory, "-d", images, "--energy", "1.5"), "between 0 and 1"),
         (("rank", trajectory, "-d", images, "--mean", "a,b"), "not a list of numbers"),
         (("rank", trajectory, "-d", images, "--epochs", "3"), "No such option"),
+        (("rank", trajectory, "-d", images, "--scores", "logme", "--scores", "logm"), "'logm'"),
         (("reproduce", "cifar10"), "unknown recipe 'cifar10'"),
         (("reproduce", "cifar10-mnist", "--preset", "smal"), "Did you mean small"),
     ):
         code, out, err = run(*arguments)
         assert (code, out) == (2, ""), err
         assert message in err
+
+
+def test_an_option_that_is_given_twice_says_what_counts(run, images: Path, tmp_path: Path) -> None:
+    code, _, err = run("extract", tmp_path / "no", "-d", "more", "-d", images, "--to", "f.npz")
+    assert code == 3
+    assert err.startswith(f"note: --data is given 2 times; the last counts: {images}\n")
 
 
 def test_an_output_that_cannot_be_written_is_said_first(

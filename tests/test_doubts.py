@@ -147,6 +147,20 @@ def test_labels_that_are_wrong_everywhere(run, trajectory: Path, tmp_path: Path)
     assert "are these the labels of the images?" in text
 
 
+def test_training_that_comes_to_chance_is_not_recommended(
+    run, trajectory: Path, noise: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ranking"
+    assert run("rank", trajectory, "-d", noise, "-q", "-o", out)[0] == 0
+    options = ("--candidates", 2, "--seeds", 1, "--steps", 9, "--lr", "0.001", "-q")
+    code, text, _ = run("confirm", out, *options)
+    assert code == 0
+    assert "no checkpoint is recommended: trained for fe, " in text
+    assert "no more than always naming the largest class does (50.0 %)" in text
+    assert run("gate", out, "--min-accuracy", 0.1)[0] == 5
+    assert "warning: trained for fe, " in run("pick", out)[2]
+
+
 def test_labels_that_are_right_leave_no_doubt(run, trajectory: Path, tmp_path: Path) -> None:
     text = rank_fast(run, trajectory, colours(tmp_path / "data"))
     assert "doubt" not in text and "no checkpoint is recommended" not in text

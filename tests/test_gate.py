@@ -120,6 +120,21 @@ def test_nothing_measured_cannot_be_told() -> None:
     assert all("ckptsel confirm --goal ft" in check.text for check in verdict.checks)
 
 
+def test_a_ranking_that_recommends_nothing_passes_no_check() -> None:
+    ranking = make_ranking(no_winner="labels are wrong", doubts=("labels are wrong",))
+    policy = Policy(current="old", max_regret=1, min_accuracy=0, baseline="b", tolerance=1)
+    verdict = hold_against(ranking, policy, Measured(0.5, 0.4, 0.6, by="linear_probe"))
+    assert [check.decision for check in verdict.checks] == [CANNOT_TELL] * 3
+    assert all("no checkpoint is recommended: labels are wrong" in c.text for c in verdict.checks)
+
+
+def test_where_all_are_right_the_interval_shrinks_with_their_number() -> None:
+    """10 of 10 right and 0.99 asked for: 368 are enough by Clopper and Pearson's interval."""
+    low = 0.025 ** (1 / 10)
+    more = further_images(0.01, low - 0.99, 0.01, 10, all_alike=True)
+    assert more is not None and 250 < more + 10 < 500
+
+
 @pytest.mark.parametrize("limit", [0.46, 0.485, 0.52])
 def test_so_many_further_images_decide(limit: float) -> None:
     """With them, and a tenth fewer, by the normal interval of a share: 500 of 1000 images right."""
@@ -214,7 +229,10 @@ def test_without_predictions_both_intervals_count(tmp_path: Path) -> None:
 
 def test_the_same_weights_differ_by_nothing(tmp_path: Path) -> None:
     path = stored(tmp_path / "base", make_ranking())
-    assert compare_with_stored(make_ranking(), {}, path).value == 0
+    assert compare_with_stored(make_ranking(), {}, path).by == "the same weights"
+    model = {**make_ranking().model, "preprocessing": {"crop_pct": 0.8}}
+    otherwise = compare_with_stored(make_ranking(model=model), {}, path)
+    assert otherwise.by != "the same weights", "they were read otherwise"
 
 
 @pytest.mark.parametrize(

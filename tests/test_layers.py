@@ -116,12 +116,13 @@ def test_stages_of_torchvision_are_found_by_trial(name: str, last: str) -> None:
 
 def encoder_of(name: str) -> ImageEncoder:
     torch.manual_seed(0)
-    encoder = build_image_encoder(name, image_size=224 if name.startswith("vit") else 64)
+    size = 224 if name.startswith("vit") else 64
+    encoder = build_image_encoder(name, image_size=size)
     encoder.to("cpu")
     return encoder
 
 
-@pytest.mark.parametrize("name", [*TIMM, "own"])
+@pytest.mark.parametrize("name", [*TIMM, "torchvision:resnet18", "own"])
 def test_features_are_those_of_a_plain_hook(name: str) -> None:
     if name == "own":
         module = WithAView().eval()
@@ -181,8 +182,22 @@ def test_choosing_layers() -> None:
     assert choose_layers(("auto",), known) == (LAST, "a", "b", ALL)
     assert choose_layers(("b", "last"), known) == (LAST, "b")
     assert choose_layers(("auto",), lambda: (LAST,)) == (LAST,)
-    with pytest.raises(UsageError, match=r"no layer 'c'. There are: last, a, b, all"):
-        choose_layers(("c",), known)
+    for asked in (("c",), ("auto", "c")):
+        with pytest.raises(UsageError, match=r"no layer 'c'. There are: last, a, b, all\."):
+            choose_layers(asked, known)
+    with pytest.raises(
+        UsageError, match=r"no layer 'all'. There are: last \(the network has no stages"
+    ):
+        choose_layers(("all",), lambda: (LAST,))
+
+
+def test_a_module_named_as_a_choice_is_no_stage() -> None:
+    module = nn.Sequential()
+    module.all = nn.Conv2d(3, 4, 3, 2, 1)
+    module.kept = nn.Conv2d(4, 4, 3, 2, 1)
+    module.last = nn.Conv2d(4, 4, 3, 1, 1)
+    stages = find_stages(module, forward_of(module, 16))
+    assert [stage.name for stage in stages] == ["kept"]
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +243,23 @@ def test_auto_ranks_checkpoints_times_layers(telling: Path, tmp_path: Path) -> N
     behind = ranking.references["last_layer"].ahead
     assert behind is not None and behind.bounds[0] > 0.1
     assert ranking[ranking.best].layer in ("act1", "layer1", ALL)
-    assert f"at the last layer the first is {ranking.references['last_layer'].name}, " in summary(
-        ranking
+    text, last = summary(ranking), ranking.references["last_checkpoint"]
+    assert f"at the last layer the first is {ranking.references['last_layer'].name}, " in text
+    assert last.name == ranking.best or f"the last checkpoint's best is {last.name}, " in text
+    best = {row.name: row.scores["ridge_probe"].value for row in ranking}
+    assert max(best[row.name] for row in alone) < best[ranking.best] - 0.1, "last does not find it"
+
+
+def test_the_layer_is_not_charged_to_the_epoch(telling: Path) -> None:
+    """Where the last layer was not read, each reference is still at its own best layer."""
+    options: dict[str, Any] = {"cache": False, "workers": 0, "scores": ("ridge_probe",)}
+    ranking = ckptsel.rank(
+        telling / "ckpts", telling / "images", layers=("layer1", "layer4"), **options
     )
+    last = ranking.references["last_checkpoint"]
+    assert last.name == "m5@layer1" and "last_layer" not in ranking.references
+    expected = "" if ranking.best == last.name else "the last checkpoint's best is m5@layer1, "
+    assert expected in summary(ranking) and "the last is " not in summary(ranking)
 
 
 def test_scores_that_are_named_are_computed_at_each_layer(telling: Path) -> None:
@@ -305,7 +334,6 @@ def test_the_report_and_pick_name_the_layer(run, ranked_layers: Path) -> None:
 
 
 def test_confirm_trains_on_features_where_they_are_read(run, ranked_layers: Path) -> None:
-    before = json.loads((ranked_layers / "ranking.json").read_text())
     options = ("--steps", 30, "--seeds", 2, "--full", "-q")
     code, out, err = run("confirm", ranked_layers, "--goal", "both", *options)
     assert code == 0, err
@@ -316,12 +344,13 @@ def test_confirm_trains_on_features_where_they_are_read(run, ranked_layers: Path
     at_stage = min(accuracy["m1@layer1"], accuracy["m5@layer1"])
     assert at_stage > 0.1 + max(accuracy["m1"], accuracy["m5"])
     assert fe["own_rates"]["m1"] == fe["own_rates"]["m5"] != fe["own_rates"]["m1@layer1"]
-    best_layer = {row["name"].partition("@")[0]: row["name"] for row in before["checkpoints"][::-1]}
-    assert {s["name"] for s in ft["standings"]} == set(best_layer.values())
-    assert any("fine-tuned as a whole" in flag for flag in ft["flags"]) and not ft["own_rates"]
+    assert {s["name"] for s in ft["standings"]} == {"m1", "m5"}, "no layer is read"
+    assert not ft["flags"] and not ft["own_rates"]
     assert "learning rates for fe: m" in out
     after = json.loads((ranked_layers / "ranking.json").read_text())
     assert after["best"] == fe["winner"] and after["best"].endswith("@layer1")
+    assert after["references"]["last_checkpoint"]["name"] == "m5@layer1"
+    assert after["references"]["last_layer"]["name"] in ("m1", "m5")
     assert run("report", ranked_layers)[0] == 0
 
 
@@ -348,7 +377,9 @@ def test_after_fine_tuning_the_last_checkpoint_is_the_one_that_raced(
     assert code == 0 and "it did not race" not in out
     value = json.loads((ranked_layers / "ranking.json").read_text())
     last = value["references"]["last"]
-    assert last["name"] == "m5@layer1" and last["ahead"]["by"] == "confirmed"
+    assert last["name"] == "m5" and last["ahead"]["by"] == "confirmed"
+    assert "last_layer" not in value["references"] and "@" not in value["best"]
+    assert "read it at" not in run("pick", ranked_layers)[2]
 
 
 def test_agreement_is_measured_along_the_epochs_of_one_layer() -> None:

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from tools.json_lines import read_lines
-from tools.run_tables import FORECASTS, RUNS, mean_cell, pages, with_tables, worth_tables
+from tools.run_tables import (
+    FORECASTS,
+    RUNS,
+    cost_table,
+    mean_cell,
+    pages,
+    with_tables,
+    worth_tables,
+)
 
 
 def test_the_documented_tables_are_what_the_runs_hold() -> None:
@@ -45,6 +53,14 @@ def test_the_best_forecast_comes_first_with_its_mean_over_seeds() -> None:
     assert [row.split(" | ")[0] for row in rows[2:4]] == ["| up", "| `a_b`"]
     assert "0.83 [" in rows[2] and "-0.83 [" in rows[3]
     assert "5.00 [" in rows[6], "picks 0.4 and 0.3: 0 and 10 points behind"
+
+
+def test_the_cheapest_forecast_comes_first_with_its_mean_over_seeds() -> None:
+    costs = ({"late": 9.0, "soon": 1.0}, {"late": 9.0, "soon": 2.0})
+    lines = [{"name": f"small seed{i} cats", "cpu_s": cost} for i, cost in enumerate(costs)]
+    rows = [line for line in cost_table([*lines, {"name": "small seed0 dogs"}]) if line]
+    assert rows[0] == "|  | small, cats (n = 2) |"
+    assert rows[2:] == ["| soon | 1.5 |", "| late | 9 |"]
 
 
 def test_an_interval_is_students_within_the_bounds() -> None:

@@ -1,6 +1,7 @@
 """Scores: LogME against stored values, held-out plans, flags, the registry."""
 
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_a_plug_in_adds_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(scores, "entry_points", lambda group: [Entry()])
     assert find_scores(["mine"]) == [mine]
+
+
+def test_a_plug_in_that_does_not_load_is_left_out_with_a_word(monkeypatch, capsys) -> None:
+    from ckptsel import scores
+
+    broken = EntryPoint("broken_one", "no_such_package:SCORE", "ckptsel.scores")
+    number = EntryPoint("a_number", "math:pi", "ckptsel.scores")
+    monkeypatch.setattr(scores, "entry_points", lambda group: [broken, number])
+    assert tuple(scores.known_scores()) == scores.BUILT_IN == tuple(scores.known_scores())
+    said = capsys.readouterr().err
+    assert said.count("score 'broken_one' (no_such_package:SCORE) is left out: ModuleNotFound") == 1
+    assert "score 'a_number' (math:pi) is left out: TypeError" in said
+    with pytest.raises(UsageError, match="unknown score 'broken_one'"):
+        find_scores(["broken_one"])
 
 
 def test_a_components_strength_is_chosen_in_bases_that_never_saw_what_they_hold_out() -> None:

@@ -394,6 +394,9 @@ def test_folders(trajectory: Path, images: Path, other: Path, tmp_path: Path, ru
     code, _, err = run("rank", trajectory, "-d", images, "-d", other, *QUICK, "-o", out / "other")
     assert code == 3
     assert "holds the ranking of one target, whose report would be lost." in err
+    code, _, err = run("rank", trajectory, "-d", images, *QUICK, "-o", out)
+    assert code == 3
+    assert "holds the rankings of several targets, whose report would be lost." in err
 
 
 def test_csv_and_markdown(trajectory: Path, images: Path, other: Path, run) -> None:

@@ -11,12 +11,13 @@ seed and target, and each checkpoint, in the order of training:
     first rung                  fine-tuned accuracy after a ninth of the steps, the race's first rung
     gradients                   `gradient_alignment`
 
-beside the accuracy that each reached (mean of the training seeds). A trajectory that stands in the
-file is not measured again. `python -m tools.run_tables` writes the tables.
+beside the accuracy that each reached (mean of the training seeds), and CPU seconds a checkpoint. A
+trajectory that stands in the file is not measured again. `python -m tools.run_tables` writes the tables.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ from torch import Tensor, nn
 
 import ckptsel
 from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.confirmation.confirm import confirm_ranking
 from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.results.files import read_ranking
+from ckptsel.results.ranking import Ranking
+from ckptsel.settings.confirm import make_confirm_settings
 from ckptsel.settings.rank import make_settings
 from tools.json_lines import add_line, read_lines
 from tools.run_tables import FORECASTS
@@ -71,7 +75,36 @@ def measure(seed: Path, data: Path, raced: Path) -> dict[str, Any]:
     steps = sorted(fine_tuned[names[0]])
     series["first rung"] = [fine_tuned[n][steps[0]] for n in names]
     series["gradients"] = list(alignments(seed / "checkpoints", data, names))
-    return {"reached": [fine_tuned[n][steps[-1]] for n in names], "series": series}
+    return {
+        "reached": [fine_tuned[n][steps[-1]] for n in names],
+        "series": series,
+        "cpu_s": costs(seed / "checkpoints", data, names, steps[0]),
+    }
+
+
+def costs(checkpoints: Path, data: Path, names: Sequence[str], n_steps: int) -> dict[str, float]:
+    """CPU seconds a checkpoint, nothing read from a cache; of one training seed for the first rung."""
+    ranked: list[Ranking] = []
+
+    def rank(**options: Any) -> None:
+        ranked.append(ckptsel.rank(checkpoints, data, cache=False, quiet=True, **options))
+
+    def first_rung() -> None:
+        options = {"goal": "ft", "n_candidates": 2, "n_seeds": 1, "steps": n_steps, "cache": False}
+        confirm_ranking(ranked[0], make_confirm_settings({**options, "lr": (0.01,), "full": True}))
+
+    return {
+        "scores of the last layer": _cpu_s(rank) / len(names),
+        "ridge_probe at all": _cpu_s(lambda: rank(layers="all", scores="ridge_probe")) / len(names),
+        "gradients": _cpu_s(lambda: list(alignments(checkpoints, data, names[:2]))) / 2,
+        "first rung": _cpu_s(first_rung) / 2,
+    }
+
+
+def _cpu_s(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def trained(raced: Path) -> dict[str, dict[int, float]]:

@@ -56,6 +56,7 @@ def pages() -> dict[Path, str]:
         "docs/scores.md": {
             "worth-fe": worth_tables(frozen_lines(), ("tau", "behind")),
             "worth-ft": worth_tables(forecasts, ("tau", "r", "behind")),
+            "cost-ft": cost_table(forecasts),
         },
     }
     return {ROOT / page: with_tables(ROOT / page, its) for page, its in tables.items()}
@@ -155,10 +156,7 @@ def worth_tables(lines: Iterable[Mapping[str, Any]], measures: Sequence[str]) ->
     lines: `name` ("PRESET seedN TARGET"), `reached` (the accuracy of each checkpoint after training)
     and `series` (by forecast, its value for each checkpoint).
     """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for line in sorted(lines, key=lambda line: line["name"]):
-        preset, _, target = line["name"].split()
-        groups.setdefault((preset, target), []).append(line)
+    groups = grouped(lines)
     names = {name for some in groups.values() for line in some for name in line["series"]}
     taus = {
         name: [MEASURES["tau"](line, name) for some in groups.values() for line in some]
@@ -166,11 +164,39 @@ def worth_tables(lines: Iterable[Mapping[str, Any]], measures: Sequence[str]) ->
     }
     for measure in measures:
         yield from ("", f"{TITLES[measure]}:", "")
-        yield from header(("", *(f"{p}, {t} (n = {len(some)})" for (p, t), some in groups.items())))
+        yield from header(("", *titles_of(groups)))
         for name in sorted(names, key=lambda name: (-np.mean(taus[name]), name)):
             each = ([MEASURES[measure](line, name) for line in some] for some in groups.values())
             yield row((shown(name), *(mean_cell(values, *BOUNDS[measure]) for values in each)))
     yield ""
+
+
+def cost_table(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """CPU seconds a checkpoint of each forecast, for the lines that have them; the cheapest first."""
+    groups = grouped(line for line in lines if "cpu_s" in line)
+    yield ""
+    yield from header(("", *titles_of(groups)))
+    names = {name for some in groups.values() for line in some for name in line["cpu_s"]}
+    means = {
+        name: [float(np.mean([line["cpu_s"][name] for line in some])) for some in groups.values()]
+        for name in names
+    }
+    for name in sorted(names, key=lambda name: means[name]):
+        yield row((shown(name), *(f"{mean:.2g}" for mean in means[name])))
+    yield ""
+
+
+def grouped(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """By preset and target, the seeds of each in their order."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for line in sorted(lines, key=lambda line: line["name"]):
+        preset, _, target = line["name"].split()
+        groups.setdefault((preset, target), []).append(line)
+    return groups
+
+
+def titles_of(groups: Mapping[tuple[str, str], Sequence[object]]) -> list[str]:
+    return [f"{preset}, {target} (n = {len(some)})" for (preset, target), some in groups.items()]
 
 
 def _tau(line: Mapping[str, Any], name: str) -> float:

@@ -19,6 +19,7 @@ def trajectory_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """A late start, gaps, mixed weights, epochs from names, files that are no one run's, and how files
     were read."""
     usable = [c for c in checkpoints if c.problem is None and c.copy_of is None]
+    kept = [c for c in checkpoints if c.copy_of is None]
     several = [*_several_networks(usable), *_several_runs(usable)]
     are_epochs_sure = not several and not any(has_bare_number(c) for c in usable)
     return [
@@ -26,7 +27,7 @@ def trajectory_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
         *_epochs_from_names(usable),
         *_out_of_order(usable),
         *_unknown_accuracies(usable),
-        *(_start_and_gaps(usable) if are_epochs_sure else ()),
+        *(_start_and_gaps(kept) if are_epochs_sure else ()),
         *_mixed_weights(usable),
         *_as_read(usable),
     ]
@@ -121,9 +122,10 @@ def _unknown_accuracies(usable: Sequence[Checkpoint]) -> Iterator[str]:
         )
 
 
-def _start_and_gaps(usable: Sequence[Checkpoint]) -> Iterator[str]:
-    epochs = [c.epoch for c in usable if c.epoch is not None]
-    if not (len(epochs) == len(usable) >= 2 and max(epochs) > 0):
+def _start_and_gaps(kept: Sequence[Checkpoint]) -> Iterator[str]:
+    """kept: those that cannot be used too."""
+    epochs = [c.epoch for c in kept if c.epoch is not None]
+    if not (len(epochs) == len(kept) >= 2 and max(epochs) > 0):
         return
     epochs, last = sorted(epochs), max(epochs)
     if epochs[0] > max(0.1 * last, 2):
@@ -134,7 +136,7 @@ def _start_and_gaps(usable: Sequence[Checkpoint]) -> Iterator[str]:
     jumps = [(later - earlier, earlier, later) for earlier, later in itertools.pairwise(epochs)]
     widest, before, after = max(jumps)
     least = min((jump for jump, *_ in jumps if jump > 0), default=widest)
-    if widest > 0.25 * last and widest > 2 * least and len(usable) > 2:
+    if widest > 0.25 * last and widest > 2 * least and len(kept) > 2:
         yield f"the trajectory has a gap: no checkpoint from {before:g} to {after:g}"
 
 

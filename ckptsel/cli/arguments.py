@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ckptsel.common.streams import say
 from ckptsel.settings.option import Argument, Declared, Given, OptionError
 
 METAVARS = {"integer": "<int>", "number": "<float>"}
@@ -16,15 +17,15 @@ def typer_signature(options: Mapping[str, Declared]) -> inspect.Signature:
     """The signature from which typer makes its parameters.
 
     All but flags are texts to typer, so that one wording speaks of wrong values, wherever they came
-    from; and all are None where they are not given, since a configuration file may hold them.
+    from; options are lists of texts, so that none is lost without a word where it is given twice; and
+    all are None where they are not given, since a configuration file may hold them.
     """
     return inspect.Signature([_parameter(option) for option in options.values()])
 
 
 def _parameter(option: Declared) -> inspect.Parameter:
-    kind: Any = bool if option.kind == "boolean" else str
-    if option.option.repeats:
-        kind = list[str]
+    is_place = isinstance(option.option, Argument)
+    kind: Any = bool if option.kind == "boolean" else str if is_place else list[str]
     if isinstance(option.option, Argument):
         shown: Any = typer.Argument(help=option.option.help)
     else:
@@ -78,7 +79,18 @@ def read_arguments(options: Mapping[str, Declared], arguments: Mapping[str, Any]
             continue
         option = options[name]
         try:
-            values[name] = option.check(option.parse(value) if isinstance(value, str) else value)
+            values[name] = option.check(_value_of(option, value))
         except OptionError as error:
             raise error.written_as(written) from None
     return Given(values, written)
+
+
+def _value_of(option: Declared, given: Any) -> Any:
+    """What was given as one value: a flag, the text of an argument, the texts of an option."""
+    if option.option.repeats or not isinstance(given, list):
+        return option.parse(given) if isinstance(given, str) else given
+    if option.kind == "array":
+        return option.parse(",".join(given))
+    if len(set(given)) > 1:
+        say(f"note: {option.flags[0]} is given {len(given)} times; the last counts: {given[-1]}")
+    return option.parse(given[-1])

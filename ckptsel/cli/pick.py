@@ -91,9 +91,9 @@ def _run(options: PickOptions) -> None:
         repo = options.push_to_hub
         where = publish(repo, ranking, row, arrays, options.model, options.public)
         say(f"{row.name} pushed to {repo}: {where}")
-    if not ranking.recommended:
-        say(f"warning: {ranking.doubts[0]}")
-    if row.layer != "last":
+    if ranking.why_not is not None:
+        say(f"warning: {ranking.why_not}")
+    if row.layer != "last" and ranking.goal == "fe":
         say(f"read it at {row.layer}, not at its last layer: ckptsel.load_extractor does")
     put(text)
 

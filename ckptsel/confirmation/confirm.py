@@ -50,8 +50,8 @@ from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
 
 AS_A_WHOLE = (
-    "checkpoints were fine-tuned as a whole, with the new layer on the last: each is shown at the layer "
-    "that it was ranked best at"
+    "checkpoints were fine-tuned as a whole, with the new layer on the last: the layers that were read "
+    "say nothing here"
 )
 """Where several layers were ranked."""
 
@@ -204,20 +204,22 @@ def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list
     None takes the tie set, at least MIN_CANDIDATES, and the last checkpoint (at its last layer where
     that was read), which is what one would use without a ranking. Where the epoch decided, whose
     neighbours are much alike, they are spread over the trajectory instead, by default N_SPREAD.
-    Fine-tuning trains a checkpoint as a whole: for `ft` its best layer stands for it.
+    Fine-tuning trains a checkpoint as a whole: for `ft` its row at the last layer stands for it, in the
+    order of its best; its best, where the last layer was not read.
     Raises InputError where that is fewer than two.
     """
     ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
     ranked.sort(key=lambda row: row.score_rank or 0)
+    n_tied = sum(row.score_tie for row in ranked)
     if goal == "ft":
-        best: dict[str, Row] = {}
-        for row in ranked:
-            best.setdefault(row.checkpoint, row)
-        ranked = list(best.values())
+        n_tied = len({row.checkpoint for row in ranked if row.score_tie})
+        best = {row.checkpoint: row for row in reversed(ranked)}
+        at_last = {row.checkpoint: row for row in ranked if row.layer == LAST}
+        order = dict.fromkeys(row.checkpoint for row in ranked)
+        ranked = [at_last.get(name, best[name]) for name in order]
     if ranking.score == EPOCH:
         chosen = spread(ranked, n or N_SPREAD)
     else:
-        n_tied = sum(row.score_tie for row in ranked)
         chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
     files = [row for row in ranked if not row.average_of] or ranked
     last = max(files, key=lambda row: (row.order, row.layer == LAST))

@@ -1,10 +1,10 @@
 """A ranking in the order that real training gave it."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ckptsel.confirmation.race import Race
-from ckptsel.ranking.order import arrange, reference_rows
+from ckptsel.ranking.order import arrange, layer_references, reference_rows
 from ckptsel.results.confirmation import GoalConfirmation, Standing
 from ckptsel.results.ranking import Ranking, Reference, Row, unsure_note
 
@@ -52,18 +52,21 @@ def reorder(
         tie_set=tuple(row.name for row in scored if row.name in race.tie_set),
         references={
             name: Reference(row.name, behind.get(row.name))
-            for name, row in _as_raced(reference_rows(scored), scored, standings, goal).items()
+            for name, row in _references(scored, placed, standings, goal).items()
         },
     )
     return _with_confirmed(reordered, summaries, races, rows)
 
 
-def _as_raced(
-    references: Mapping[str, Row], scored: Iterable[Row], names: Collection[str], goal: str
+def _references(
+    scored: Sequence[Row], placed: Mapping[str, Row], names: Collection[str], goal: str
 ) -> dict[str, Row]:
-    """References, for `ft` by the layer that stood for their checkpoints in the race."""
-    raced = {row.checkpoint: row for row in scored if goal == "ft" and row.name in names}
-    return {name: raced.get(row.checkpoint, row) for name, row in references.items()}
+    """As of a ranking; for `ft`, which trains a network as a whole, by the row that stood for each
+    checkpoint in the race."""
+    if goal != "ft":
+        return {**reference_rows(scored), **layer_references(list(placed.values()))}
+    raced = {row.checkpoint: row for row in scored if row.name in names}
+    return {name: raced.get(row.checkpoint, row) for name, row in reference_rows(scored).items()}
 
 
 def _with_confirmed(

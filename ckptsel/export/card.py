@@ -126,8 +126,8 @@ def _about(ranking: Ranking, row: Row) -> Iterator[str]:
         f"{evaluation['n_train']} images were fitted on and {evaluation['n_eval']} held out "
         f"({markdown(evaluation['method'])})."
     )
-    if not ranking.recommended:
-        yield f"**No checkpoint was recommended:** {markdown(ranking.doubts[0])}"
+    if ranking.why_not is not None:
+        yield f"**No checkpoint was recommended:** {markdown(ranking.why_not)}"
 
 
 def _result_lines(ranking: Ranking, row: Row) -> Sequence[str]:

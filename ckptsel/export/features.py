@@ -42,7 +42,7 @@ def extract(settings: ExtractSettings) -> ImageFeatures:
         ranking, _ = read_ranking(settings.run)
         row = ranking.find(settings.candidate or ranking.best)
         if settings.candidate is None and not ranking.recommended:
-            say(f"warning: {ranking.doubts[0]}")
+            say(f"warning: {ranking.why_not}")
         found = _by_ranking(ranking, row, images, settings)
     else:
         extractor = load_extractor(settings.run, settings.model)

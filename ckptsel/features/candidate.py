@@ -1,9 +1,11 @@
 """What is ranked: a checkpoint, read at a layer."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
+from ckptsel.errors import UsageError
 from ckptsel.features.encoder import LAST
 
 
@@ -40,5 +42,13 @@ def candidate_name(checkpoint: str, layer: str) -> str:
 
 
 def candidates_of(checkpoints: Sequence[Checkpoint], layers: Sequence[str]) -> list[Candidate]:
-    """Every checkpoint at every layer, in the order of training."""
-    return [Candidate(checkpoint, layer) for checkpoint in checkpoints for layer in layers]
+    """Every checkpoint at every layer, in the order of training. Raises UsageError where two would have
+    the same name."""
+    candidates = [Candidate(checkpoint, layer) for checkpoint in checkpoints for layer in layers]
+    names = Counter(candidate.name for candidate in candidates)
+    if twice := [name for name, n in names.items() if n > 1]:
+        raise UsageError(
+            f"{twice[0]!r} would be two candidates: a checkpoint of that name, and another one read at "
+            "that layer. Rename the file."
+        )
+    return candidates

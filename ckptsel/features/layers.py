@@ -38,6 +38,8 @@ EVERY = 4
 """Of more stages those count that a change of resolution follows; where there are none, so many at equal
 distances."""
 
+NO_STAGES = "the network has no stages: no module inside gives maps or tokens once a pass"
+
 MIN_STAGES = 3
 """Of fewer, the largest module is taken apart."""
 
@@ -101,7 +103,8 @@ def find_stages(module: nn.Module, forward: Callable[[], Any]) -> tuple[Stage, .
     if not seen:
         seen = _below_the_root(module, forward)
     n_prefix = getattr(module, "num_prefix_tokens", None)
-    stages = [_stage_of(name, shape, n_prefix) for name, shape in seen.items()]
+    taken = (LAST, ALL, AUTO)  # a module of that name could not be asked for
+    stages = [_stage_of(name, shape, n_prefix) for name, shape in seen.items() if name not in taken]
     return tuple(_thinned(stages))
 
 
@@ -133,13 +136,15 @@ def choose_layers(asked: Sequence[str], known: Callable[[], Sequence[str]]) -> t
         return (LAST,)
     stages = [layer for layer in known() if layer != LAST]
     every = (LAST, *stages, ALL) if stages else (LAST,)
+    for name in asked:
+        if name not in (AUTO, *every):
+            why = "" if stages else f" ({NO_STAGES})"
+            raise UsageError(
+                f"no layer {name!r}. There are: {', '.join(every)}{why}."
+                + did_you_mean(name, every)
+            )
     if AUTO in asked:
         return every
-    for name in asked:
-        if name not in every:
-            raise UsageError(
-                f"no layer {name!r}. There are: {', '.join(every)}." + did_you_mean(name, every)
-            )
     return tuple(layer for layer in every if layer in asked)
 
 

@@ -13,7 +13,7 @@ from ckptsel.ranking.judgement import Readings, compare_groups
 from ckptsel.results.confirmation import CONFIRMED
 from ckptsel.results.estimate import Measured, measured
 from ckptsel.results.files import read_ranking
-from ckptsel.results.ranking import Ranking
+from ckptsel.results.ranking import Ranking, Row
 
 
 def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measured | None:
@@ -31,7 +31,7 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measu
     if mine is None or theirs is None:
         return None
     best, best_of_other = ranking[ranking.best], other[other.best]
-    if (best.digest, best.layer) == (best_of_other.digest, best_of_other.layer):
+    if _read_alike(ranking, best) == _read_alike(other, best_of_other):
         return Measured(0.0, 0.0, 0.0, by="the same weights")
     first = kept_values(ranking, arrays, mine.by, mine.step)
     second = kept_values(other, other_arrays, theirs.by, theirs.step)
@@ -43,6 +43,12 @@ def compare_with_stored(ranking: Ranking, arrays: Arrays, stored: Path) -> Measu
     two = len(first.values) + list(second.values).index(other.best)
     ahead = compare_groups(Readings(values), len(first.values), one, two)
     return measured(ahead, f"{mine.by} on the same images", mine.step)
+
+
+def _read_alike(ranking: Ranking, row: Row) -> tuple[object, ...]:
+    """What gives the same features of the same images."""
+    about = (ranking.model["preprocessing"], ranking.model.get("layer"))
+    return (row.digest, row.weights_key, row.layer, row.stage_scales, *about)
 
 
 def _are_paired(first: Kept, best: str, second: Kept, best_of_other: str) -> bool:

@@ -109,8 +109,7 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
         text = f"{row.name} cannot be used: {row.reason}"
         return Check("regret", CANNOT_TELL, text, limit=limit)
     if not ranking.recommended:
-        text = f"no checkpoint is recommended: {ranking.doubts[0]}"
-        return Check("regret", CANNOT_TELL, text, limit=limit)
+        return Check("regret", CANNOT_TELL, _not_recommended(ranking), limit=limit)
     if behind is None or not ranking.is_accuracy(behind.by):
         text = (
             f"how far {row.name} is behind the best was not measured in points. "
@@ -126,6 +125,8 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
 
 def _check_accuracy(ranking: Ranking, limit: float) -> Check:
     measured = best_accuracy(ranking)
+    if not ranking.recommended:
+        return Check("min-accuracy", CANNOT_TELL, _not_recommended(ranking), limit=limit)
     if measured is None:
         return Check("min-accuracy", CANNOT_TELL, _unmeasured(ranking), limit=limit)
     shown = percent(measured, " %")
@@ -138,6 +139,8 @@ def _check_accuracy(ranking: Ranking, limit: float) -> Check:
 
 
 def _check_baseline(ranking: Ranking, ahead: Measured | None, tolerance: float) -> Check:
+    if not ranking.recommended:
+        return Check("baseline", CANNOT_TELL, _not_recommended(ranking), limit=-tolerance)
     if ahead is None:
         return Check("baseline", CANNOT_TELL, _unmeasured(ranking), limit=-tolerance)
     text = (
@@ -173,19 +176,24 @@ def _judge(
         decision = FAIL
     else:
         decision = CANNOT_TELL
-        more = None if measured.n is None else further_images(value, low, high, measured.n)
+        all_alike = measured.value in (0, 1) and name == "min-accuracy"
+        if measured.n is not None:
+            more = further_images(value, low, high, measured.n, all_alike)
         if more is not None:
             text += f"; about {_rounded(more):,} more evaluation images would tell"
     return Check(name, decision, text, measured, limit, more)
 
 
-def further_images(value: float, low: float, high: float, n: int) -> int | None:
+def further_images(
+    value: float, low: float, high: float, n: int, all_alike: bool = False
+) -> int | None:
     """How many more than n images until the interval no longer includes zero, were the value to
-    stay: its width shrinks with the square root of their number. None where the value is zero."""
+    stay: its width shrinks with the square root of their number, and with their number itself where
+    all are right or all wrong. None where the value is zero."""
     side = value - low if value > 0 else high - value
     if abs(value) <= ROUNDING:
         return None
-    return max(1, math.ceil(n * (side / value) ** 2) - n)
+    return max(1, math.ceil(n * (side / value) ** (1 if all_alike else 2)) - n)
 
 
 def _rounded(n: int) -> int:
@@ -201,6 +209,10 @@ def _limit(part: float) -> str:
 def _points(d: Measured) -> str:
     low, high = d.bounds
     return f"{100 * d.value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _not_recommended(ranking: Ranking) -> str:
+    return f"no checkpoint is recommended: {ranking.why_not}"
 
 
 def _unmeasured(ranking: Ranking, row: Row | None = None) -> str:

@@ -31,7 +31,7 @@ more candidate: `linear_probe` would take thirty times as long, and tells no bet
 
 def reads_several(settings: RankSettings) -> bool:
     """Whether several layers are to be compared."""
-    return len(settings.layers) > 1 or AUTO in settings.layers
+    return len(set(settings.layers)) > 1 or AUTO in settings.layers
 
 
 def deciding_score(settings: RankSettings) -> str:
@@ -229,16 +229,15 @@ def reference_rows(scored: Sequence[Row]) -> dict[str, Row]:
 
 
 def layer_references(ranked: Sequence[Row]) -> dict[str, Row]:
-    """Where several layers were read: the best at the last of them, and the best of the last
-    checkpoint at any."""
-    last = max(row.order for row in ranked)
-    groups = {
-        "last_layer": [row for row in ranked if row.layer == LAST],
-        "last_checkpoint": [row for row in ranked if row.order == last and not row.average_of],
-    }
-    if len({row.layer for row in ranked}) < 2 or not all(groups.values()):
+    """Where several layers were read: the best at the last of them; and the best at any layer of the
+    last checkpoint and of the best one by source accuracy, so that the layer is not charged to them."""
+    if len({row.layer for row in ranked}) < 2:
         return {}
-    return {name: min(rows, key=lambda row: row.rank or 0) for name, rows in groups.items()}
+    groups = {"last_layer": [row for row in ranked if row.layer == LAST]}
+    names = {"last": "last_checkpoint", "source_accuracy": "source_accuracy"}
+    for known, row in reference_rows(ranked).items():
+        groups[names[known]] = [other for other in ranked if other.checkpoint == row.checkpoint]
+    return {name: min(rows, key=lambda row: row.rank or 0) for name, rows in groups.items() if rows}
 
 
 def average_references(ranked: Sequence[Row]) -> dict[str, Row]:

@@ -47,7 +47,7 @@ def _entry(name: str, ranking: Ranking) -> TargetEntry:
         n_eval=ranking.target["evaluation"]["n_eval"],
         best=ranking.best,
         created=ranking.created,
-        not_counted=None if ranking.recommended else ranking.doubts[0],
+        not_counted=ranking.why_not,
     )
 
 

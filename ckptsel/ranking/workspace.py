@@ -42,7 +42,7 @@ from ckptsel.features.extraction import (
     first_batch_size,
     read_in_batches,
 )
-from ckptsel.features.layers import ALL, choose_layers, scale_of, side_by_side
+from ckptsel.features.layers import ALL, AUTO, NO_STAGES, choose_layers, scale_of, side_by_side
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
 from ckptsel.features.store import Cache
@@ -400,16 +400,20 @@ def open_workspace(
             raise UsageError(f"the device is {device!r}; {reason}")
     encoder = open_encoder(settings, found, quiet)
     cache = cache or cache_of(settings)
+    layers = choose_layers(settings.layers, lambda: encoder.layers)
+    notes = list(getattr(encoder, "notes", ()))
+    if AUTO in settings.layers and layers == (LAST,):
+        notes.append(f"read at its last layer alone: {NO_STAGES}")
     return Workspace(
         settings,
         _load_target(data, settings, quiet, cache),
         encoder,
-        choose_layers(settings.layers, lambda: encoder.layers),
+        layers,
         cache,
         devices,
         settings.precision or default_precision(devices[0]),
         quiet,
-        notes=list(getattr(encoder, "notes", ())),
+        notes=notes,
     )
 
 

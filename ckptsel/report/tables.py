@@ -70,11 +70,11 @@ def closing_lines(ranking: Ranking) -> list[str]:
 
 def _failures(ranking: Ranking) -> list[str]:
     """Each reason once, with the checkpoints that have it."""
-    failed: dict[str, list[str]] = {}
+    failed: dict[str, dict[str, None]] = {}
     for row in ranking:
         if row.status == "failed":
-            failed.setdefault(row.reason or "", []).append(row.name)
-    return [f"{subject(names)}: {reason}" for reason, names in failed.items()]
+            failed.setdefault(row.reason or "", {})[row.checkpoint] = None
+    return [f"{subject(list(names))}: {reason}" for reason, names in failed.items()]
 
 
 def _unseen(ranking: Ranking) -> Iterator[str]:

@@ -164,7 +164,13 @@ def check_room_for_targets(folder: Path, names: Sequence[str]) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises OutputError now rather than after the work is done."""
+    """Raises OutputError now rather than after the work is done; also where rankings of several targets
+    lie there."""
+    if (folder / TARGETS_NAME).is_file():
+        raise OutputError(
+            f"{folder} holds the rankings of several targets, whose report would be lost. Choose "
+            "another folder for that of one, or remove it."
+        )
     with atomic_path(folder / ".writable"):
         pass
     (folder / ".writable").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ schemas are read (`ckptsel.results.versions`).
 
 import dataclasses
 import html
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from functools import cache
@@ -178,8 +179,9 @@ class Ranking:
     settings: every option, as it was used.
     environment: versions and machine.
     references: `last` (read at the last layer) and, where the files record it, `source_accuracy`, which
-    are no averages; where several layers were read, `last_layer` and `last_checkpoint`, the best of
-    either; where averages were ranked, `checkpoint` and `average`, the best of either.
+    are no averages; where several layers were read, `last_layer`, the best at that layer, and
+    `last_checkpoint`, the best of that checkpoint at any, as `source_accuracy` then is of its; where
+    averages were ranked, `checkpoint` and `average`, the best of either.
     notes: what a reader should know about the trajectory.
     time_s: seconds by stage.
     confirmation: by goal, what real training gave; its order then overrules that of the score.
@@ -248,13 +250,36 @@ class Ranking:
 
     @property
     def recommended(self) -> bool:
-        """Whether the best may be recommended: not where the data cannot tell, nor where its probe, or
-        the accuracy that decided, is at chance and nothing else was measured."""
+        """Whether the best may be recommended."""
+        return self.why_not is None
+
+    @property
+    def why_not(self) -> str | None:
+        """Why the best is not recommended: the data cannot tell, or what was measured last of it, by
+        training or else by the score that decided and the probe, is at chance; None where it is."""
         if self.no_winner is not None:
-            return False
+            return self.no_winner
         best = self[self.best]
+        trained = best.trained(self.goal)
+        if trained is not None:
+            return self._at_chance_still(trained)
         at_chance = best.is_at_chance("linear_probe") or best.is_at_chance(self.score)
-        return self.goal in self.confirmation or not at_chance
+        if not at_chance or self.goal in self.confirmation:
+            return None
+        return self.doubts[0] if self.doubts else f"{self.score} of {best.name} is at chance"
+
+    def _at_chance_still(self, trained: Estimate) -> str | None:
+        """That real training came to no more than the largest class, by two standard errors."""
+        largest, n = self.target.get("largest_class"), trained.n
+        if largest is None or not n:
+            return None
+        error = math.sqrt(trained.value * (1 - trained.value) / n)
+        if trained.value - largest["share"] > 2 * error:
+            return None
+        return (
+            f"trained for {self.goal}, {self.best} reaches {percent(trained, ' %')}, no more than "
+            f"always naming the largest class does ({100 * largest['share']:.1f} %)"
+        )
 
     @property
     def is_known_how_sure(self) -> bool:
@@ -388,7 +413,7 @@ def summary(ranking: Ranking) -> str:
     many cannot be told from the best."""
     n_scored = sum(row.status == "ok" and row.copy_of is None for row in ranking)
     if not ranking.recommended:
-        return f"no checkpoint is recommended: {ranking.doubts[0]}"
+        return f"no checkpoint is recommended: {ranking.why_not}"
     if not ranking.is_known_how_sure:
         return _unsure(ranking)
     confirmed = ranking.confirmation.get(ranking.goal)
@@ -427,25 +452,29 @@ def _expectation(ranking: Ranking) -> str:
     expected = ranking.expected
     if expected is None or not ranking.is_accuracy(expected.by):
         return ""
+    if ranking.goal == "ft" and expected.by != CONFIRMED:
+        return f", by {expected.by}, {percent(expected, ' %')} with frozen features on new images"
     return f", {percent(expected, ' %')} expected on new images"
 
 
 def _references_in_words(ranking: Ranking) -> Iterator[str]:
     last = ranking.references["last"]
     layer, run = ranking.references.get("last_layer"), ranking.references.get("last_checkpoint")
-    if layer is not None and run is not None:
-        if layer.name != ranking.best:
-            yield f"at the last layer the first is {layer.name}, {against_reference(layer, ranking)}"
+    if layer is not None and layer.name != ranking.best:
+        yield f"at the last layer the first is {layer.name}, {against_reference(layer, ranking)}"
+    if run is not None:
         if run.name != ranking.best:
-            yield f"of the last checkpoint, {run.name}, {against_reference(run, ranking)}"
+            yield f"the last checkpoint's best is {run.name}, {against_reference(run, ranking)}"
     elif last.name == ranking.best:
         yield "it is the last of the run"
     else:
         yield f"the last is {against_reference(last, ranking)}"
     yield from _averages_in_words(ranking)
     source = ranking.references.get("source_accuracy")
-    if source is not None and source.name not in (last.name, ranking.best):
-        yield f"the best by source accuracy is {against_reference(source, ranking)}"
+    said = {ranking.best, (run or last).name}
+    if source is not None and source.name not in said:
+        which = "" if run is None else f"{source.name}, "
+        yield f"the best by source accuracy is {which}{against_reference(source, ranking)}"
 
 
 def _averages_in_words(ranking: Ranking) -> Iterator[str]:
@@ -528,7 +557,8 @@ def _contradictions(ranking: Ranking) -> Iterator[str]:
         yield "it does not say which checkpoint is the last"
     if ranking[ranking.best].status != "ok":
         yield f"the best, {ranking.best!r}, is one that failed"
-    if not ranking.recommended and not ranking.doubts:
+    is_doubted = ranking.no_winner is not None or ranking.goal not in ranking.confirmation
+    if is_doubted and not ranking.recommended and not ranking.doubts:
         yield "it recommends nothing, and does not say why"
 
 

@@ -6,9 +6,11 @@ entry point group `ckptsel.scores`, whose entries load to a `Score`.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
+from ckptsel.common.streams import say
 from ckptsel.errors import UsageError, did_you_mean
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores.inputs import ScoreInputs
@@ -43,8 +45,25 @@ def known_scores() -> dict[str, Score]:
     scores = {name: _built_in(name) for name in BUILT_IN}
     for entry in entry_points(group="ckptsel.scores"):
         if entry.name not in scores:
-            scores[entry.name] = dataclasses.replace(entry.load(), name=entry.name)
+            scores |= _of_package(entry)
     return scores
+
+
+def _of_package(entry: EntryPoint) -> dict[str, Score]:
+    """The score of an entry point, by its name; nothing but a word on stderr where it does not load:
+    another package's mistake must not end a ranking that does not ask for it."""
+    try:
+        score = dataclasses.replace(entry.load(), name=entry.name)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        _say_once(f"warning: score {entry.name!r} ({entry.value}) is left out: {why}")
+        return {}
+    return {entry.name: score}
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 def find_scores(names: Sequence[str] | None) -> list[Score]:

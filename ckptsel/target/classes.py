@@ -16,20 +16,20 @@ def match_classes(splits: Sequence[ImageSet], data: str) -> tuple[list[ImageSet]
     """The splits with one list of class names, that of the first and then what others have besides;
     and what a reader should know of it.
 
-    Numbers in place of names, where a file holds none, are taken in the order of the others' names.
+    Numbers in place of names, where a file holds none, are taken in the order of the others' names;
+    where the others are called by those numbers too, in whatever order, by name.
     Raises DataError where a name stands for two classes.
     """
     known = next((images for images in splits if not are_numbers(images.class_names)), None)
     matched: list[ImageSet] = []
     notes: list[str] = []
     for images in splits:
-        numbered = are_numbers(images.class_names)
-        if known is not None and numbered and len(images.class_names) <= len(known.class_names):
+        if known is not None and _are_places(images.class_names, known.class_names):
             names = known.class_names
             images = dataclasses.replace(images, class_names=names)
             notes.append(
-                f"split {images.split} of {data} has no names of classes: its labels were taken as "
-                f"numbers in the order of split {known.split} ({listed(names, 4)})"
+                f"split {images.split} of {data} calls its classes by numbers: they were taken as "
+                f"places in the order of split {known.split} ({listed(names, 4)})"
             )
         matched.append(images)
     common = common_names([images.class_names for images in matched], data)
@@ -39,6 +39,11 @@ def match_classes(splits: Sequence[ImageSet], data: str) -> tuple[list[ImageSet]
 def are_numbers(names: Names) -> bool:
     """Whether classes are called 0, 1, 2, ..., as where no names are known."""
     return names == tuple(str(i) for i in range(len(names)))
+
+
+def _are_places(names: Names, known: Names) -> bool:
+    """Whether names are numbers that stand for the places of the known ones."""
+    return are_numbers(names) and len(names) <= len(known) and not set(names) <= set(known)
 
 
 def common_names(parts: Sequence[Names], where: str) -> Names:
