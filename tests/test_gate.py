@@ -18,6 +18,7 @@ from ckptsel.gating.junit import junit_text
 from ckptsel.results.estimate import Measured
 from ckptsel.results.files import RANKING_NAME
 from ckptsel.results.ranking import Ranking, Reference, Row, ScoreValue
+from ckptsel.results.search import SearchRecord, Unseen
 from ckptsel.settings.policy import Policy
 from tests.conftest import ABOUT
 
@@ -126,6 +127,20 @@ def test_a_ranking_that_recommends_nothing_passes_no_check() -> None:
     verdict = hold_against(ranking, policy, Measured(0.5, 0.4, 0.6, by="linear_probe"))
     assert [check.decision for check in verdict.checks] == [CANNOT_TELL] * 3
     assert all("no checkpoint is recommended: labels are wrong" in c.text for c in verdict.checks)
+
+
+@pytest.mark.parametrize(
+    ("chance", "decision"), [(0.4, CANNOT_TELL), (None, CANNOT_TELL), (0.04, PASS)]
+)
+def test_what_was_not_looked_at_may_be_better(chance, decision: str) -> None:
+    search = SearchRecord("4", 0.01, 7, 4, chance, (Unseen("far", 1, None, None),))
+    ranking = make_ranking(search=search)
+    (check,) = hold_against(ranking, Policy(current="old", max_regret=0.05)).checks
+    assert check.decision == decision and "4 of 7 were looked at" in check.text
+    failing = hold_against(ranking, Policy(current="old", max_regret=0.009))
+    assert failing.decision == FAIL, "another can only be better"
+    with pytest.raises(UsageError, match="far was not looked at: the ranking has 4 of 7"):
+        hold_against(ranking, Policy(current="far"))
 
 
 def test_where_all_are_right_the_interval_shrinks_with_their_number() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import ckptsel
-from ckptsel.ranking import processes
-from ckptsel.ranking.scoring import score_candidates
+from ckptsel.ranking import passes, processes
+from ckptsel.ranking.scoring import Outcome, score_candidates
 from ckptsel.results.ranking import Ranking
 
 
@@ -88,6 +88,19 @@ def test_parts_fill_the_cache_that_a_ranking_then_finds(
     monkeypatch.setattr("ckptsel.ranking.scoring._computed", None)  # nothing is left to compute
     gathered = ckptsel.rank(trajectory, images, cache_dir=str(tmp_path / "shared"))
     assert numbers(gathered) == numbers(alone)
+
+
+def test_a_part_in_which_all_fail_is_no_failed_job(
+    run, trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def score(spec, workspace):
+        yield from (Outcome(c.name, problem="features are not finite") for c in spec.candidates)
+
+    monkeypatch.setattr(passes, "score_candidates", score)
+    options = ("--data", images, "--cache-dir", tmp_path, "--shard", "2/2")
+    code, said, noted = run("rank", trajectory, *options)
+    assert code == 0 and "the scores of 0 of 1 candidates" in said
+    assert "failed: features are not finite" in noted
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 import ckptsel
+from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.features.candidate import Candidate
 from ckptsel.ranking import ray_engine
 from ckptsel.ranking.reopen import recorded_settings
+from ckptsel.ranking.scoring import ScoringSpec
 from ckptsel.results.ranking import Ranking
+from ckptsel.settings.rank import make_settings
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
@@ -186,3 +190,25 @@ def test_an_address_where_nothing_listens(run, trajectory: Path, images: Path, m
 def test_options_that_do_not_fit(run, trajectory: Path, images: Path, options, message) -> None:
     code, _, said = run("rank", trajectory, "--data", images, *options)
     assert code == 2 and message in said
+
+
+def test_what_an_actor_gets_names_whole_paths(
+    trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """An actor runs in a folder of its own."""
+    monkeypatch.chdir(trajectory.parent)
+    found = scan_checkpoints(Path(trajectory.name))
+    settings = make_settings({"cache_dir": "kept", "workers": 0})
+    data = os.path.relpath(images)
+    spec = ray_engine._from_anywhere(
+        ScoringSpec((Candidate(found[0]),), data, settings, ("logme",))
+    )
+    monkeypatch.chdir(tmp_path)
+    assert spec.candidates[0].checkpoint.path.is_file() and Path(spec.data).is_dir()
+    assert spec.settings.cache_dir == str(trajectory.parent / "kept")
+    address = dataclasses.replace(found[0], path=Path("s3:/bucket/a.pt"))
+    there = ray_engine._from_anywhere(
+        ScoringSpec((Candidate(address),), "s3://bucket/images", settings, ())
+    )
+    assert there.data == "s3://bucket/images"
+    assert str(there.candidates[0].checkpoint.path) == "s3:/bucket/a.pt"

@@ -36,6 +36,12 @@ def test_the_variants_are_what_they_say(preset: str) -> None:
     assert scores == (NO_CHECKPOINTS if preset == "small-collapse" else OLD_SCORES)
 
 
+def test_the_run_without_labels_is_what_it_says() -> None:
+    files, claims, scores = verify(RUNS / "cifar10-ssl-small", quiet=True)
+    assert "files are as the manifest names them" in files
+    assert (claims, scores) == ("27 claims follow from the raw numbers", NO_CHECKPOINTS)
+
+
 def test_what_the_others_were_worth_is_what_the_tool_finds(
     reference_cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from ckptsel.ranking.scoring import Outcome, score_candidates
 from ckptsel.ranking.search import Seen, choose, draw, find_hits, first_places, make_path
 from ckptsel.ranking.turns import Search, path_of
 from ckptsel.report.command import rank_command
+from ckptsel.results.ranking import summary
 from ckptsel.results.scores import ScoreResult
 from ckptsel.settings.rank import RankSettings
 from tests.conftest import save_checkpoint
@@ -288,6 +289,12 @@ def test_a_ranking_within_a_budget(run, run_of_six: File, images: File, tmp_path
     told["search"]["unseen"][0]["name"] = "epoch-1"
     with pytest.raises(InputError, match="'epoch-1' was looked at, and was not"):
         ckptsel.Ranking.from_dict(told)
+
+
+def test_one_that_was_looked_at_is_not_all_that_there_is(run_of_six: File, images: File) -> None:
+    found = ckptsel.rank(run_of_six, images, budget=1, **QUICK)
+    text = summary(found)
+    assert "only checkpoint" not in text and "the 1 of 6 that were looked at" in text
 
 
 def test_a_score_without_values_by_image(run_of_six: File, images: File) -> None:

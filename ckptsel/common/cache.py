@@ -17,8 +17,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ckptsel.common import cache_files
 from ckptsel.common.files import atomic_path
+from ckptsel.common.places import is_url
 from ckptsel.common.quantities import bytes_of, size_text
-from ckptsel.errors import OutputError
+from ckptsel.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,6 +58,10 @@ class CacheFolder:
         """As options ask for it: `folder` None is that of the user, `size` a text."""
         if not keep:
             return cls(None)
+        if folder and is_url(folder):
+            raise UsageError(
+                f"--cache-dir {folder} is an address: a cache is a folder that is mounted."
+            )
         found = Path(folder) if folder else cache_files.default_cache_folder()
         cache = cls(found, None if size is None else bytes_of(size), verify)
         if found is None:

@@ -5,6 +5,7 @@ its 95 % interval, is at or above zero: all of the interval passes, none of it f
 straddles zero cannot be told.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.policy import Policy
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot-tell"
+
+UNLIKELY = 0.05
+"""Chance that what a search did not look at is better, up to which it does not count."""
 
 ROUNDING = 1e-9
 """What lies on its limit passes, also where the last digit says otherwise."""
@@ -120,7 +124,23 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
     text = f"{who} is {_points(behind)} behind the best (by {behind.by}), {_limit(limit)} allowed"
     low, high = behind.bounds
     margin = (limit - behind.value, limit - high, limit - low)
-    return _judge("regret", text, behind, limit, margin, ranking)
+    check = _judge("regret", text, behind, limit, margin, ranking)
+    return _among_those_seen(check, ranking)
+
+
+def _among_those_seen(check: Check, ranking: Ranking) -> Check:
+    """What a search did not look at may be better still: a regret that passes is then not known, unless
+    the search stopped since that is unlikely."""
+    search = ranking.search
+    if search is None or not search.unseen:
+        return check
+    text = f"{check.text}; {search.n_seen} of {search.n_checkpoints} were looked at"
+    unlikely = search.chance is not None and search.chance <= UNLIKELY
+    if check.decision != PASS or unlikely:
+        return dataclasses.replace(check, text=text)
+    chance = "" if search.chance is None else f", with a chance of {100 * search.chance:.0f} %"
+    text += f", and another may be better{chance}: rank with a larger --budget"
+    return dataclasses.replace(check, decision=CANNOT_TELL, text=text)
 
 
 def _check_accuracy(ranking: Ranking, limit: float) -> Check:

@@ -146,7 +146,7 @@ def _of_the_labels(best: Row, target: Mapping[str, Any], train: Inside, held: In
 
 def _tells_nothing(best: Row, n_scored: int, target: Mapping[str, Any] | None, score: str) -> str:
     probe = best.scores[score]
-    which = "" if n_scored == 1 else ", the best of them,"
+    which = "" if n_scored == 1 else ", the first of them,"
     below = ""
     if target is not None and probe.high is not None and probe.high < 1 / target["n_classes"]:
         below = f", and below chance ({_percent(1 / target['n_classes'])}): are the labels mixed up"

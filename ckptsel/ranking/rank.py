@@ -24,7 +24,7 @@ from ckptsel.checkpoints.walk import NOT_NEEDED
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.places import as_urls, place_text
 from ckptsel.common.remote import local_path
-from ckptsel.errors import OutputError, UsageError, listed
+from ckptsel.errors import NothingToRank, OutputError, UsageError, listed
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.names import check_name
 from ckptsel.features.store import Cache
@@ -198,14 +198,27 @@ def score_part(
     usable = usable_of(candidates)
     mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
     part = [candidate for candidate in usable if candidate.checkpoint.name in mine]
-    scored = next(score_all(part, scores, [workspace])).candidates if part else ()
-    problems = {c.name: c.problem for c in scored if c.problem is not None}
+    problems = _problems_of_part(part, scores, workspace)
     if workspace.cache.unkept is not None:
         raise OutputError(
             f"the scores of part {number} are not kept, so no ranking will find them: "
             f"{workspace.cache.unkept}"
         )
     return Part(tuple(c.name for c in part), problems, str(workspace.cache.folder))
+
+
+def _problems_of_part(
+    part: Sequence[Candidate], scores: Sequence[Score], workspace: Workspace
+) -> dict[str, str]:
+    """Score a part; the problems of those that failed, which may be all."""
+    if not part:
+        return {}
+    try:
+        scored = next(score_all(part, scores, [workspace])).candidates
+    except NothingToRank as error:
+        why = "; ".join(line.strip() for line in error.lines[1:])
+        return {c.name: why.removeprefix(f"{c.name}: ") for c in part}
+    return {c.name: c.problem for c in scored if c.problem is not None}
 
 
 def _prepare(

@@ -71,7 +71,7 @@ def score_on_cluster(spec: ScoringSpec) -> Iterator[Outcome]:
     Raises what `score_candidates` raises, and InputError where no worker can be started.
     """
     device, n_slots = _slots(spec.settings)
-    spec = replace(spec, candidates=tuple(map(_by_address, spec.candidates)))
+    spec = _from_anywhere(spec)
     jobs = jobs_of(spec.candidates)
     crew = _Crew(spec, device, min(n_slots, len(jobs)))
     try:
@@ -244,6 +244,22 @@ def _next_answer(crew: _Crew) -> tuple[int, Job | None, Any]:
         return slot, job, _Lost(_first_line(error))
 
 
+def _from_anywhere(spec: ScoringSpec) -> ScoringSpec:
+    """With whole paths: an actor runs in a folder of its own."""
+    settings, data = spec.settings, Path(spec.data)
+    whole = {
+        name: str(Path(value).absolute())
+        for name in ("data_root", "cache_dir")
+        if (value := getattr(settings, name)) is not None
+    }
+    return replace(
+        spec,
+        candidates=tuple(map(_by_address, spec.candidates)),
+        data=str(data.absolute()) if data.exists() else spec.data,
+        settings=replace(settings, **whole),
+    )
+
+
 def _by_address(candidate: Candidate) -> Candidate:
     """With the address in the place of a mirror's file, which may be on this machine alone."""
     return replace(candidate, checkpoint=_with_paths(candidate.checkpoint, _address_of))
@@ -256,7 +272,9 @@ def _with_paths(checkpoint: Checkpoint, place: Callable[[Checkpoint], Checkpoint
 
 
 def _address_of(checkpoint: Checkpoint) -> Checkpoint:
-    return replace(checkpoint, path=Path(as_urls(str(checkpoint.path))))
+    if is_url(checkpoint.path):
+        return checkpoint
+    return replace(checkpoint, path=Path(as_urls(str(checkpoint.path.absolute()))))
 
 
 def _check_version(found: str | None) -> None:

@@ -14,9 +14,15 @@ STRENGTH = (
     "no say"
 )
 
+PAPER_PROBE = (
+    "the share of held-out images that a linear classifier gets right, trained as Deng et al. do: Adam, "
+    "50 epochs, batches of 128, learning rate 0.01, on the features as they are; nothing is chosen"
+)
+"""`linear_probe` with `--probe paper`."""
+
 SCORES = {
     "linear_probe": "the share of held-out images that a linear classifier (logistic regression on the "
-    f"features, fitted to convergence) gets right; {STRENGTH}",
+    f"features, fitted until it hardly moves) gets right; {STRENGTH}",
     "linear_probe_loglik": "the mean log-likelihood, in nats, that the same classifier gives the true "
     "classes of the held-out images; smoother than accuracy",
     "main_component": "as linear_probe, on the part of the features in their strongest directions, "
@@ -68,7 +74,7 @@ def explain(ranking: Ranking) -> list[tuple[str, str]]:
         ("features", _features(ranking)),
         *((("averages", AVERAGES),) if any(row.average_of for row in ranking) else ()),
         *_scores(ranking),
-        *((("search", SEARCH),) if ranking.search is not None else ()),
+        *((("search", SEARCH),) if ranking.search is not None and ranking.search.unseen else ()),
         *_together(ranking),
     ]
     for goal, confirmation in ranking.confirmation.items():
@@ -121,6 +127,8 @@ def _scores(ranking: Ranking) -> Iterator[tuple[str, str]]:
     energy = f"{100 * ranking.settings.get('energy', 0.8):g}"
     for name in dict.fromkeys(name for row in ranking for name in row.scores):
         text = SCORES.get(name, "a score of another package: see there").format(energy=energy)
+        if name == "linear_probe" and ranking.settings.get("probe") == "paper":
+            text = PAPER_PROBE
         strengths = sorted(
             {
                 strength
@@ -144,10 +152,15 @@ def _scalings(ranking: Ranking, name: str) -> str:
 
 
 def _together(ranking: Ranking) -> Iterator[tuple[str, str]]:
+    yield from _order(ranking)
+    yield "intervals", LEFT_OUT
+
+
+def _order(ranking: Ranking) -> Iterator[tuple[str, str]]:
     if ranking.score == EPOCH and not ranking.confirmation:
         yield (
             "order",
-            "by the epoch alone, since no score foretells fine-tuning; nothing says how sure.",
+            "by the epoch alone, since no score foretells fine-tuning better; nothing says how sure.",
         )
         return
     if not ranking.is_known_how_sure:
@@ -174,7 +187,6 @@ def _together(ranking: Ranking) -> Iterator[tuple[str, str]]:
             "fifths of the held-out images and read on the last, in turn; the interval holds for "
             "whichever is chosen.",
         )
-    yield "intervals", LEFT_OUT
 
 
 def _confirmed(confirmation: GoalConfirmation) -> str:

@@ -187,7 +187,7 @@ def _facts(ranking: Ranking) -> list[tuple[str, str]]:
     if ranking.expected is not None and ranking.is_accuracy(ranking.expected.by):
         facts.append(("expected on new images, %", percent(ranking.expected)))
     if best.p_best is not None:
-        facts.append(("best in", f"{100 * best.p_best:.0f} % of resamples"))
+        facts.append(("best in", f"{100 * best.p_best:.0f} % of draws"))
     for key, what in (("last", "the last"), ("source_accuracy", "the best by source accuracy")):
         reference = ranking.references.get(key)
         if reference is None:

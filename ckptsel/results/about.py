@@ -139,7 +139,7 @@ class SettingsAbout(TypedDict):
     device: that ran it.
     precision: of the forward pass.
     energy: share of the energy that the main component holds.
-    n_resamples: draws behind the intervals.
+    n_resamples: draws behind P(best) and the tie set.
     pool: how positions become one vector; None as the network does it.
     image_size: pixels a side; None as the network's configuration has it.
     """

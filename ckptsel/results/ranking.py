@@ -243,6 +243,11 @@ class Ranking:
         if len(files) == 1:
             return files[0]
         known = [row.name for row in self]
+        if self.search is not None and name in {one.name for one in self.search.unseen}:
+            raise UsageError(
+                f"{name} was not looked at: the ranking has {self.search.n_seen} of "
+                f"{self.search.n_checkpoints} checkpoints (--budget). Rank with a larger one."
+            )
         raise UsageError(
             f"no checkpoint {name!r} in the ranking; it has {listed(known)}."
             + did_you_mean(name, known)
@@ -419,10 +424,14 @@ def summary(ranking: Ranking) -> str:
     confirmed = ranking.confirmation.get(ranking.goal)
     first = "" if confirmed is None else f"confirmed for {ranking.goal}: "
     first += f"{ranking.best} is recommended{_expectation(ranking)}"
-    if n_scored == 1:
+    unseen = () if ranking.search is None else ranking.search.unseen
+    if n_scored == 1 and not unseen:
         return f"{first}; it is the only checkpoint that could be scored."
+    if n_scored == 1:
+        assert ranking.search is not None
+        return f"{first}; {_search_in_words(ranking.search, ranking)}."
     parts = [first, *_references_in_words(ranking), _ties_in_words(ranking)]
-    if ranking.search is not None and ranking.search.unseen:
+    if ranking.search is not None and unseen:
         parts.append(_search_in_words(ranking.search, ranking))
     sure = "" if confirmed is None or confirmed.n_seeds > 1 else " (over images only: one seed)"
     return "; ".join(parts) + sure + "."
@@ -432,7 +441,8 @@ def _unsure(ranking: Ranking) -> str:
     """What stands first, where nothing says how sure that is."""
     if ranking.score == EPOCH:
         return (
-            "which checkpoint fine-tunes best is not known: no score was found to foretell it. Race "
+            "which checkpoint fine-tunes best is not known: no score was found to foretell it "
+            "better than the order of training does. Race "
             f"them: ckptsel confirm --goal {ranking.goal}. Until then they stand in the order of "
             f"training, the last first: {ranking.best}."
         )

@@ -211,7 +211,7 @@ class RankSettings(Options):
         Literal["near", "exact", "keep"],
         Option(
             "Which duplicates of fitted images are not held out: near (saved again, resized), exact "
-            "(the same pixels), or none: keep."
+            "(the same pixels); keep leaves none out."
         ),
     ] = "near"
     skip_unreadable: Annotated[
@@ -236,7 +236,7 @@ class RankSettings(Options):
     energy: Annotated[
         float, Gt(0), Lt(1), Option("Part of the singular values' sum that is main.")
     ] = 0.8
-    n_resamples: Annotated[int, Ge(100), Option("Bootstrap resamples.")] = 2000
+    n_resamples: Annotated[int, Ge(100), Option("Draws behind P(best) and the tie set.")] = 2000
     seed: Annotated[Seed, Option("Seed of folds and resamples.")] = 0
     device: Annotated[
         DeviceName | None, Option("cpu, cuda, cuda:1, ...", default="cuda where there is one")
