@@ -247,17 +247,18 @@ def _next_answer(crew: _Crew) -> tuple[int, Job | None, Any]:
 def _from_anywhere(spec: ScoringSpec) -> ScoringSpec:
     """With whole paths: an actor runs in a folder of its own."""
     settings, data = spec.settings, Path(spec.data)
-    whole = {
-        name: str(Path(value).absolute())
-        for name in ("data_root", "cache_dir")
-        if (value := getattr(settings, name)) is not None
-    }
     return replace(
         spec,
         candidates=tuple(map(_by_address, spec.candidates)),
         data=str(data.absolute()) if data.exists() else spec.data,
-        settings=replace(settings, **whole),
+        settings=replace(
+            settings, data_root=_whole(settings.data_root), cache_dir=_whole(settings.cache_dir)
+        ),
     )
+
+
+def _whole(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
 
 
 def _by_address(candidate: Candidate) -> Candidate:
