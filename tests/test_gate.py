@@ -121,6 +121,14 @@ def test_nothing_measured_cannot_be_told() -> None:
     assert all("ckptsel confirm --goal ft" in check.text for check in verdict.checks)
 
 
+def test_one_seed_is_said() -> None:
+    rows = list(make_ranking().checkpoints)
+    behind = Measured(0.03, 0.01, 0.05, by="confirmed", random="images")
+    rows[1] = dataclasses.replace(rows[1], behind_best=behind)
+    (check,) = hold_against(make_ranking(checkpoints=tuple(rows)), Policy(current="old")).checks
+    assert "3.0 points [1.0, 5.0], over images only: one seed, behind the best" in check.text
+
+
 def test_a_ranking_that_recommends_nothing_passes_no_check() -> None:
     ranking = make_ranking(no_winner="labels are wrong", doubts=("labels are wrong",))
     policy = Policy(current="old", max_regret=1, min_accuracy=0, baseline="b", tolerance=1)

@@ -64,10 +64,19 @@ def _check_comparable(
     here, there = _measured_how(ranking, mine), _measured_how(other, theirs)
     for what, value in here.items():
         if value != there.get(what):
+            theirs_only, ours_only = _differing(there.get(what), value)
             raise InputError(
-                f"{stored} is no baseline for this ranking: its {what} is {there.get(what)}, here it is "
-                f"{value}. Rank the baseline's checkpoints again in the same way, and store that."
+                f"{stored} is no baseline for this ranking: its {what} is {theirs_only}, here it is "
+                f"{ours_only}. Rank the baseline's checkpoints again in the same way, and store that."
             )
+
+
+def _differing(one: Any, other: Any) -> tuple[Any, Any]:
+    """Two values, of dictionaries what differs in them."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return one, other
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys}
 
 
 def _measured_how(ranking: Ranking, best: Measured | None) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _check_accuracy(ranking: Ranking, limit: float) -> Check:
         return Check("min-accuracy", CANNOT_TELL, _not_recommended(ranking), limit=limit)
     if measured is None:
         return Check("min-accuracy", CANNOT_TELL, _unmeasured(ranking), limit=limit)
-    shown = percent(measured, " %")
+    shown = percent(measured, " %") + _of_one_seed(measured)
     text = (
         f"{ranking.best} reaches {shown} ({measured.by}) on new images, at least {100 * limit:g} % "
         "asked for"
@@ -228,7 +228,12 @@ def _limit(part: float) -> str:
 
 def _points(d: Measured) -> str:
     low, high = d.bounds
-    return f"{100 * d.value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * d.value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]{_of_one_seed(d)}"
+
+
+def _of_one_seed(d: Measured) -> str:
+    """What the interval of a single run of training leaves out."""
+    return ", over images only: one seed," if d.by == CONFIRMED and d.random == "images" else ""
 
 
 def _not_recommended(ranking: Ranking) -> str:

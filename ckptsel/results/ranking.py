@@ -431,6 +431,7 @@ def summary(ranking: Ranking) -> str:
         assert ranking.search is not None
         return f"{first}; {_search_in_words(ranking.search, ranking)}."
     parts = [first, *_references_in_words(ranking), _ties_in_words(ranking)]
+    parts += _why_not_the_highest(ranking)
     if ranking.search is not None and unseen:
         parts.append(_search_in_words(ranking.search, ranking))
     sure = "" if confirmed is None or confirmed.n_seeds > 1 else " (over images only: one seed)"
@@ -516,6 +517,20 @@ def _ties_in_words(ranking: Ranking) -> str:
         return "no other can be the best at 95 %"
     shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
     return f"{len(others)} other{'s' * (len(others) > 1)} can be the best too, at 95 % ({shown})"
+
+
+def _why_not_the_highest(ranking: Ranking) -> Iterator[str]:
+    """Who of the tie set has a higher score than the best, where another score decides among them."""
+    rows = [ranking[name] for name in ranking.tie_set]
+    if ranking.score != "linear_probe" or ranking.goal in ranking.confirmation:
+        return
+    highest = max(rows, key=lambda row: row.scores[ranking.score].value)
+    ahead = highest.scores[ranking.score].value - ranking[ranking.best].scores[ranking.score].value
+    if round(100 * ahead, 1) > 0 and ranking[ranking.best].scores.keys() >= {"linear_probe_loglik"}:
+        yield (
+            f"of these {highest.name} has the highest accuracy, by {100 * ahead:.1f} points: among those "
+            "that cannot be told apart the log-likelihood decides"
+        )
 
 
 def _search_in_words(search: SearchRecord, ranking: Ranking) -> str:
