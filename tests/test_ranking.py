@@ -1,5 +1,6 @@
 """The ranking's order, ties, references, copies, and its JSON."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -95,17 +96,24 @@ def test_references_are_the_last_and_the_best_by_source_accuracy(ranked: Ranking
 
 
 def test_the_summary_is_a_sentence_with_numbers(ranked: Ranking) -> None:
-    expected, last, source, tied, *highest = summary(ranked).split("; ")
+    expected, last, source, tied = summary(ranked).split("; ")
     assert expected == "a is recommended, 90.0 % [88.3, 91.3] expected on new images"
     assert (
         last == "the last is 0.0 points behind the best [0.0, 0.2], which does not tell them apart"
     )
     assert source.startswith("the best by source accuracy is 10.0 points behind the best [")
-    assert tied == "1 other can be the best too, at 95 % (c)"
-    assert highest == [
-        "of these c has the highest accuracy, by 0.1 points: among those that cannot be told apart the "
+    assert tied == "1 other can be the best too, at 95 % (c)."
+
+
+def test_the_summary_says_why_the_first_is_not_the_highest(ranked: Ranking) -> None:
+    row = ranked["c"]
+    higher = dataclasses.replace(row.scores["linear_probe"], value=0.91)
+    row = dataclasses.replace(row, scores={**row.scores, "linear_probe": higher})
+    rows = tuple(row if one.name == "c" else one for one in ranked)
+    assert summary(dataclasses.replace(ranked, checkpoints=rows)).endswith(
+        "of these c has the highest accuracy, by 1.0 points: among those that cannot be told apart the "
         "log-likelihood decides."
-    ]
+    )
 
 
 def test_json_goes_there_and_back(ranked: Ranking) -> None:

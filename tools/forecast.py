@@ -95,7 +95,10 @@ def costs(checkpoints: Path, data: Path, names: Sequence[str], n_steps: int) -> 
 
     return {
         "scores of the last layer": _cpu_s(rank) / len(names),
-        "ridge_probe at all": _cpu_s(lambda: rank(layers="all", scores="ridge_probe")) / len(names),
+        "ridge_probe at all": _cpu_s(
+            lambda: rank(layers="all", by="ridge_probe", scores="ridge_probe")
+        )
+        / len(names),
         "gradients": _cpu_s(lambda: list(alignments(checkpoints, data, names[:2]))) / 2,
         "first rung": _cpu_s(first_rung) / 2,
     }

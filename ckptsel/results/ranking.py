@@ -528,8 +528,8 @@ def _why_not_the_highest(ranking: Ranking) -> Iterator[str]:
     ahead = highest.scores[ranking.score].value - ranking[ranking.best].scores[ranking.score].value
     if round(100 * ahead, 1) > 0 and ranking[ranking.best].scores.keys() >= {"linear_probe_loglik"}:
         yield (
-            f"of these {highest.name} has the highest accuracy, by {100 * ahead:.1f} points: among those "
-            "that cannot be told apart the log-likelihood decides"
+            f"of these {highest.name} has the highest accuracy, by {100 * ahead:.1f} points: among "
+            "those that cannot be told apart the log-likelihood decides"
         )
 
 

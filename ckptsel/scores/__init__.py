@@ -45,7 +45,9 @@ def known_scores() -> dict[str, Score]:
     scores = {name: _built_in(name) for name in BUILT_IN}
     for entry in entry_points(group="ckptsel.scores"):
         if entry.name in BUILT_IN:
-            _say_once(f"warning: score {entry.name!r} ({entry.value}) has a built-in's name: left out")
+            _say_once(
+                f"warning: score {entry.name!r} ({entry.value}) has a built-in's name: left out"
+            )
         elif entry.name not in scores:
             scores |= _of_package(entry)
     return scores
