@@ -58,7 +58,7 @@ def test_a_score_without_held_out_values_orders_and_says_that_nothing_is_sure(
     assert ranking.tie_set == (ranking.best,) and ranking.expected is None
     assert "linear_probe" in ranking.units and ranking.settings["by"] == "logme"
     first = f"{ranking.best} is the first by logme; {UNSURE}."
-    assert f"\n{first} Race them to know: ckptsel confirm --goal fe.\n" in text
+    assert f"\n{first} Race them to know: ckptsel confirm RUN --goal fe.\n" in text
     assert f"\nnote: {UNSURE}\n" in text
     html = (out / "report.html").read_text()
     assert f">Not known how sure, the first by logme: {ranking.best}</h1>" in html

@@ -118,7 +118,7 @@ def test_nothing_measured_cannot_be_told() -> None:
     policy = Policy(current="old", min_accuracy=0.5, baseline="b")
     verdict = hold_against(ranking, policy, None)
     assert [check.decision for check in verdict.checks] == [CANNOT_TELL] * 3
-    assert all("ckptsel confirm --goal ft" in check.text for check in verdict.checks)
+    assert all("ckptsel confirm RUN --goal ft" in check.text for check in verdict.checks)
 
 
 def test_one_seed_is_said() -> None:

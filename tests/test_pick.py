@@ -82,3 +82,8 @@ def test_wrong_names(run, ranked: Path) -> None:
     assert code == 2 and "Did you mean checkpoint-0" in err
     code, _, err = run("pick", ranked, "--format", "table")
     assert code == 2 and "must be one of path, json" in err
+
+
+def test_only_safetensors_are_written(run, tmp_path: Path) -> None:
+    code, _, err = run("pick", tmp_path, "--to", tmp_path / "best.npz")
+    assert code == 2 and "its name must end in .safetensors" in err

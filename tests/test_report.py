@@ -1,6 +1,7 @@
 """The report: what it says, its figures, and the page itself in a real browser without a network."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -53,6 +54,22 @@ def test_every_score_is_a_series_with_the_numbers_of_the_ranking(confirmed: Rank
     assert trained["value"] == pytest.approx(100 * row.confirmed["ft"].accuracy.value, abs=1e-3)
     assert by_key["logme", row.name]["low"] is None
     assert len(records) == 14 * (len(row.scores) + 2 + 1)
+
+
+def test_a_race_that_ended_early_is_drawn_at_its_last_step(confirmed: Ranking) -> None:
+    """Of those that left before, nothing is drawn beside it: their accuracy is that of fewer steps."""
+    rows = list(confirmed)
+    steps = [333, 333, *[111] * (len(rows) - 2)]
+    for i, (row, step) in enumerate(zip(rows, steps, strict=True)):
+        standing = dataclasses.replace(row.confirmed["fe"], step=step)
+        rows[i] = dataclasses.replace(row, confirmed={"fe": standing})
+    early = dataclasses.replace(confirmed, checkpoints=tuple(rows))
+    drawn = [
+        record["checkpoint"]
+        for record in trajectory_records(early, choose_axis(early))
+        if record["series"] == "confirmed_fe"
+    ]
+    assert sorted(drawn) == sorted(row.name for row in rows[:2])
 
 
 def test_charts_are_what_vega_lite_takes(confirmed: Ranking) -> None:

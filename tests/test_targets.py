@@ -399,6 +399,19 @@ def test_folders(trajectory: Path, images: Path, other: Path, tmp_path: Path, ru
     assert "holds the rankings of several targets, whose report would be lost." in err
 
 
+def test_over_all_each_checkpoint_stands_once(
+    trajectory: Path, images: Path, other: Path, run
+) -> None:
+    both = ("rank", trajectory, "-d", images, "-d", other, "-q", "--layers", "last,layer1")
+    code, text, _ = run(*both, "--scores", "ridge_probe")
+    assert code == 0
+    overall = text.split("over all targets:\n")[1]
+    table = overall[overall.index("mean rank") :].splitlines()[1:]
+    checkpoints = [line.split()[0].partition("@")[0] for line in table]
+    assert len(checkpoints) == len(set(checkpoints)) > 1
+    assert f"{len(checkpoints)} others are left out" in overall
+
+
 def test_csv_and_markdown(trajectory: Path, images: Path, other: Path, run) -> None:
     both = ("rank", trajectory, "-d", images, "-d", other, *QUICK)
     code, table, _ = run(*both, "--format", "csv")

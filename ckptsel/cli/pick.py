@@ -42,6 +42,12 @@ class PickOptions(Options):
     ] = "path"
 
     def check_together(self) -> None:
+        if self.to is not None and self.to.suffix != ".safetensors":
+            raise OptionError(
+                f"{{0}} is {self.to}: what is written is a safetensors file, so its name must end in "
+                ".safetensors.",
+                "to",
+            )
         if self.public and self.push_to_hub is None:
             raise OptionError("{0} is for {1}.", "public", "push_to_hub")
 
@@ -91,6 +97,8 @@ def _run(options: PickOptions) -> None:
         repo = options.push_to_hub
         where = publish(repo, ranking, row, arrays, options.model, options.public)
         say(f"{row.name} pushed to {repo}: {where}")
+    if row.status == "failed":
+        say(f"warning: {row.name} could not be used: {row.reason}")
     if ranking.why_not is not None:
         say(f"warning: {ranking.why_not}")
     if row.layer != "last" and ranking.goal == "fe":

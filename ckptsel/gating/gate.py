@@ -242,7 +242,7 @@ def _not_recommended(ranking: Ranking) -> str:
 
 def _unmeasured(ranking: Ranking, row: Row | None = None) -> str:
     """Why there is nothing to hold against a limit, and what to do."""
-    train = f"ckptsel confirm --goal {ranking.goal}"
+    train = f"ckptsel confirm RUN --goal {ranking.goal}"
     if ranking.confirmation:
         name = ranking.best if row is None else row.name
         return f"{name} did not end the race: train it for real too, with more --candidates of {train}."

@@ -68,7 +68,13 @@ def _overall_text(record: TargetsRecord, form: str, width: int | None) -> str:
 def overall_lines(record: TargetsRecord) -> list[str]:
     """What the table over all says, and which targets it leaves out."""
     out = [t for t in record.targets if t.not_counted is not None]
-    return [overall_summary(record), *(f"not counted: {t.name}: {t.not_counted}" for t in out)]
+    lines = [overall_summary(record), *(f"not counted: {t.name}: {t.not_counted}" for t in out)]
+    n_left = len(record.candidates) - len(at_best_layer(record))
+    if n_left:
+        lines.append(
+            f"each checkpoint at the layer that is best over all; {n_left} others are left out"
+        )
+    return lines
 
 
 def overall_cells(record: TargetsRecord) -> tuple[list[str], list[list[str]]]:
@@ -77,7 +83,15 @@ def overall_cells(record: TargetsRecord) -> tuple[list[str], list[list[str]]]:
     regret = f"worst regret, {regret_unit(record)}"
     header = ["checkpoint", "epoch", "mean rank", regret, "on", "tied on", *names]
     n = len(record.counted)
-    return header, [_cells(row, names, n, record) for row in record.candidates]
+    return header, [_cells(row, names, n, record) for row in at_best_layer(record)]
+
+
+def at_best_layer(record: TargetsRecord) -> list[OverallRow]:
+    """Of each file the candidate that comes first: all are in `targets.json`."""
+    best: dict[str, OverallRow] = {}
+    for row in record.candidates:
+        best.setdefault(row.path or row.name, row)
+    return list(best.values())
 
 
 def _cells(row: OverallRow, names: list[str], n: int, record: TargetsRecord) -> list[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ckptsel.common.files import write_text
 from ckptsel.errors import reason_of
 from ckptsel.report.charts import Drawing, draw
-from ckptsel.report.overall import overall_cells, overall_lines
+from ckptsel.report.overall import at_best_layer, overall_cells, overall_lines
 from ckptsel.report.overall_charts import draw_regrets
 from ckptsel.report.page import about_ranking, part, render
 from ckptsel.results.files import PAGE_NAME
@@ -53,7 +53,7 @@ def overall_page(record: TargetsRecord, ranked: Ranked) -> str:
         over_all=list(enumerate(over_all)),
         nearest=None if record.nearest is None else record[record.nearest],
         header=header,
-        rows=list(zip(record.candidates, cells, strict=True)),
+        rows=list(zip(at_best_layer(record), cells, strict=True)),
         tab_style=Markup(part("targets.css")),
         tab_script=Markup(part("targets.js")),
     )

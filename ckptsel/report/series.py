@@ -75,7 +75,8 @@ def trajectory_records(ranking: Ranking, axis: Axis) -> list[Record]:
     """One record a series and checkpoint: series, unit, checkpoint, x, value, low, high (null where
     there is no interval).
 
-    Series are the scores, `confirmed_<goal>` at the last step of its race, and `source_accuracy`.
+    Series are the scores, `confirmed_<goal>` at the last step that its race came to, and
+    `source_accuracy`.
     """
     return _records_of(scored_rows(ranking), ranking, axis)
 
@@ -87,13 +88,16 @@ def average_records(ranking: Ranking, axis: Axis) -> list[Record]:
 
 def _records_of(rows: Sequence[Row], ranking: Ranking, axis: Axis) -> list[Record]:
     records = []
+    steps = [
+        (goal, standing.step) for row in rows for goal, standing in (row.confirmed or {}).items()
+    ]
+    ends = {goal: max(step for other, step in steps if other == goal) for goal, _ in steps}
     for row in rows:
         about = {"checkpoint": row.name, "x": getattr(row, axis.name)}
         for name, score in row.scores.items():
             records.append(_record(name, ranking.units.get(name, ""), about, score))
         for goal, standing in (row.confirmed or {}).items():
-            ended = standing.step == max(ranking.confirmation[goal].rungs)
-            if standing.accuracy is not None and ended:
+            if standing.accuracy is not None and standing.step == ends[goal]:
                 records.append(_record(f"confirmed_{goal}", ACCURACY, about, standing.accuracy))
         if row.source_accuracy is not None:
             recorded = Estimate(row.source_accuracy)

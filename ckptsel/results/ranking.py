@@ -444,12 +444,12 @@ def _unsure(ranking: Ranking) -> str:
         return (
             "which checkpoint fine-tunes best is not known: no score was found to foretell it "
             "better than the order of training does. Race "
-            f"them: ckptsel confirm --goal {ranking.goal}. Until then they stand in the order of "
+            f"them: ckptsel confirm RUN --goal {ranking.goal}. Until then they stand in the order of "
             f"training, the last first: {ranking.best}."
         )
     return (
         f"{ranking.best} is the first by {ranking.score}; {unsure_note(ranking.score)}. Race them to "
-        f"know: ckptsel confirm --goal {ranking.goal}."
+        f"know: ckptsel confirm RUN --goal {ranking.goal}."
     )
 
 
