@@ -84,6 +84,11 @@ def test_the_card_alone(run, ranked: Path, tmp_path: Path, monkeypatch) -> None:
     (picture,) = folder.glob("*.png")
     text = (folder / "README.md").read_text()
     assert f"]({picture.name})" in text and picture.read_bytes().startswith(b"\x89PNG")
+    assert run("pick", ranked, *words)[0] == 0, "a card is replaced"
+    (folder / "other.md").write_text("# My project")
+    code, _, err = run("pick", ranked, "--model-card", folder / "other.md")
+    assert code == 3 and "other.md is there, and is no model card of ckptsel" in err
+    assert (folder / "other.md").read_text() == "# My project"
     monkeypatch.chdir(folder)
     snippet: dict = {}
     for part in text.split("```python\n")[1:]:

@@ -21,6 +21,9 @@ WEIGHTS_NAME = "model.safetensors"
 OWN_NETWORKS = "cifar_resnet"
 """Networks that timm knows once ckptsel's are imported."""
 
+RANKED_WITH = "## What it was ranked with"
+"""A heading that every card has."""
+
 GOALS = {"fe": "a softmax layer trained on frozen features", "ft": "fine-tuning"}
 
 PROBES = {
@@ -49,7 +52,7 @@ def card_text(
         *(f"{markdown(line)}\n" for line in _result_lines(ranking, row)),
         "## Load it\n",
         _loading(ranking, row, repo, weights),
-        "## What it was ranked with\n",
+        f"{RANKED_WITH}\n",
         markdown_table(ranking),
         f"{markdown(summary(ranking))}\n",
     ]
