@@ -53,7 +53,7 @@ AS_A_WHOLE = (
     "checkpoints were fine-tuned as a whole, with the new layer on the last: the layers that were read "
     "say nothing here"
 )
-"""Where several layers were ranked."""
+"""Where the last layer was not read."""
 
 MIN_CANDIDATES = 5
 N_SPREAD = 8
@@ -210,17 +210,17 @@ def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list
     """
     ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
     ranked.sort(key=lambda row: row.score_rank or 0)
-    n_tied = sum(row.score_tie for row in ranked)
+    tied = {row.checkpoint if goal == "ft" else row.name for row in ranked if row.score_tie}
     if goal == "ft":
-        n_tied = len({row.checkpoint for row in ranked if row.score_tie})
-        best = {row.checkpoint: row for row in reversed(ranked)}
         at_last = {row.checkpoint: row for row in ranked if row.layer == LAST}
-        order = dict.fromkeys(row.checkpoint for row in ranked)
-        ranked = [at_last.get(name, best[name]) for name in order]
+        best: dict[str, Row] = {}
+        for row in ranked:
+            best.setdefault(row.checkpoint, at_last.get(row.checkpoint, row))
+        ranked = list(best.values())
     if ranking.score == EPOCH:
         chosen = spread(ranked, n or N_SPREAD)
     else:
-        chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
+        chosen = ranked[: n or max(MIN_CANDIDATES, len(tied))]
     files = [row for row in ranked if not row.average_of] or ranked
     last = max(files, key=lambda row: (row.order, row.layer == LAST))
     if n is None and last not in chosen:

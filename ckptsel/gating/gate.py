@@ -13,12 +13,10 @@ from ckptsel.errors import GateFailed, GateUndecided
 from ckptsel.results.confirmation import CONFIRMED
 from ckptsel.results.estimate import Estimate, Measured, percent
 from ckptsel.results.ranking import EPOCH, Ranking, Row
+from ckptsel.results.search import UNLIKELY
 from ckptsel.settings.policy import Policy
 
 PASS, FAIL, CANNOT_TELL = "pass", "fail", "cannot-tell"
-
-UNLIKELY = 0.05
-"""Chance that what a search did not look at is better, up to which it does not count."""
 
 ROUNDING = 1e-9
 """What lies on its limit passes, also where the last digit says otherwise."""
@@ -135,7 +133,7 @@ def _among_those_seen(check: Check, ranking: Ranking) -> Check:
     if search is None or not search.unseen:
         return check
     text = f"{check.text}; {search.n_seen} of {search.n_checkpoints} were looked at"
-    unlikely = search.chance is not None and search.chance <= UNLIKELY
+    unlikely = search.chance is not None and search.chance < UNLIKELY
     if check.decision != PASS or unlikely:
         return dataclasses.replace(check, text=text)
     chance = "" if search.chance is None else f", with a chance of {100 * search.chance:.0f} %"

@@ -29,16 +29,13 @@ from ckptsel.ranking.search import (
 )
 from ckptsel.results.estimate import Estimate
 from ckptsel.results.ranking import ACCURACY
-from ckptsel.results.search import SearchRecord, Unseen
+from ckptsel.results.search import UNLIKELY, SearchRecord, Unseen
 from ckptsel.scores import find_score
 from ckptsel.settings.rank import RankSettings
 
 Recorded = Sequence[float | None]
 
 IMAGES_AND_CURVE = "images and the course between checkpoints"
-
-ENOUGH = 0.05
-"""A search that may end by itself does where what it has not seen has less of a chance than this."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ class Search:
             return farthest_places(self._path, self._tried, n)
         draws = draw(self._path, seen)
         hits = find_hits(draws, seen.best, self._tried, self._settings.tolerance)
-        if self._limits == Limits() and hits.any(axis=0).mean() < ENOUGH:
+        if self._limits == Limits() and hits.any(axis=0).mean() < UNLIKELY:
             return []
         return choose(draws, hits, self._tried, n)
 

@@ -424,15 +424,14 @@ def summary(ranking: Ranking) -> str:
     confirmed = ranking.confirmation.get(ranking.goal)
     first = "" if confirmed is None else f"confirmed for {ranking.goal}: "
     first += f"{ranking.best} is recommended{_expectation(ranking)}"
-    unseen = () if ranking.search is None else ranking.search.unseen
-    if n_scored == 1 and not unseen:
+    is_part = ranking.search is not None and bool(ranking.search.unseen)
+    if n_scored == 1 and not is_part:
         return f"{first}; it is the only checkpoint that could be scored."
-    if n_scored == 1:
-        assert ranking.search is not None
-        return f"{first}; {_search_in_words(ranking.search, ranking)}."
-    parts = [first, *_references_in_words(ranking), _ties_in_words(ranking)]
-    parts += _why_not_the_highest(ranking)
-    if ranking.search is not None and unseen:
+    parts = [first]
+    if n_scored > 1:
+        parts += [*_references_in_words(ranking), _ties_in_words(ranking)]
+        parts += _why_not_the_highest(ranking)
+    if ranking.search is not None and is_part:
         parts.append(_search_in_words(ranking.search, ranking))
     sure = "" if confirmed is None or confirmed.n_seeds > 1 else " (over images only: one seed)"
     return "; ".join(parts) + sure + "."

@@ -8,6 +8,10 @@ from pydantic.dataclasses import dataclass
 from ckptsel.results.about import Number, Share
 from ckptsel.results.estimate import FINITE, Bounded, Estimate
 
+UNLIKELY = 0.05
+"""Where what was not looked at has less of a chance than this to be ahead, a search may end by itself,
+and the gate takes what it found for the best."""
+
 
 @dataclass(frozen=True, config=FINITE)
 class Unseen:
