@@ -24,6 +24,7 @@ from ckptsel.reproduce.run import (
     digests,
     write_target,
 )
+from ckptsel.target.images import ImageSet
 from ckptsel.target.sources import open_source
 from ckptsel.target.splits import balanced_sample, plan_validation
 from tests.conftest import make_data, make_imagenet
@@ -272,6 +273,30 @@ def test_the_papers_target_has_as_many_images_of_each_class(
     assert find_recipe("cifar10-mnist", "paper").targets[1].balanced
     with pytest.raises(ValueError, match="a class has 3 images, fewer than the 4 wanted"):
         balanced_sample(np.arange(30) % 10, 31, 0)
+
+
+def test_a_target_may_be_drawn_from_the_test_images_as_negatives(
+    data_root: Path, tmp_path: Path
+) -> None:
+    target = dataclasses.replace(
+        SMOKE.targets[0],
+        data="cifar10",
+        n_train=10,
+        n_validation=10,
+        drawn_from="test",
+        inverted=True,
+    )
+    write_target(target, tmp_path, data_root)
+    drawn, of = open_source(str(tmp_path)), open_source(str(data_root / "cifar10"))
+
+    def pixels(images: ImageSet) -> dict[bytes, int]:
+        opened = (np.asarray(images.open_image(i)) for i in range(len(images)))
+        return {p.tobytes(): label for p, label in zip(opened, images.labels.tolist(), strict=True)}
+
+    tested = pixels(of.read("test"))
+    for split in ("train", "validation"):
+        for image, label in pixels(drawn.read(split)).items():
+            assert tested[bytes(255 - value for value in image)] == label
 
 
 def test_a_target_may_want_some_checkpoints_only(finished: Path, tmp_path: Path) -> None:

@@ -66,9 +66,10 @@ class RecipeTarget:
 
     name: of its results.
     data: what `--data` takes, below the data root.
-    n_train, n_validation: images of two splits that are drawn from the training images without
-    overlap; None takes the training images and the test images as they are.
+    n_train, n_validation: images of two splits that are drawn from one without overlap; None takes the
+    training images and the test images as they are.
     balanced: as many of each class are drawn, not classes in their proportions.
+    drawn_from: the split that both are drawn from. inverted: as negatives: each value v is 255 - v.
     epochs: passes of FE and FT.
     preset: transfer settings of `ckptsel.confirmation.protocols.PRESETS`. Without either the
     defaults of `ckptsel confirm` hold.
@@ -80,6 +81,8 @@ class RecipeTarget:
     n_train: int | None = None
     n_validation: int | None = None
     balanced: bool = False
+    drawn_from: str = "train"
+    inverted: bool = False
     epochs: float | None = None
     preset: str | None = None
     only_epochs: tuple[int, ...] = ()

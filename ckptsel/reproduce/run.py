@@ -185,7 +185,7 @@ def check_data(recipe: Recipe, data_root: Path) -> None:
         problems.append(f"source {recipe.pretraining.data}: {error}")
     for target in recipe.targets:
         try:
-            _open_target(target, data_root).read("train")
+            _open_target(target, data_root).read(target.drawn_from)
         except InputError as error:
             problems.append(f"target {target.name}: {error}")
     if problems:
@@ -207,23 +207,22 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def write_target(target: RecipeTarget, folder: Path, data_root: Path) -> None:
-    """A training and a validation split without overlap, both drawn from the training images.
+    """A training and a validation split without overlap, both drawn from one split of the data.
 
-    The data's own test split stays untouched, for those who want to test what was chosen. What is
-    there already is left: its files' times are part of what features are known by.
+    What is there already is left: its files' times are part of what features are known by.
     """
     names = {split: f"{split}-00000-of-00001.parquet" for split in ("train", "validation")}
     if all((folder / name).is_file() for name in names.values()):
         return
     assert target.n_train is not None and target.n_validation is not None
-    images = _open_target(target, data_root).read("train")
+    images = _open_target(target, data_root).read(target.drawn_from)
     draw = balanced_sample if target.balanced else stratified_sample
     train = draw(images.labels, target.n_train, (TARGET_SEED, 3))
     rest = np.setdiff1d(np.arange(len(images)), train)
     held = draw(images.labels[rest], target.n_validation, (TARGET_SEED, 4))
     for split, indices in (("train", train), ("validation", rest[held])):
         order = np.random.default_rng((TARGET_SEED, 5)).permutation(len(indices))
-        write_parquet(folder / names[split], images.subset(indices[order]))
+        write_parquet(folder / names[split], images.subset(indices[order]), target.inverted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,18 +294,21 @@ def _open_target(target: RecipeTarget, data_root: Path) -> Source:
     return open_source(str(data_root / target.data))
 
 
-def write_parquet(path: Path, images: ImageSet) -> None:
-    """Images as lossless PNG and integer labels, in the Hugging Face layout."""
+def write_parquet(path: Path, images: ImageSet, inverted: bool = False) -> None:
+    """Images, or their negatives, as lossless PNG and integer labels, in the Hugging Face layout."""
     import io
     import json
 
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from PIL import ImageOps
 
     encoded = []
     for i in range(len(images)):
         buffer = io.BytesIO()
-        images.open_image(i).save(buffer, format="PNG", optimize=True)
+        image = images.open_image(i)
+        image = ImageOps.invert(image) if inverted else image
+        image.save(buffer, format="PNG", optimize=True)
         encoded.append({"bytes": buffer.getvalue(), "path": f"{i:05d}.png"})
     features = {
         "image": {"_type": "Image"},
