@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,26 @@ def test_auto_ranks_checkpoints_times_layers(telling: Path, tmp_path: Path) -> N
     assert last.name == ranking.best or f"the last checkpoint's best is {last.name}, " in text
     best = {row.name: row.scores["ridge_probe"].value for row in ranking}
     assert max(best[row.name] for row in alone) < best[ranking.best] - 0.1, "last does not find it"
+
+
+def test_the_interval_of_what_the_layer_brings_covers(telling: Path, tmp_path: Path) -> None:
+    """The same classifiers on 3,000 images stand for the truth."""
+
+    def ranked(n_per_class: int, seed: int) -> Any:
+        target = tmp_path / f"of-seed-{seed}"
+        shutil.copytree(telling / "images" / "train", target / "train")
+        save_images(target / "val", n_per_class, seed)
+        options: dict[str, Any] = {"scores": ("ridge_probe",), "cache": False, "workers": 0}
+        return ckptsel.rank(telling / "ckpts", target, layers=("auto",), **options)
+
+    truth = {row.name: row.scores["ridge_probe"].value for row in ranked(1000, 99)}
+    covers = []
+    for seed in range(200, 206):
+        of_few = ranked(40, seed)
+        last = of_few.references["last_layer"]
+        low, high = last.ahead.bounds
+        covers.append(low <= truth[of_few.best] - truth[last.name] <= high)
+    assert sum(covers) >= 5
 
 
 def test_the_layer_is_not_charged_to_the_epoch(telling: Path) -> None:

@@ -11,6 +11,7 @@ from tools.run_tables import (
     FORECASTS,
     RUNS,
     cost_table,
+    layers_table,
     mean_cell,
     pages,
     with_tables,
@@ -63,6 +64,22 @@ def test_the_cheapest_forecast_comes_first_with_its_mean_over_seeds() -> None:
     rows = [line for line in cost_table([*lines, {"name": "small seed0 dogs"}]) if line]
     assert rows[0] == "|  | small, cats (n = 2) |"
     assert rows[2:] == ["| soon | 1.5 |", "| late | 9 |"]
+
+
+def test_layers_are_compared_at_the_best_epoch_of_each() -> None:
+    lines = [
+        {
+            "name": f"small seed{i} cats",
+            "reached": [0.5, 0.7 + up],
+            "series": {"ridge_probe at last": [0.4, 0.2], "ridge_probe at all": [0.6, 0.6 + up]},
+        }
+        for i, up in enumerate((0.0, 0.02))
+    ]
+    rows = [line for line in layers_table(lines) if line.startswith("| small")]
+    (cells,) = [row.split(" | ") for row in rows]
+    assert cells[1] == "20.0 [20.0, 20.0] to 40.0 [40.0, 40.0]"
+    assert cells[2].startswith("60.0 [60.0, 60.0] to 61.0 [")
+    assert cells[4].startswith("21.0 [8.3, 33.7]") and cells[5].startswith("-10.0 [-10.0, -10.0]")
 
 
 def test_an_interval_is_students_within_the_bounds() -> None:

@@ -52,6 +52,7 @@ def pages() -> dict[Path, str]:
     """Each page with its tables as they are to be."""
     forecasts = read_lines(FORECASTS)
     tables = {
+        "docs/layers.md": {"worth-layers": layers_table(forecasts)},
         "docs/reproduce.md": {"why": why_table()},
         "docs/scores.md": {
             "worth-fe": worth_tables(frozen_lines(), ("tau", "behind")),
@@ -171,6 +172,31 @@ def worth_tables(lines: Iterable[Mapping[str, Any]], measures: Sequence[str]) ->
     yield ""
 
 
+def layers_table(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The lowest and the highest accuracy along a trajectory, in %, frozen at the last layer and at
+    all, and fine-tuned; and by how many points the highest at all layers is above the two others."""
+    yield ""
+    heads = ("last, frozen", "all, frozen", "fine-tuned", "all less last", "all less fine-tuned")
+    yield from header(("", *heads))
+    groups = grouped(lines)
+    for title, some in zip(titles_of(groups), groups.values(), strict=True):
+        reached = [{"fine-tuned": line["reached"], **line["series"]} for line in some]
+        low, high = (
+            [
+                100 * np.array([pick(accuracy[name]) for accuracy in reached])
+                for name in ("ridge_probe at last", "ridge_probe at all", "fine-tuned")
+            ]
+            for pick in (min, max)
+        )
+        ranges = (
+            f"{mean_cell(worst, 0, 100, 1)} to {mean_cell(best, 0, 100, 1)}"
+            for worst, best in zip(low, high, strict=True)
+        )
+        gains = (mean_cell(high[1] - high[other], -100, 100, 1) for other in (0, 2))
+        yield row((title, *ranges, *gains))
+    yield ""
+
+
 def cost_table(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """CPU seconds a checkpoint of each forecast, for the lines that have them; the cheapest first."""
     groups = grouped(line for line in lines if "cpu_s" in line)
@@ -225,18 +251,18 @@ TITLES = {
 BOUNDS = {"tau": (-1, 1), "r": (-1, 1), "behind": (0, 100)}
 
 
-def mean_cell(values: Sequence[float], lowest: float, highest: float) -> str:
+def mean_cell(values: Sequence[float], lowest: float, highest: float, n_digits: int = 2) -> str:
     """With the interval of Student's t, of two values or more, as far as there can be values."""
+
+    def digits(value: float) -> str:
+        """Without a minus before zero."""
+        return f"{round(value, n_digits) + 0.0:.{n_digits}f}"
+
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
-        return _two_digits(mean)
+        return digits(mean)
     found = mean_of_seeds(values, lowest=lowest, highest=highest)
-    return f"{_two_digits(mean)} [{', '.join(map(_two_digits, found.bounds))}]"
-
-
-def _two_digits(value: float) -> str:
-    """Without a minus before zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
+    return f"{digits(mean)} [{', '.join(map(digits, found.bounds))}]"
 
 
 def shown(name: str) -> str:
