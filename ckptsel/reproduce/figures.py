@@ -11,7 +11,7 @@
 | `spectrum` | none: singular values of the features, by epoch |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PathCollection
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
@@ -193,30 +196,39 @@ def _tsne(results: Results) -> Figure | None:
 
 
 def _logme(results: Results) -> Figure | None:
-    """LogME against FE and FT accuracy, a point a checkpoint, its epoch beside it."""
+    """LogME against FE and FT accuracy, a point a checkpoint, coloured by its epoch."""
     targets, goals = results.values("transfers", "target"), results.values("transfers", "goal")
     if not targets:
         return None
     figure, axes = _grid(len(goals), len(targets))
+    epochs = results.values("transfers", "epoch")
+    colours = ScalarMappable(LogNorm(min(epochs), max(epochs)), "viridis")
     for i, goal in enumerate(goals):
         for j, target in enumerate(targets):
-            ax, notes = axes[i, j], []
+            taus = []
             for seed in results.values("transfers", "seed"):
                 points = _score_against(results, target, seed, goal, "logme")
                 if len(points) < 3:
                     continue
                 epoch, x, y = np.array(points).T
-                ax.plot(x, 100 * y, MARKERS[seed % len(MARKERS)], color=f"C{seed}", ms=4)
-                for e, a, b in zip(epoch, x, y, strict=True):
-                    ax.annotate(
-                        f"{e:.0f}", (a, 100 * b), (2, 2), textcoords="offset points", fontsize=6
-                    )
-                tau, r = kendall_tau(x, y), float(np.corrcoef(x, y)[0, 1])
-                notes.append(f"seed {seed}: tau {tau:.2f}, r {r:.2f}")
-            ax.set_title("\n".join([f"{target}: {goal.upper()}", *notes]))
-            ax.set_xlabel("LogME, nats")
+                marker, shades = MARKERS[seed % len(MARKERS)], colours.to_rgba(epoch)
+                axes[i, j].scatter(x, 100 * y, s=18, c=shades, marker=marker, label=f"seed {seed}")
+                taus.append(kendall_tau(x, y))
+            axes[i, j].set_title("\n".join([f"{target}: {goal.upper()}", *_tau_title(taus)]))
+            axes[i, j].set_xlabel("LogME, nats")
     _label_left(axes, "accuracy, %")
+    bar = figure.colorbar(colours, ax=axes, label="pre-training epoch", aspect=40)
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    _legend_below(figure, axes, ncols=5, colour="black")
     return figure
+
+
+def _tau_title(taus: Sequence[float]) -> list[str]:
+    """One line; none where there were too few checkpoints."""
+    if not taus:
+        return []
+    of_seeds = f" ({min(taus):.2f} to {max(taus):.2f})" if len(taus) > 1 else ""
+    return [f"tau {np.mean(taus):.2f}{of_seeds}"]
 
 
 def _spectrum(results: Results) -> Figure | None:
@@ -241,7 +253,7 @@ def _spectrum(results: Results) -> Figure | None:
     for ax in axes[0]:
         ax.set_xscale("log")
         ax.set_xlabel("index")
-    axes[0, 1].legend(title="epoch", fontsize=7, ncols=2)
+    _legend_below(figure, axes[:, 1:], ncols=7, title="pre-training epoch")
     figure.suptitle(f"{target}, training features, pre-training seed {seed}")
     return figure
 
@@ -310,7 +322,14 @@ def _label_left(axes: Any, text: str) -> None:
         row[0].set_ylabel(text)
 
 
-def _legend_below(figure: Figure, axes: Any, ncols: int) -> None:
-    """Of the first panel; below the figure it hides no line."""
+def _legend_below(
+    figure: Figure, axes: Any, ncols: int, title: str | None = None, colour: str | None = None
+) -> None:
+    """Of the first panel; below the figure it hides no line. colour: of its marks, if not their own."""
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=ncols, loc="upper center", bbox_to_anchor=(0.5, 0))
+    legend = figure.legend(
+        handles, labels, ncols=ncols, title=title, loc="upper center", bbox_to_anchor=(0.5, 0)
+    )
+    for handle in legend.legend_handles:
+        if colour and isinstance(handle, PathCollection):
+            handle.set_color(colour)
