@@ -83,14 +83,10 @@ CONFIG: dict[str, Any] = {
 """Of every chart; a figure outside a page takes black for the current colour."""
 
 NARROW = 420
-"""Pixels of a chart below which numbers in cells would overlap, and legends be cut off."""
+"""Pixels of a chart below which numbers in cells would overlap."""
 
-LEGEND = alt.Legend(
-    orient="bottom",
-    title=None,
-    symbolOpacity=1,
-    columns=alt.ExprRef(f"width < {NARROW} ? 1 : 0"),
-)
+LEGEND = alt.Legend(orient="bottom", title=None, symbolOpacity=1, columns=1)
+"""One under the other: side by side they would be cut off on a phone."""
 
 PANEL_HEIGHT = 220
 FIGURE_WIDTH = 480
@@ -151,9 +147,7 @@ def _layers(ranking: Ranking) -> list[Drawing]:
         base.transform_filter("datum.is_tied").mark_rect(
             fillOpacity=0, stroke="#d62728", strokeWidth=2.5
         ),
-        base.mark_text(fontSize=_unless_narrow(10)).encode(
-            text=alt.Text("value:Q", format=".1f"), color=ink
-        ),
+        base.mark_text(fontSize=_unless_narrow(10)).encode(text="text:N", color=ink),
         data=alt.Data(values=records),
     )
     best = ranking[ranking.best]

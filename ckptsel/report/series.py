@@ -138,8 +138,8 @@ def tie_records(ranking: Ranking, axis: Axis) -> list[Record]:
 
 
 def layer_records(ranking: Ranking, axis: Axis) -> list[Record]:
-    """The deciding score of every checkpoint at every layer: candidate, layer, x, value, is_tied.
-    Empty where one layer was read; without averages."""
+    """The deciding score of every checkpoint at every layer: candidate, layer, x, value, text,
+    is_tied. Empty where one layer was read; without averages."""
     if len(ranking.layers) < 2:
         return []
     factor = 100 if ranking.is_accuracy(ranking.score) else 1
@@ -149,6 +149,8 @@ def layer_records(ranking: Ranking, axis: Axis) -> list[Record]:
             "layer": row.layer,
             "x": getattr(row, axis.name),
             "value": _short(factor * row.scores[ranking.score].value),
+            # Rounded here, as in every table: a browser rounds halves the other way.
+            "text": f"{factor * row.scores[ranking.score].value:.1f}",
             "is_tied": row.in_tie_set,
         }
         for row in sorted(ranking, key=lambda row: row.order)
