@@ -102,7 +102,7 @@ def reason_of(error: Exception) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Near names for a message: ' Did you mean a, b?', or '' where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.6)
+    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.7)
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 

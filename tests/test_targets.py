@@ -284,6 +284,7 @@ def test_a_target_of_a_file(
 
 WRONG_FILES = [
     ('data = "a"\n[[target]]\ndata = "b"', "data and [[target]] both say what is ranked for"),
+    ('data = ["a", "b", "a"]', "data a is given twice."),
     ('[target]\ndata = "b"', "target is a table; it must be a list of tables: [[target]]."),
     ('[[target]]\nname = "b"', "target 1: it has no data; name the labelled images."),
     ('[[target]]\ndata = ""', "target 1: data is ''; it must be a text that is not empty."),

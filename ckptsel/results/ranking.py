@@ -339,9 +339,13 @@ class Ranking:
         return ranking
 
     def to_pandas(self) -> Any:
-        """One row a checkpoint, one column a score (pandas must be installed)."""
-        import pandas
-
+        """A DataFrame, one row a checkpoint, one column a score. Raises UsageError without pandas."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError(
+                "pandas is not installed, which makes the DataFrame. Install it with: pip install pandas"
+            ) from error
         return pandas.DataFrame(self.flat_rows())
 
     def flat_rows(self) -> list[dict[str, Any]]:

@@ -63,6 +63,8 @@ def wanted_targets(given: Given, stored: Given, tables: Sequence[Given]) -> list
     over_all = given.over(stored)
     datas = over_all.make(RankInputs).data
     if datas is not None:
+        if twice := [data for data in datas if datas.count(data) > 1]:
+            raise OptionError(f"{{0}} {twice[0]} is given twice.", "data").written_as(given.written)
         own = [Given({"data": data}) for data in datas]
         options = [over_all] * len(datas)
     else:

@@ -52,7 +52,7 @@ def open_source(
     raise DataError(
         f"no data at {where}: no such file or folder. Give a folder of images (one sub-folder a class), "
         "a CSV file of path and label, a folder of parquet or tar files, or a timm dataset name such as "
-        "hfds/cifar10. Only files on this machine are read: no addresses, and no commands (pipe:)."
+        "hfds/cifar10. Addresses are those of object storage (s3://...); commands (pipe:) are not run."
     )
 
 
