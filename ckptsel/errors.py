@@ -102,7 +102,9 @@ def reason_of(error: Exception) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Near names for a message: ' Did you mean a, b?', or '' where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.7)
+    # Of two letters nothing is near: fine would be fe, and means ft.
+    longer = [each for each in known if len(each) > 2]
+    near = difflib.get_close_matches(name, longer, n=4, cutoff=0.6)
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 

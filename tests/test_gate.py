@@ -204,8 +204,8 @@ def test_a_policy_that_says_nothing_sensible(options: dict, message: str) -> Non
 
 
 def test_a_pinned_checkpoint_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match="no checkpoint 'olld' in the ranking.*Did you mean old"):
-        hold_against(make_ranking(), Policy(current="olld"))
+    with pytest.raises(UsageError, match="no checkpoint 'olb' in the ranking.*Did you mean old"):
+        hold_against(make_ranking(), Policy(current="olb"))
 
 
 # ---- references -----------------------------------------------------------------------------------

@@ -279,7 +279,7 @@ def test_a_file_that_is_no_text(run, folder: Path) -> None:
         (make_settings, {"energy": "0.8"}, f"energy is the text '0.8'; {INSIDE}, without quotes."),
         (make_settings, {"std": (0.0,)}, f"std is 0; {RATES}."),
         (make_settings, {"goal": "{0}"}, "goal is '{0}'; it must be one of fe, ft."),
-        (make_settings, {"sed": 3}, "unknown option 'sed'. Did you mean seed?"),
+        (make_settings, {"sed": 3}, "unknown option 'sed'. Did you mean seed, std?"),
         (make_settings, {"device": "x" * 999}, f"device is '{'x' * 79}...; {DEVICE}."),
         (make_confirm_settings, {"lr": [0]}, f"lr is 0; {RATES}."),
         (
