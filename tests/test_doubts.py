@@ -180,6 +180,17 @@ def test_few_held_out_images(run, trajectory: Path, tmp_path: Path) -> None:
     assert for_tuning.startswith("doubt: there are 4 held-out images only")
 
 
+def test_few_held_out_images_of_a_race(run, trajectory: Path, tmp_path: Path) -> None:
+    """Of a folder without a split all images are held out in turn; a race holds out a fifth."""
+    data, out = tmp_path / "data", tmp_path / "ranking"
+    save_images(data, 20)
+    assert "no checkpoint is recommended" not in rank_fast(run, trajectory, data, "-o", out)
+    options = ("--candidates", 2, "--seeds", 1, "--steps", 9, "--lr", "0.1", "-q")
+    code, text, _ = run("confirm", out, *options)
+    assert code == 0 and "no checkpoint is recommended: there are 12 held-out images only" in text
+    assert run("gate", out, "--min-accuracy", 0.1)[0] == 5
+
+
 def test_one_class_that_is_nearly_all(run, trajectory: Path, tmp_path: Path) -> None:
     save_images(tmp_path / "data", 96)
     shutil.rmtree(tmp_path / "data/class2")

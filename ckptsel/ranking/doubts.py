@@ -5,10 +5,7 @@ from typing import Any
 
 from ckptsel.errors import MAX_LISTED
 from ckptsel.ranking.inside import Inside
-from ckptsel.results.ranking import Row
-
-FEW_IMAGES = 20
-"""Held-out images below which no checkpoint can be told from another."""
+from ckptsel.results.ranking import FEW_IMAGES, Row, few_images
 
 NEARLY_ALL = 0.95
 """Share of the held-out images in one class from which accuracy tells little."""
@@ -106,10 +103,7 @@ def _of_the_data(target: Mapping[str, Any]) -> list[str]:
     n, largest = target["evaluation"]["n_eval"], target["largest_class"]
     reasons = []
     if n < FEW_IMAGES:
-        reasons.append(
-            f"there are {n} held-out images only: on so few no checkpoint can be told from another. "
-            "Give a few hundred."
-        )
+        reasons.append(few_images(n))
     if largest["share"] >= NEARLY_ALL:
         reasons.append(
             f"nearly all held-out images are of one class ({largest['name']!r}, "

@@ -35,6 +35,9 @@ LARGEST = 10**15
 EPOCH = "epoch"
 """What decides in place of a score: the order of training, the last first."""
 
+FEW_IMAGES = 20
+"""Held-out images below which no checkpoint can be told from another."""
+
 ACCURACY = "accuracy"
 """The unit of scores that are fractions of images; other scores are in `nats`, or another word."""
 
@@ -266,6 +269,8 @@ class Ranking:
             return self.no_winner
         best = self[self.best]
         trained = best.trained(self.goal)
+        if trained is not None and trained.n is not None and trained.n < FEW_IMAGES:
+            return few_images(trained.n)
         if trained is not None:
             return self._at_chance_still(trained)
         at_chance = best.is_at_chance("linear_probe") or best.is_at_chance(self.score)
@@ -453,6 +458,14 @@ def _unsure(ranking: Ranking) -> str:
     return (
         f"{ranking.best} is the first by {ranking.score}; {unsure_note(ranking.score)}. Race them to "
         f"know: ckptsel confirm RUN --goal {ranking.goal}."
+    )
+
+
+def few_images(n: int) -> str:
+    """Why n held-out images, fewer than FEW_IMAGES, tell nothing."""
+    return (
+        f"there are {n} held-out images only: on so few no checkpoint can be told from another. Give a "
+        "few hundred."
     )
 
 
