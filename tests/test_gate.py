@@ -126,7 +126,7 @@ def test_one_seed_is_said() -> None:
     behind = Measured(0.03, 0.01, 0.05, by="confirmed", random="images")
     rows[1] = dataclasses.replace(rows[1], behind_best=behind)
     (check,) = hold_against(make_ranking(checkpoints=tuple(rows)), Policy(current="old")).checks
-    assert "3.0 points [1.0, 5.0], over images only: one seed, behind the best" in check.text
+    assert "behind the best (by confirmed, one seed: over images only)" in check.text
 
 
 def test_a_ranking_that_recommends_nothing_passes_no_check() -> None:
@@ -283,8 +283,8 @@ def test_exit_codes_tell_no_from_cannot_tell(run, tmp_path: Path) -> None:
     assert (code, err) == (4, "error: the gate says no: min-accuracy.\n")
     assert out == (
         "gate: fail\n"
-        "  fail: min-accuracy: new reaches 90.0 % [88.0, 92.0] (linear_probe) on new images, at least "
-        "93 % asked for\n"
+        "  fail: min-accuracy: new reaches 90.0 % [88.0, 92.0] on new images (by linear_probe), at "
+        "least 93 % asked for\n"
     )
     code, _, err = run("gate", folder, "--min-accuracy", "0.89")
     assert (code, err) == (5, "error: the gate cannot tell: min-accuracy.\n")

@@ -119,7 +119,7 @@ def _check_regret(ranking: Ranking, current: str, limit: float) -> Check:
         )
         return Check("regret", CANNOT_TELL, text, limit=limit)
     who = f"{row.name}, which is recommended," if best in (row.name, row.copy_of) else row.name
-    text = f"{who} is {_points(behind)} behind the best (by {behind.by}), {_limit(limit)} allowed"
+    text = f"{who} is {_points(behind)} behind the best ({_by(behind)}), {_limit(limit)} allowed"
     low, high = behind.bounds
     margin = (limit - behind.value, limit - high, limit - low)
     check = _judge("regret", text, behind, limit, margin, ranking)
@@ -147,10 +147,9 @@ def _check_accuracy(ranking: Ranking, limit: float) -> Check:
         return Check("min-accuracy", CANNOT_TELL, _not_recommended(ranking), limit=limit)
     if measured is None:
         return Check("min-accuracy", CANNOT_TELL, _unmeasured(ranking), limit=limit)
-    shown = percent(measured, " %") + _of_one_seed(measured)
     text = (
-        f"{ranking.best} reaches {shown} ({measured.by}) on new images, at least {100 * limit:g} % "
-        "asked for"
+        f"{ranking.best} reaches {percent(measured, ' %')} on new images ({_by(measured)}), at least "
+        f"{100 * limit:g} % asked for"
     )
     margin = (measured.value - limit, *(bound - limit for bound in measured.bounds))
     return _judge("min-accuracy", text, measured, limit, margin, ranking)
@@ -162,7 +161,7 @@ def _check_baseline(ranking: Ranking, ahead: Measured | None, tolerance: float) 
     if ahead is None:
         return Check("baseline", CANNOT_TELL, _unmeasured(ranking), limit=-tolerance)
     text = (
-        f"{ranking.best} is {_points(ahead)} ahead of the baseline's best (by {ahead.by}); "
+        f"{ranking.best} is {_points(ahead)} ahead of the baseline's best ({_by(ahead)}); "
         f"{_limit(tolerance)} behind allowed"
     )
     margin = (ahead.value + tolerance, *(bound + tolerance for bound in ahead.bounds))
@@ -226,12 +225,13 @@ def _limit(part: float) -> str:
 
 def _points(d: Measured) -> str:
     low, high = d.bounds
-    return f"{100 * d.value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]{_of_one_seed(d)}"
+    return f"{100 * d.value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _of_one_seed(d: Measured) -> str:
-    """What the interval of a single run of training leaves out."""
-    return ", over images only: one seed," if d.by == CONFIRMED and d.random == "images" else ""
+def _by(d: Measured) -> str:
+    """What measured it, and what the interval of a single run of training leaves out."""
+    one_seed = d.by == CONFIRMED and d.random == "images"
+    return f"by {d.by}, one seed: over images only" if one_seed else f"by {d.by}"
 
 
 def _not_recommended(ranking: Ranking) -> str:
