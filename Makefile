@@ -50,6 +50,7 @@ docs: .venv/installed-dev
 # it was stopped.
 simulations: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_intervals
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_verdicts
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_fits
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.simulate_correlation
 

@@ -1,16 +1,21 @@
 """Features: what they are, memory that runs out, values that cannot be scored, cache keys."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ckptsel.errors import FeatureError
 from ckptsel.features import extraction as module
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import ImageEncoder, build_image_encoder
-from ckptsel.features.extraction import check_features, extract_features, feature_key
+from ckptsel.features.extraction import extract_features, feature_key
+from ckptsel.features.sinks import Check, in_store
+from ckptsel.features.store import Cache
 from ckptsel.target.pixels import normalise
 from tests.conftest import TINY_MODEL
 
@@ -67,14 +72,45 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(backbone, pixels, monke
         extract_features(backbone, pixels)[LAST]
 
 
-def test_values_that_cannot_be_scored() -> None:
+def checked(values: NDArray[np.float32], n_batch: int) -> None:
+    check = Check()
+    for start in range(0, len(values), n_batch):
+        check.add(values[start : start + n_batch])
+    check.end()
+
+
+@pytest.mark.parametrize("n_batch", [1, 2, 5])
+def test_values_that_cannot_be_scored(n_batch: int) -> None:
     values = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
-    check_features(values)
+    checked(values, n_batch)
     with pytest.raises(FeatureError, match="features of all 5 images are the same"):
-        check_features(np.ones((5, 3), dtype=np.float32))
+        checked(np.ones((5, 3), dtype=np.float32), n_batch)
     values[2, 1] = np.nan
     with pytest.raises(FeatureError, match="features of 1 of 5 images are NaN or infinite"):
-        check_features(values)
+        checked(values, n_batch)
+
+
+def test_features_go_to_the_store_as_they_come(backbone, pixels, tmp_path: Path) -> None:
+    cache, layers = Cache(tmp_path), (LAST, "layer1")
+
+    def extract(n_batch: int, **options: Any) -> dict[str, NDArray[np.float32]]:
+        return extract_features(backbone, pixels, batch_size=n_batch, layers=layers, **options)
+
+    in_memory = extract(3)
+    kept = extract(3, open_sink=lambda layer: in_store(cache, layer, len(pixels)))
+    for layer in layers:
+        np.testing.assert_array_equal(kept[layer], in_memory[layer])
+        np.testing.assert_array_equal(cache.get_features(layer), in_memory[layer])
+
+
+def test_features_that_cannot_be_used_are_not_kept(pixels, tmp_path: Path) -> None:
+    cache, broken = Cache(tmp_path), build_image_encoder(TINY_MODEL)
+    next(broken.module.parameters()).data.fill_(float("nan"))
+    with pytest.raises(FeatureError, match="NaN or infinite"):
+        extract_features(
+            broken, pixels, open_sink=lambda layer: in_store(cache, layer, len(pixels))
+        )
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_the_key_is_made_of_what_determines_the_features(backbone: ImageEncoder) -> None:

@@ -1,13 +1,17 @@
 """Intervals, tie sets and what is expected of the best, against independent forms and made samples."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.optimize import brentq, minimize_scalar
 
+from ckptsel.gating.gate import FAIL, PASS
 from ckptsel.ranking.intervals import accuracy_ends, least_difference, mean_ends
 from ckptsel.ranking.judgement import Readings, compare_groups, estimate_each, judge
 from tools.simulate_intervals import COVERAGES, Cell, draw, outcomes
+from tools.simulate_verdicts import verdicts
 
 
 def made_right(accuracies, n_images: int, seed: int = 0, shared: float = 0.5) -> np.ndarray:
@@ -226,3 +230,10 @@ def test_the_best_of_two_groups_are_compared_for_all_their_pairs_at_once() -> No
     assert few.value == many.value == pytest.approx(right[0].mean() - right[8].mean())
     assert many.high - many.low > 1.3 * (few.high - few.low)
     assert few.low < few.value < few.high
+
+
+def test_a_gate_far_from_its_limit_says_the_truth() -> None:
+    cell = Cell("hold-out", 8, 2000, 0.9, 0.5, "one better")
+    said = Counter(verdicts(cell, 20))
+    assert said["min-accuracy", -4, FAIL] >= 18 and not said["min-accuracy", -4, PASS]
+    assert said["min-accuracy", 4, PASS] >= 14 and not said["max-regret", 4, FAIL]

@@ -166,7 +166,9 @@ def test_all_is_every_stage_at_equal_variance() -> None:
     parts = [random.normal(3, s, (50, d)).astype(np.float32) for s, d in ((0.01, 4), (7, 30))]
     parts.append(np.full((50, 2), 5, np.float32))  # a stage that says nothing
     fitted = np.arange(40)
-    whole = side_by_side(parts, [scale_of(part[fitted]) for part in parts])
+    scales = [scale_of(part[fitted]) for part in parts]
+    whole = side_by_side([[part[:40], part[40:]] for part in parts], scales)
+    np.testing.assert_array_equal(whole, side_by_side([[part] for part in parts], scales))
     widths = np.cumsum([0, 4, 30, 2])
     variances = [whole[fitted, a:b].var(0).sum() for a, b in pairwise(widths)]
     np.testing.assert_allclose(variances, [1, 1, 0], rtol=1e-4, atol=1e-6)

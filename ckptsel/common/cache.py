@@ -68,6 +68,11 @@ class CacheFolder:
             cache.unkept = "this user has no home folder. Name a folder with --cache-dir."
         return cache
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder, and nothing that was to be kept there could not be."""
+        return self.folder is not None and self.unkept is None
+
     def notes(self) -> list[str]:
         """What a user should know of this run's cache, a sentence each."""
         notes = []
@@ -99,7 +104,7 @@ class CacheFolder:
 
     def write(self, kind: str, key: str, *data: Any) -> None:
         """Keep an entry, if that can be done. data: bytes, or arrays, one after the other."""
-        if self.folder is None or self.unkept is not None:
+        if not self.keeps:
             return
         try:
             with self.writing(kind, key) as file:
@@ -143,11 +148,11 @@ class CacheFolder:
 
     def can_write(self) -> bool:
         """Whether entries can be kept; where not, `notes` says why."""
-        if self.folder is None or self.unkept is not None:
+        if not self.keeps:
             return False
         self.write("probe", "", b"")
         self.remove("probe", "")
-        return self.unkept is None
+        return self.keeps
 
     def _path(self, kind: str, key: str) -> Path | None:
         if self.folder is None:

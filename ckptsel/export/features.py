@@ -17,8 +17,9 @@ from ckptsel.export.feature_files import ImageFeatures, write_features
 from ckptsel.export.opening import open_row
 from ckptsel.export.prediction import probabilities_of
 from ckptsel.features.candidate import Candidate
-from ckptsel.features.extraction import check_finite, read_in_batches
+from ckptsel.features.extraction import read_in_batches
 from ckptsel.features.extractor import Extractor
+from ckptsel.features.sinks import check_finite
 from ckptsel.ranking.reopen import Named, checkpoint_of, device_and_precision, reopen
 from ckptsel.results.files import check_writable, read_ranking
 from ckptsel.results.ranking import Ranking, Row

@@ -4,7 +4,9 @@ The key of a cached array is made of what determines it: tensors, images and lab
 model, layer and precision. World size, batch size and worker count do not enter.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -14,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ckptsel.common.devices import PRECISIONS, is_out_of_memory
-from ckptsel.errors import FeatureError
 from ckptsel.features.encoder import LAST, Encoder
+from ckptsel.features.sinks import InMemory, OpenSink, in_memory
 from ckptsel.target.images import digest_of
 
 FEATURES_VERSION = 2
@@ -30,6 +32,8 @@ MAX_BATCH = {"cpu": 128, "cuda": 4096}
 
 Read = Callable[[Tensor], dict[str, Tensor]]
 """Prepared samples (N, *shape) on the device -> features (N, D) by name."""
+
+OnBatch = Callable[[int], None]
 
 
 def feature_key(
@@ -48,20 +52,27 @@ def extract_features(
     precision: str = "float32",
     batch_size: int | None = None,
     layers: Sequence[str] = (LAST,),
-    on_batch: Callable[[int], None] = lambda n_done: None,
+    on_batch: OnBatch = lambda n_done: None,
+    open_sink: OpenSink | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Features (N, D), float32, at each layer, of prepared samples (N, *shape), in evaluation mode.
 
     batch_size: None finds one; it is halved where memory runs out. on_batch: told after each batch how
-    many samples are done.
-    Raises FeatureError where a feature is not finite, or all samples get the same features.
+    many samples are done. open_sink: where they go; None holds them in memory.
+    Raises FeatureError where a feature is not finite, or all samples get the same features; OutputError
+    where a sink cannot keep them.
     """
     encoder.to(device)
     read = partial(encoder.features, layers=layers)
-    features = read_in_batches(read, samples, device, precision, batch_size, on_batch)
-    for found_features in features.values():
-        check_features(found_features)
-    return features
+    open_sink = open_sink or (lambda _: in_memory(len(samples)))
+    with ExitStack() as opened:
+        sinks = {layer: opened.enter_context(open_sink(layer)) for layer in layers}
+        for found in _batches(read, samples, device, precision, batch_size, on_batch):
+            for layer, part in found.items():
+                sinks[layer].add(part)
+        for sink in sinks.values():
+            sink.end()
+    return {layer: sink.features() for layer, sink in sinks.items()}
 
 
 def read_in_batches(
@@ -70,13 +81,27 @@ def read_in_batches(
     device: str = "cpu",
     precision: str = "float32",
     batch_size: int | None = None,
-    on_batch: Callable[[int], None] = lambda n_done: None,
 ) -> dict[str, NDArray[np.float32]]:
     """What `read` gives of prepared samples (N, *shape), N at least 1, a batch at a time: (N, D) by
-    name. batch_size, on_batch: as in `extract_features`."""
+    name. batch_size: as in `extract_features`."""
+    whole: dict[str, InMemory] = defaultdict(lambda: InMemory(len(samples)))
+    for found in _batches(read, samples, device, precision, batch_size):
+        for name, part in found.items():
+            whole[name].add(part)
+    return {name: sink.features() for name, sink in whole.items()}
+
+
+def _batches(
+    read: Read,
+    samples: NDArray[Any],
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    on_batch: OnBatch = lambda n_done: None,
+) -> Iterator[dict[str, Tensor]]:
+    """What `read` gives of each batch, in the order of the samples."""
     kind = torch.device(device).type
     batch_size = batch_size or first_batch_size(samples.shape[1:], kind)
-    features: dict[str, Tensor] = {}
     start = 0
     while start < len(samples):
         batch = samples[start : start + batch_size]
@@ -87,37 +112,9 @@ def read_in_batches(
                 raise
             batch_size //= 2
             continue
-        for name, part in found.items():
-            if name not in features:
-                features[name] = part.new_empty(len(samples), *part.shape[1:])
-            features[name][start : start + len(batch)] = part
+        yield found
         start += len(batch)
         on_batch(start)
-    return {name: whole.cpu().numpy() for name, whole in features.items()}
-
-
-def check_finite(features: NDArray[np.float32]) -> None:
-    """Raises FeatureError where features are not finite."""
-    most, least = features.max(1, initial=0), features.min(1, initial=0)
-    n_bad = int((~np.isfinite(most) | ~np.isfinite(least)).sum())
-    if n_bad:
-        raise FeatureError(
-            f"the features of {n_bad} of {len(features)} images are NaN or infinite: the network "
-            "overflows (try --precision float32) or had diverged."
-        )
-
-
-def check_features(features: NDArray[np.float32]) -> None:
-    """Raises FeatureError where features are not finite, or the same for all images."""
-    check_finite(features)
-    # By column: an array of differences would be another copy of the features.
-    most, least = features.max(0), features.min(0)
-    spread = np.maximum(most - features[0], features[0] - least).max(initial=0)
-    if spread <= 1e-6 * np.maximum(most, -least).max(initial=1e-30):
-        raise FeatureError(
-            f"the features of all {len(features)} images are the same: the network has collapsed, "
-            "or the images are all alike."
-        )
 
 
 @torch.inference_mode()

@@ -149,14 +149,19 @@ def choose_layers(asked: Sequence[str], known: Callable[[], Sequence[str]]) -> t
 
 
 def side_by_side(
-    parts: Sequence[NDArray[np.float32]], scales: Sequence[float]
+    stages: Sequence[Sequence[NDArray[np.float32]]], scales: Sequence[float]
 ) -> NDArray[np.float32]:
-    """Features (N, D_1 + D_2 + ...) of all stages (N, D_i), each divided by its scale."""
-    widths = [part.shape[1] for part in parts]
-    found = np.empty((len(parts[0]), sum(widths)), np.float32)
-    places = np.split(found, np.cumsum(widths)[:-1], axis=1)
-    for place, part, scale in zip(places, parts, scales, strict=True):
-        np.divide(part, np.float32(scale), out=place)
+    """Features (N, D_1 + D_2 + ...) of all stages, each divided by its scale.
+
+    stages: of each its features (n, D_i) on every image set, which together have N images.
+    """
+    lengths, widths = [len(part) for part in stages[0]], [parts[0].shape[1] for parts in stages]
+    found = np.empty((sum(lengths), sum(widths)), np.float32)
+    columns = np.split(found, np.cumsum(widths)[:-1], axis=1)
+    for column, parts, scale in zip(columns, stages, scales, strict=True):
+        places = np.split(column, np.cumsum(lengths)[:-1])
+        for place, part in zip(places, parts, strict=True):
+            np.divide(part, np.float32(scale), out=place)
     return found
 
 

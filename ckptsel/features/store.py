@@ -4,8 +4,9 @@ An entry's name is the digest of everything that determines its content, so noth
 two runs may share a cache. Deleting the folder is always safe. `ckptsel.common.cache` has the file.
 """
 
+import contextlib
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,19 @@ class Cache(CacheFolder):
         """Of shape (N, D); as they are in memory: no copy is made."""
         shape = np.array(features.shape, SHAPE)
         self.write("features", key, shape, np.ascontiguousarray(features, np.float32))
+
+    @contextlib.contextmanager
+    def writing_features(self, key: str, n: int) -> Iterator[Callable[[NDArray[np.float32]], None]]:
+        """What writes the features of n samples, a batch (m, D) at a time: they are there when the block
+        ends without an error. Raises OutputError where they cannot be kept."""
+        with self.writing("features", key) as file:
+
+            def write(part: NDArray[np.float32]) -> None:
+                if file.n_bytes == 0:
+                    file.write(np.array([n, part.shape[1]], SHAPE))
+                file.write(np.ascontiguousarray(part, np.float32))
+
+            yield write
 
     def get_score(self, key: str) -> ScoreResult | None:
         result: ScoreResult | None = self._get("scores", key, lambda fields: ScoreResult(**fields))
@@ -62,7 +76,7 @@ class Cache(CacheFolder):
             return None
 
     def _put(self, kind: str, key: str, value: Any) -> None:
-        if self.folder is None or self.unkept is not None:
+        if not self.keeps:
             return
         try:
             data = pack(value)

@@ -30,9 +30,9 @@ are judged and written."""
 class Scoring:
     """The sizes of what is scored.
 
-    n_read: features an image at all layers that one pass reads. n_features: at the widest candidate.
-    n_fitted: images of a fitting part. n_results: scores of all candidates. streams: whether every score
-    reads features a chunk at a time.
+    n_read: features an image at all layers that one pass holds; 0 where the store has them.
+    n_features: at the widest candidate. n_fitted: images of a fitting part. n_results: scores of all
+    candidates. streams: whether every score reads features a chunk at a time.
     """
 
     n_images: int

@@ -28,6 +28,7 @@ from ckptsel.common.streams import say
 from ckptsel.errors import (
     InputError,
     NothingToRank,
+    OutputError,
     UsageError,
     listed,
     reason_of,
@@ -45,6 +46,7 @@ from ckptsel.features.extraction import (
 from ckptsel.features.layers import ALL, AUTO, NO_STAGES, choose_layers, scale_of, side_by_side
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
+from ckptsel.features.sinks import OpenSink, in_memory, in_store
 from ckptsel.features.store import Cache
 from ckptsel.ranking.memory import MemoryBound, Scoring
 from ckptsel.ranking.recorded_model import recorded_model
@@ -168,7 +170,7 @@ class Workspace:
         plan, sizes = self.target.evaluation, [self._n_bytes_of(s) for s in self.target.image_sets]
         scoring = Scoring(
             n_images=len(self.target.labels),
-            n_read=n_read,
+            n_read=0 if self.cache.keeps else n_read,
             n_features=n_features,
             n_classes=self.target.n_classes,
             n_fitted=max(len(fitted) for fitted, _ in plan.folds),
@@ -293,14 +295,18 @@ class Workspace:
         Raises FeatureError where they cannot be used.
         """
         if candidate.layer == ALL:
-            stages = [self.features(stage) for stage in self._stages_of(candidate)]
+            stages = [self._by_image_set(stage) for stage in self._stages_of(candidate)]
             return side_by_side(stages, list(self.scales(candidate).values()))
+        return np.concatenate(self._by_image_set(candidate))
+
+    def _by_image_set(self, candidate: Candidate) -> list[NDArray[np.float32]]:
+        """Features (n, D) on each image set; those of the store are mapped."""
         keys = self.feature_keys(candidate)
-        kept = [self._find(key) for key in keys]
-        if any(features is None for features in kept):
-            self._extract(candidate.checkpoint)
-            kept = [self._extracted[key] for key in keys]
-        return np.concatenate([features for features in kept if features is not None])
+        kept = [features for key in keys if (features := self._find(key)) is not None]
+        if len(kept) == len(keys):
+            return kept
+        self._extract(candidate.checkpoint)
+        return [self._extracted[key] for key in keys]
 
     def scales(self, candidate: Candidate) -> dict[str, float]:
         """What each stage is divided by, by its name, where a candidate is read at all of them; empty
@@ -343,17 +349,35 @@ class Workspace:
             if self.settings.memory is not None:
                 self._check_widths(samples[0])
             for i, part in enumerate(samples):
-                kept = {layer: self.cache.get_features(keys[layer][i]) for layer in layers}
-                missing = [layer for layer in layers if kept[layer] is None]
-                found = self._extract_part(part, missing, checkpoint) if missing else {}
-                for layer in missing:
-                    self.cache.put_features(keys[layer][i], found[layer])
-                for layer in layers:
-                    features = kept[layer]
-                    self._extracted[keys[layer][i]] = found[layer] if features is None else features
+                of_part = {layer: keys[layer][i] for layer in layers}
+                self._extracted |= self._extract_part(part, of_part, checkpoint)
 
     def _extract_part(
-        self, samples: NDArray[Any], layers: Sequence[str], checkpoint: Checkpoint
+        self, samples: NDArray[Any], keys: Mapping[str, str], checkpoint: Checkpoint
+    ) -> dict[str, NDArray[np.float32]]:
+        """Features on one image set by key. keys: by layer. What the store has is not extracted; the
+        rest goes there batch by batch, or into memory where it cannot keep them."""
+        kept = {layer: self.cache.get_features(key) for layer, key in keys.items()}
+
+        def extract_missing(open_sink: OpenSink) -> None:
+            missing = [layer for layer, features in kept.items() if features is None]
+            if missing:
+                kept.update(self._pass(samples, missing, checkpoint, open_sink))
+
+        if self.cache.keeps:
+            try:
+                extract_missing(lambda layer: in_store(self.cache, keys[layer], len(samples)))
+            except OutputError as error:
+                self.cache.unkept = str(error)
+        extract_missing(lambda _: in_memory(len(samples)))
+        return {keys[layer]: found for layer, found in kept.items() if found is not None}
+
+    def _pass(
+        self,
+        samples: NDArray[Any],
+        layers: Sequence[str],
+        checkpoint: Checkpoint,
+        open_sink: OpenSink,
     ) -> dict[str, NDArray[np.float32]]:
         def say_done(n_done: int) -> None:
             self.pulse(f"{checkpoint.name}: {n_done} of {len(samples)} images")
@@ -366,6 +390,7 @@ class Workspace:
             self.settings.batch_size or self._batch_size(samples),
             layers,
             say_done,
+            open_sink,
         )
 
     def _batch_size(self, samples: NDArray[Any]) -> int:
