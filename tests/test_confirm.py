@@ -37,7 +37,8 @@ def test_it_reorders_and_says_why(run, ranked: Path) -> None:
     lines = out.splitlines()
     assert lines[0].split()[:5] == ["checkpoint", "epoch", "source", "confirmed_fe", "confirmed_ft"]
     assert lines[1].startswith("*1")
-    assert any(line.startswith("confirmed for fe: checkpoint-") for line in lines)
+    (verdict,) = [line for line in lines if line.startswith("confirmed for fe: checkpoint-")]
+    assert " Confirmed for ft: checkpoint-" in verdict
     assert "agreement of the scores with ft: not measured, that takes 5 candidates" in out
     assert "\x1b" not in out
     value = json.loads((ranked / "ranking.json").read_text())

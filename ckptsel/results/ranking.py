@@ -438,12 +438,12 @@ def summary(ranking: Ranking) -> str:
         return f"{first}; it is the only checkpoint that could be scored."
     parts = [first]
     if n_scored > 1:
-        parts += [*_references_in_words(ranking), _ties_in_words(ranking)]
+        parts += [*_references_in_words(ranking), _ties_in_words(ranking.best, ranking.tie_set)]
         parts += _why_not_the_highest(ranking)
     if ranking.search is not None and is_part:
         parts.append(_search_in_words(ranking.search, ranking))
     sure = "" if confirmed is None or confirmed.n_seeds > 1 else " (over images only: one seed)"
-    return "; ".join(parts) + sure + "."
+    return "; ".join(parts) + sure + "." + _of_other_goals(ranking)
 
 
 def _unsure(ranking: Ranking) -> str:
@@ -527,8 +527,18 @@ def against_reference(reference: Reference, ranking: Ranking) -> str:
     return text if behind.bounds[0] > 0 else f"{text}, which does not tell them apart"
 
 
-def _ties_in_words(ranking: Ranking) -> str:
-    others = [name for name in ranking.tie_set if name != ranking.best]
+def _of_other_goals(ranking: Ranking) -> str:
+    """A sentence for each goal that was confirmed besides the one that orders the ranking."""
+    return "".join(
+        f" Confirmed for {goal}: {found.winner} is the first; "
+        f"{_ties_in_words(found.winner, found.tie_set)}."
+        for goal, found in ranking.confirmation.items()
+        if goal != ranking.goal and found.winner is not None
+    )
+
+
+def _ties_in_words(best: str, tie_set: Sequence[str]) -> str:
+    others = [name for name in tie_set if name != best]
     if not others:
         return "no other can be the best at 95 %"
     shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
