@@ -18,6 +18,7 @@ small-full: `small-decay` with all images, crops and 30 epochs; 45 minutes a see
 small-few: `small` fine-tuned on 100 images of MNIST, on 500 of CIFAR-100 and on 500 of CIFAR-10 as
     negatives (new images), where what it reaches differs more between checkpoints; an hour a seed. What
     foretells it: `tools/forecast.py`.
+small-collapse-few: the same of `small-collapse`.
 smoke: 200 images, three epochs; seconds. It shows nothing and is there for tests.
 
 `small` trains without crops so that it over-trains, as the paper's network does in the end. Its four
@@ -135,6 +136,18 @@ def _variant(
     )
 
 
+def _few(of: str, pretraining: Pretraining) -> Recipe:
+    return Recipe(
+        NAME,
+        f"{of}-few",
+        f"{of}, fine-tuned on three targets of 100 to 500 images, five seeds; CPU, 5 hours",
+        pretraining,
+        FEW,
+        n_seeds=5,
+        goals=("ft",),
+    )
+
+
 PRESETS = (
     Recipe(
         name=NAME,
@@ -172,15 +185,8 @@ PRESETS = (
     ),
     _variant("small-wide", "small with 256 features, 60 epochs; CPU, 2 hours", _WIDE),
     _variant("small-full", "small with all images, crops, more decay; CPU, 90 min", _FULL),
-    Recipe(
-        name=NAME,
-        preset="small-few",
-        about="small, fine-tuned on three targets of 100 to 500 images, five seeds; CPU, 5 hours",
-        pretraining=_SMALL,
-        targets=FEW,
-        n_seeds=5,
-        goals=("ft",),
-    ),
+    _few("small", _SMALL),
+    _few("small-collapse", _COLLAPSE),
     Recipe(
         name=NAME,
         preset="smoke",
