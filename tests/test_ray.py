@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import ckptsel
 from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.confirmation.runs import Transfer
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking import ray_engine
 from ckptsel.ranking.calls import Opening
@@ -107,19 +109,47 @@ def test_workers_fetch_what_addresses_name(
     """Each into a cache of its own, as on machines that share no folder; of an average all parts."""
     import ray
 
-    class Apart(ray_engine.Worker):
-        def __init__(self, opening, device):
-            own = dataclasses.replace(opening.settings, cache_dir=str(tmp_path / str(os.getpid())))
-            super().__init__(dataclasses.replace(opening, settings=own), device)
-
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(ray_engine, "Worker", Apart)
     alone = ckptsel.rank(trajectory, images, cache=False, average=(2, 3))
     addresses = f"file://{trajectory}", f"file://{images}"
-    there = ckptsel.rank(*addresses, engine="ray", ray_address=cluster, average=(2, 3))
+    options = {"engine": "ray", "ray_address": cluster, "cache_dir": str(tmp_path / "there")}
+    there = ckptsel.rank(*addresses, average=(2, 3), **options)
     assert numbers(alone) == numbers(there)
-    own = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+    own = list(tmp_path.glob("there-*"))
     assert own and all(list(path.glob("remote/file/**/*.safetensors")) for path in own)
+
+
+class Apart(ray_engine.Worker):
+    """With a cache of its own, as on a machine that shares no folder."""
+
+    def __init__(self, opening, device):
+        folder = f"{opening.settings.cache_dir}-{os.getpid()}"
+        own = dataclasses.replace(opening.settings, cache_dir=folder)
+        super().__init__(dataclasses.replace(opening, settings=own), device)
+
+
+@needs_ray
+@pytest.mark.parametrize("worker", [ray_engine.Worker, Apart])
+def test_two_nodes_confirm_as_one_machine_does(
+    cluster: str, ranked: Path, tmp_path: Path, monkeypatch, worker: type
+) -> None:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_engine, "Worker", worker)
+    options = {"goal": "both", "steps": 9, "n_seeds": 2, "lr": (0.03, 0.1), "full": True}
+    ckptsel.confirm(ranked, cache_dir=str(tmp_path / "here"), **options)
+    alone = json.loads((ranked / "confirm.json").read_text())["goals"]
+    options |= {"engine": "ray", "ray_address": cluster, "cache_dir": str(tmp_path / "there")}
+    monkeypatch.setattr(Transfer, "advance", None)  # nothing is trained in this process
+    confirmed = ckptsel.confirm(ranked, **options)
+    assert json.loads((ranked / "confirm.json").read_text())["goals"] == alone
+    assert "trained on a Ray cluster of 2 CPUs" in confirmed.notes
+    # What came from there is kept here: no worker is started.
+    monkeypatch.setattr(ray_engine.Cluster, "start", None)
+    ckptsel.confirm(ranked, **options)
+    assert json.loads((ranked / "confirm.json").read_text())["goals"] == alone
 
 
 @needs_ray

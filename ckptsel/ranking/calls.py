@@ -35,7 +35,7 @@ def opening_of(workspace: Workspace, checkpoints: Sequence[Checkpoint]) -> Openi
     return Opening(tuple(checkpoints), workspace.target.spec, settings)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call(Generic[A]):
     """work: what is done with candidates in an open workspace: a function of a module, with plain data
     bound to it. job: they, as they are on the machine that works."""

@@ -182,7 +182,7 @@ class Cluster:
 
 
 def _answered(cluster: Cluster, calls: Sequence[Call[A]]) -> Iterator[tuple[Call[A], A | Lost]]:
-    waiting, n_lost = deque(calls), Counter[int]()
+    waiting, n_lost = deque(calls), Counter[Call[A]]()
     while waiting or cluster.works:
         while waiting and cluster.idle:
             cluster.give(waiting.popleft())
@@ -196,8 +196,8 @@ def _answered(cluster: Cluster, calls: Sequence[Call[A]]) -> Iterator[tuple[Call
             yield call, answer
         else:
             cluster.start(slot)
-            n_lost[id(call)] += 1
-            if n_lost[id(call)] < MAX_LOST:
+            n_lost[call] += 1
+            if n_lost[call] < MAX_LOST:
                 # For whoever is free first, which is not the one that starts.
                 waiting.appendleft(call)
             else:
