@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ckptsel
-from ckptsel.confirmation import runs
+from ckptsel.confirmation import board, runs
 from ckptsel.ranking import processes
 
 SMALL = {"goal": "both", "steps": 9, "n_seeds": 2, "full": True, "lr": (0.03, 0.1)}
@@ -54,14 +54,34 @@ def forked(monkeypatch) -> None:
     monkeypatch.setattr(processes, "START", "fork")
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_runs_go_on_in_whatever_process(
+    ranked: Path, tmp_path: Path, monkeypatch, forked, keeps: bool
+) -> None:
+    """At each rung from where they were; without a cache in a folder of this command's own."""
+    train_to = runs.Transfer._train_to
+
+    def told(self, stop, training):
+        with (tmp_path / "trained").open("a") as lines:
+            lines.write(f"{self.candidate.name} {training.step} to {stop}\n")
+        return train_to(self, stop, training)
+
+    monkeypatch.setattr(runs.Transfer, "_train_to", told)
+    options = {"goal": "ft", "n_seeds": 1, "lr": (0.1,), "processes": 2, "cache": keeps}
+    confirmed(ranked, tmp_path / "own", **options)
+    trained = (tmp_path / "trained").read_text().splitlines()
+    names = ("checkpoint-001", "checkpoint-005", "checkpoint-010")
+    parts = ("0 to 1", "1 to 3", "3 to 9")
+    assert sorted(trained) == [f"{name} {part}" for name in names for part in parts]
+
+
 def test_a_process_that_dies_costs_no_number(
     ranked: Path, tmp_path: Path, monkeypatch, forked
 ) -> None:
-    """Also where no cache is kept: runs go on from a folder of this command's own."""
     alone = confirmed(ranked, tmp_path / "one", lr=(0.1,))
     once = tmp_path / "once"
     monkeypatch.setattr(runs.Transfer, "_train_to", killer("checkpoint-005", once, os.getpid()))
-    beside = confirmed(ranked, tmp_path / "two", lr=(0.1,), processes=2, cache=False)
+    beside = confirmed(ranked, tmp_path / "two", lr=(0.1,), processes=2)
     assert once.exists() and alone == beside
 
 
@@ -76,7 +96,7 @@ def test_a_run_that_always_dies_is_named(run, ranked: Path, monkeypatch, forked)
     assert not (ranked / "confirm.json").exists()
 
 
-def test_out_of_memory_beside_is_said(run, ranked: Path, monkeypatch, forked) -> None:
+def test_what_happens_beside_is_said(run, ranked: Path, monkeypatch, forked) -> None:
     forward = runs.Network.forward
 
     def small_memory(self, inputs):
@@ -85,11 +105,12 @@ def test_out_of_memory_beside_is_said(run, ranked: Path, monkeypatch, forked) ->
         return forward(self, inputs)
 
     monkeypatch.setattr(runs.Network, "forward", small_memory)
+    monkeypatch.setattr(board, "PLAIN_INTERVAL_S", 0)
     options = ("--goal", "ft", "--steps", 9, "--seeds", 1, "--lr", "0.1", "--processes", 2)
     code, out, err = run("confirm", ranked, *options)
     said = "out of memory: batches of 36 go through in 2 parts, gradients accumulated"
     assert code == 0 and f"flag: ft: {said}" in out and err.count(f"note: {said}") == 1
-    assert "ft checkpoint-005 rung 1/3 step 1" in err
+    assert "ft checkpoint-005 seed 0 step 1/9  loss" in err
 
 
 @pytest.mark.parametrize(
