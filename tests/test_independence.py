@@ -4,6 +4,7 @@ intervals on all that is random. Each test fails where one line of the package l
 import dataclasses
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -47,6 +48,7 @@ from ckptsel.target.pixels import Preprocessing
 from ckptsel.target.splits import plan_cross_validation, plan_holdout, plan_validation
 from tests.conftest import ABOUT
 from tests.test_gate import arrays_of, make_ranking, other_ranking, stored
+from tests.test_race import one_by_one
 from tests.test_ranking import make_row
 
 # ------------------------------------------------------------------- intervals and tie sets
@@ -454,12 +456,15 @@ class MadeRun:
     accuracy: ClassVar[dict[float, tuple[float | None, ...]]] = {}
 
     def __init__(self, task, candidate, seed: int, lr: float) -> None:
-        self.task = task
-        self.reached = self.accuracy[lr][int(candidate.checkpoint.epoch) // 5]
-        self.record = SimpleNamespace(points=[SimpleNamespace(held_accuracy=self.reached)])
+        self.task, self.candidate, self.lr = task, candidate, lr
+        reached = self.accuracy[lr][int(candidate.checkpoint.epoch) // 5]
+        self.record = SimpleNamespace(
+            points=[SimpleNamespace(held_accuracy=reached)],
+            diverged_at=1 if reached is None else None,
+        )
 
-    def advance(self, to_step: int) -> object:
-        return None if self.reached is None else ()
+    def advance(self, to_step: int, on_points: object) -> None:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -500,8 +505,8 @@ def test_the_rate_is_the_best_in_the_mean_of_those_that_train_all(
     ],
 )
 def test_the_search_brackets_the_best_rate(peak, diverges_from, tried, chosen, at_edge) -> None:
-    def measure(lr: float) -> float | None:
-        return None if lr >= diverges_from else -abs(math.log(lr / peak))
+    def measure(lrs: Sequence[float]) -> list[float | None]:
+        return [None if lr >= diverges_from else -abs(math.log(lr / peak)) for lr in lrs]
 
     accuracy = try_rates((0.001, 0.01, 0.1, 1.0), measure, search=True)
     assert tuple(accuracy) == tried
@@ -512,7 +517,7 @@ def test_the_search_brackets_the_best_rate(peak, diverges_from, tried, chosen, a
 
 
 def test_a_search_ends_where_every_rate_diverges() -> None:
-    accuracy = try_rates((0.001, 0.01, 0.1, 1.0), lambda lr: None, search=True)
+    accuracy = try_rates((0.001, 0.01, 0.1, 1.0), lambda lrs: [None] * len(lrs), search=True)
     assert tuple(accuracy) == (1e-6, 1e-5, 1e-4, 0.001, 0.01, 0.1, 1)
     assert best_rate(accuracy) is None
 
@@ -581,7 +586,9 @@ def made_advance(course: dict[str, dict[int, float]]):
 
 def raced():
     """One that leaves after each of the first rungs, one that diverges, two that go on."""
-    ended = race(list(COURSE), (0, 1), RUNGS, made_advance(COURSE), tolerance=0, n_resamples=400)
+    ended = race(
+        list(COURSE), (0, 1), RUNGS, one_by_one(made_advance(COURSE)), tolerance=0, n_resamples=400
+    )
     there = {step: sorted(reached) for step, reached in ended.correct.items()}
     assert there == {step: sorted(n for n in COURSE if step in COURSE[n]) for step in RUNGS}
     return ended
@@ -670,7 +677,9 @@ def test_the_intervals_of_a_race_are_over_seeds_too_and_stay_accuracies() -> Non
         return right < 500 * (0.85 + 0.1 * seed)
 
     seeds = [(0, 1), (0,)]
-    both, one = (race(["a", "b"], s, (1,), advance).standings[0].accuracy for s in seeds)
+    both, one = (
+        race(["a", "b"], s, (1,), one_by_one(advance)).standings[0].accuracy for s in seeds
+    )
     assert (both.low, both.high) == (pytest.approx(0.27, abs=0.15), 1.0)
     assert one.high - one.low < 0.1
 
@@ -679,7 +688,9 @@ def test_agreement_is_measured_where_all_that_did_not_diverge_arrived() -> None:
     final = {f"c{i}": 0.5 + 0.08 * i for i in range(5)}
     course = {name: {10: 1.3 - a, 30: 1.3 - a, 90: a} for name, a in final.items()}
     course["diverges"] = {10: 0.5}
-    ended = race(list(course), (0,), RUNGS, made_advance(course), full=True, n_resamples=100)
+    ended = race(
+        list(course), (0,), RUNGS, one_by_one(made_advance(course)), full=True, n_resamples=100
+    )
     rows = [
         SimpleNamespace(
             name=name,
@@ -732,7 +743,8 @@ def test_of_equals_the_one_trained_first_is_taken() -> None:
     assert ordered.references["source_accuracy"].name == "early"
     assert ordered.references["last"].name == "late"
     advance = {"second": np.arange(90) < 50, "first": np.arange(90) < 50}
-    assert race(["second", "first"], (0,), (1,), lambda n, *_: advance[n]).winner == "second"
+    ended = race(["second", "first"], (0,), (1,), one_by_one(lambda name, *_: advance[name]))
+    assert ended.winner == "second"
 
 
 # ------------------------------------------------------------------------------------ the gate

@@ -2,14 +2,22 @@
 
 import os
 import signal
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import ckptsel
+from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.features.candidate import Candidate
 from ckptsel.ranking import passes, processes
+from ckptsel.ranking.calls import Call, Opening
+from ckptsel.ranking.processes import Processes
 from ckptsel.ranking.scoring import Outcome, score_candidates
 from ckptsel.results.ranking import Ranking
+from ckptsel.settings.rank import make_settings
 
 
 def numbers(ranking: Ranking) -> list:
@@ -23,7 +31,8 @@ def test_two_processes_give_the_ranking_of_one(
     trajectory: Path, images: Path, tmp_path: Path
 ) -> None:
     alone = ckptsel.rank(trajectory, images, cache_dir=str(tmp_path / "one"))
-    beside = ckptsel.rank(trajectory, images, cache_dir=str(tmp_path / "two"), processes=2)
+    cache = str(tmp_path / "two")
+    beside = ckptsel.rank(trajectory, images, cache_dir=cache, device="cpu", processes=2)
     assert numbers(alone) == numbers(beside)
     assert "processes" in beside.time_s and "processes" not in alone.time_s
 
@@ -51,7 +60,7 @@ def test_a_process_that_dies(
     # Forked here alone, so that the processes have the change.
     monkeypatch.setattr(processes, "START", "fork")
     monkeypatch.setattr(
-        processes, "score_candidates", killer(victim, None if always else tmp_path / "once")
+        passes, "score_candidates", killer(victim, None if always else tmp_path / "once")
     )
     beside = ckptsel.rank(trajectory, images, cache=False, processes=2)
     if not always:
@@ -59,6 +68,35 @@ def test_a_process_that_dies(
     else:
         (failed,) = [row for row in beside.checkpoints if row.status == "failed"]
         assert failed.name == victim and failed.reason == processes.DIED
+
+
+def tell_and_wait(folder: Path, job, workspace) -> None:
+    """Work that tells who does it, and takes its time."""
+    (folder / str(os.getpid())).touch()
+    time.sleep(20)
+    (folder / "done").touch()
+
+
+def test_an_interrupt_ends_the_processes_whatever_they_are_at(
+    trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(processes, "START", "fork")
+    found = scan_checkpoints(trajectory)
+    opening = Opening(tuple(found), str(images), make_settings({}))
+    (told := tmp_path / "told").mkdir()
+    calls = [Call(partial(tell_and_wait, told), (Candidate(c),)) for c in found]
+
+    def interrupt() -> None:
+        while len(list(told.iterdir())) < 2:
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), Processes(opening, ("cpu", "cpu")) as crew:
+        list(crew.answers(calls))
+    for path in told.iterdir():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.name), 0)
 
 
 def test_devices_and_processes_say_the_same(run, trajectory: Path, images: Path) -> None:

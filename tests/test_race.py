@@ -21,8 +21,13 @@ def made_candidates(truth: dict[str, float], n_images: int = 1000, seed: int = 0
     return advance
 
 
+def one_by_one(advance):
+    """The race asks for all runs of a rung at once."""
+    return lambda runs, step: [advance(*run, step) for run in runs]
+
+
 def run(truth: dict[str, float], **options) -> Race:
-    return race(list(truth), range(3), RUNGS, made_candidates(truth), **options)
+    return race(list(truth), range(3), RUNGS, one_by_one(made_candidates(truth)), **options)
 
 
 TRUTH = {"early": 0.55, "middle": 0.80, "late": 0.70, "last": 0.72}
@@ -71,14 +76,14 @@ def test_a_diverged_candidate_is_marked_and_the_race_goes_on() -> None:
     def with_divergence(name: str, seed: int, step: int) -> np.ndarray | None:
         return None if name == "middle" and seed == 1 else advance(name, seed, step)
 
-    ended = race(list(TRUTH), range(3), RUNGS, with_divergence, tolerance=0)
+    ended = race(list(TRUTH), range(3), RUNGS, one_by_one(with_divergence), tolerance=0)
     states = {s.name: s.state for s in ended.standings}
     assert states["middle"] == "diverged"
     assert ended.winner in ("late", "last")
 
 
 def test_nobody_wins_where_all_diverge() -> None:
-    ended = race(["a", "b"], range(2), RUNGS, lambda *key: None)
+    ended = race(["a", "b"], range(2), RUNGS, one_by_one(lambda *key: None))
     assert ended.winner is None
     assert ended.tie_set == ()
     assert {s.state for s in ended.standings} == {"diverged"}
@@ -86,7 +91,7 @@ def test_nobody_wins_where_all_diverge() -> None:
 
 def test_of_equals_the_first_wins() -> None:
     right = np.arange(100) < 80
-    ended = race(["a", "b"], range(2), RUNGS, lambda *key: right)
+    ended = race(["a", "b"], range(2), RUNGS, one_by_one(lambda *key: right))
     assert ended.winner == "a"
     assert ended.tie_set == ("a", "b")
 
@@ -105,6 +110,7 @@ def test_the_truly_best_is_rarely_lost(n_seeds: int) -> None:
             for c in range(4)
             for s in range(n_seeds)
         }
-        ended = race("0123", range(n_seeds), (1,), lambda *k, c=correct: c[k[:2]], n_resamples=400)
+        advance = one_by_one(lambda *key, c=correct: c[key[:2]])
+        ended = race("0123", range(n_seeds), (1,), advance, n_resamples=400)
         kept += "0" in ended.tie_set
     assert kept >= 0.93 * 200

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -12,10 +13,11 @@ import pytest
 
 import ckptsel
 from ckptsel.checkpoints.scan import scan_checkpoints
+from ckptsel.confirmation.runs import Transfer
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking import ray_engine
+from ckptsel.ranking.calls import Opening
 from ckptsel.ranking.reopen import recorded_settings
-from ckptsel.ranking.scoring import ScoringSpec
 from ckptsel.results.ranking import Ranking
 from ckptsel.settings.rank import make_settings
 
@@ -70,12 +72,12 @@ def killer(name: str, once: Path | None) -> type:
     """A worker that ends at a checkpoint: once, or whenever it comes."""
 
     class Killer(ray_engine.Worker):
-        def score(self, job):
-            if job[0].checkpoint.name == name and (once is None or not once.exists()):
+        def answer(self, call):
+            if call.job[0].checkpoint.name == name and (once is None or not once.exists()):
                 if once is not None:
                     once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().score(job)
+            return super().answer(call)
 
     return Killer
 
@@ -97,7 +99,7 @@ def test_a_worker_that_dies(
         assert (tmp_path / "once").exists() and numbers(alone) == numbers(there)
     else:
         (failed,) = [row for row in there.checkpoints if row.status == "failed"]
-        assert failed.name == victim and failed.reason == ray_engine.LOST
+        assert failed.name == victim and failed.reason.startswith(ray_engine.LOST)
 
 
 @needs_ray
@@ -107,19 +109,47 @@ def test_workers_fetch_what_addresses_name(
     """Each into a cache of its own, as on machines that share no folder; of an average all parts."""
     import ray
 
-    class Apart(ray_engine.Worker):
-        def __init__(self, spec, device):
-            own = dataclasses.replace(spec.settings, cache_dir=str(tmp_path / str(os.getpid())))
-            super().__init__(dataclasses.replace(spec, settings=own), device)
-
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(ray_engine, "Worker", Apart)
     alone = ckptsel.rank(trajectory, images, cache=False, average=(2, 3))
     addresses = f"file://{trajectory}", f"file://{images}"
-    there = ckptsel.rank(*addresses, engine="ray", ray_address=cluster, average=(2, 3))
+    options = {"engine": "ray", "ray_address": cluster, "cache_dir": str(tmp_path / "there")}
+    there = ckptsel.rank(*addresses, average=(2, 3), **options)
     assert numbers(alone) == numbers(there)
-    own = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+    own = list(tmp_path.glob("there-*"))
     assert own and all(list(path.glob("remote/file/**/*.safetensors")) for path in own)
+
+
+class Apart(ray_engine.Worker):
+    """With a cache of its own, as on a machine that shares no folder."""
+
+    def __init__(self, opening, device):
+        folder = f"{opening.settings.cache_dir}-{os.getpid()}"
+        own = dataclasses.replace(opening.settings, cache_dir=folder)
+        super().__init__(dataclasses.replace(opening, settings=own), device)
+
+
+@needs_ray
+@pytest.mark.parametrize("worker", [ray_engine.Worker, Apart])
+def test_two_nodes_confirm_as_one_machine_does(
+    cluster: str, ranked: Path, tmp_path: Path, monkeypatch, worker: type
+) -> None:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_engine, "Worker", worker)
+    options = {"goal": "both", "steps": 9, "n_seeds": 2, "lr": (0.03, 0.1), "full": True}
+    ckptsel.confirm(ranked, cache_dir=str(tmp_path / "here"), **options)
+    alone = json.loads((ranked / "confirm.json").read_text())["goals"]
+    options |= {"engine": "ray", "ray_address": cluster, "cache_dir": str(tmp_path / "there")}
+    monkeypatch.setattr(Transfer, "advance", None)  # nothing is trained in this process
+    confirmed = ckptsel.confirm(ranked, **options)
+    assert json.loads((ranked / "confirm.json").read_text())["goals"] == alone
+    assert "trained on a Ray cluster of 2 CPUs" in confirmed.notes
+    # What came from there is kept here: no worker is started.
+    monkeypatch.setattr(ray_engine.Cluster, "start", None)
+    ckptsel.confirm(ranked, **options)
+    assert json.loads((ranked / "confirm.json").read_text())["goals"] == alone
 
 
 @needs_ray
@@ -200,15 +230,13 @@ def test_what_an_actor_gets_names_whole_paths(
     found = scan_checkpoints(Path(trajectory.name))
     settings = make_settings({"cache_dir": "kept", "workers": 0})
     data = os.path.relpath(images)
-    spec = ray_engine._from_anywhere(
-        ScoringSpec((Candidate(found[0]),), data, settings, ("logme",))
-    )
+    sent = ray_engine._by_address(Candidate(found[0])).checkpoint
+    opening = ray_engine._from_anywhere(Opening((found[0],), data, settings))
     monkeypatch.chdir(tmp_path)
-    assert spec.candidates[0].checkpoint.path.is_file() and Path(spec.data).is_dir()
-    assert spec.settings.cache_dir == str(trajectory.parent / "kept")
+    assert sent.path.is_file() and opening.checkpoints[0].path.is_file()
+    assert Path(opening.data).is_dir()
+    assert opening.settings.cache_dir == str(trajectory.parent / "kept")
     address = dataclasses.replace(found[0], path=Path("s3:/bucket/a.pt"))
-    there = ray_engine._from_anywhere(
-        ScoringSpec((Candidate(address),), "s3://bucket/images", settings, ())
-    )
+    there = ray_engine._from_anywhere(Opening((address,), "s3://bucket/images", settings))
     assert there.data == "s3://bucket/images"
-    assert str(there.candidates[0].checkpoint.path) == "s3:/bucket/a.pt"
+    assert str(there.checkpoints[0].path) == "s3:/bucket/a.pt"

@@ -56,6 +56,19 @@ def finished(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(
+    finished: Path, data_root: Path, tmp_path: Path
+) -> None:
+    from ckptsel.reproduce.run import run_recipe
+
+    run_recipe(SMOKE, tmp_path / "run", data_root, (0,), device="cpu", quiet=True, processes=2)
+    for path in (finished / "raw").iterdir():
+        if path.name != "source.csv":  # which has seconds
+            there = tmp_path / "run" / "raw" / path.name
+            assert there.read_bytes() == path.read_bytes(), path.name
+
+
 def test_a_run_folder_holds_everything(finished: Path) -> None:
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     figures = (

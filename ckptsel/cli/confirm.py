@@ -21,6 +21,8 @@ def confirm(given: Given) -> None:
     run, call = given.make(ConfirmInput).run, given.make(ConfirmCall)
     settings = given.make(ConfirmSettings)
     check_device(settings.device, given)
+    for device in settings.devices or ():
+        check_device(device, given, "devices")
     check_trackers(call.log_to, run)
     say_own_code(settings.model, given)
     print_notes(idle_in_confirm(given, _goals(run, settings, given)))

@@ -22,6 +22,7 @@ from ckptsel.settings.toml import Config
 
 SHARED = (
     *("model", "data_root", "device", "precision", "workers", "cache_dir", "cache", "cache_size"),
+    *("processes", "devices", "engine", "ray_address"),
     "seed",
 )
 """Options of the ranking that its confirmation gets too."""

@@ -39,6 +39,12 @@ class ReproduceOptions(Options):
     seed: Annotated[Seed, Option("The first seed of the pre-training.")] = 0
     seeds: Annotated[Count | None, Option("Pre-training runs.", default="the recipe's")] = None
     device: Annotated[DeviceName | None, Option("cpu or cuda.", default="what is there")] = None
+    processes: Annotated[
+        Count,
+        Option(
+            "Processes that score and transfer checkpoints, side by side; they share the cores."
+        ),
+    ] = 1
     list_: Annotated[bool, Option("Show the recipes and exit.", ("--list",))] = False
     quiet: QuietOption = False
 
@@ -97,7 +103,14 @@ def _run(name: str, options: ReproduceOptions) -> None:
     folder = options.out or Path("runs") / f"{name}-{options.preset}"
     seeds = range(options.seed, options.seed + (options.seeds or recipe.n_seeds))
     claims = run_recipe(
-        recipe, folder, options.data_root, seeds, options.device, options.quiet, options.beside
+        recipe,
+        folder,
+        options.data_root,
+        seeds,
+        options.device,
+        options.quiet,
+        options.beside,
+        options.processes,
     )
     if claims is not None:
         put((folder / "claims.md").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +24,20 @@ from ckptsel.common.environment import describe_environment, package_version, ut
 from ckptsel.common.remote import kept_path, local_path
 from ckptsel.confirmation.agreement import measure_agreement
 from ckptsel.confirmation.board import Board
+from ckptsel.confirmation.engines import open_engine
 from ckptsel.confirmation.event_files import EventFiles
 from ckptsel.confirmation.learning_rate import Choice, Sweep, choose_rate, spread
 from ckptsel.confirmation.protocols import TrainingPlan, make_protocol
-from ckptsel.confirmation.race import Race, race
+from ckptsel.confirmation.race import Correct, Race, race
 from ckptsel.confirmation.reorder import reorder
-from ckptsel.confirmation.runs import Task, Transfer
+from ckptsel.confirmation.runs import Engine, Task, Transfer
 from ckptsel.errors import CheckpointError, InputError
 from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoder import LAST
 from ckptsel.features.store import Cache
-from ckptsel.ranking.reopen import Named, reopen
-from ckptsel.ranking.workspace import Workspace
+from ckptsel.ranking.ray_engine import describe_cluster, join_cluster
+from ckptsel.ranking.reopen import Named, device_and_precision, reopen
+from ckptsel.ranking.workspace import Workspace, check_devices
 from ckptsel.results.confirmation import (
     Agreement,
     ConfirmationRecord,
@@ -48,6 +50,7 @@ from ckptsel.results.confirmation import (
 from ckptsel.results.files import check_writable, read_ranking, write_confirmation
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.settings.confirm import ConfirmSettings, make_confirm_settings
+from ckptsel.settings.kinds import Precision
 
 AS_A_WHOLE = (
     "checkpoints were fine-tuned as a whole, with the new layer on the last: the layers that were read "
@@ -155,10 +158,14 @@ def confirm_ranking(
     goals = ("fe", "ft") if settings.goal == "both" else (settings.goal or ranking.goal,)
     rows = {goal: choose_candidates(ranking, goal, settings.n_candidates) for goal in goals}
     checkpoints = _find_checkpoints(ranking, [*chain(*rows.values())], settings, quiet)
+    found = list(checkpoints.values())
     named = Named(settings.model, settings.data, settings.data_root)
-    workspace = reopen(ranking, list(checkpoints.values()), named, settings, quiet)
+    workspace = reopen(ranking, found, named, _machine(ranking, settings), quiet)
     outcomes = {}
-    with tempfile.TemporaryDirectory(prefix="ckptsel-") as temporary:
+    with (
+        tempfile.TemporaryDirectory(prefix="ckptsel-") as temporary,
+        open_engine(settings, workspace, found) as engine,
+    ):
         # A race goes on from what it keeps.
         cache = workspace.cache if workspace.cache.can_write() else Cache(Path(temporary))
         for goal in goals:
@@ -169,13 +176,17 @@ def confirm_ranking(
                     [Candidate(checkpoints[row.checkpoint], row.layer) for row in rows[goal]],
                     workspace,
                     cache,
+                    engine,
                     settings,
                     events,
                     ranking.lower_is_better,
                 )
     workspace.time_s["total"] = time.monotonic() - start
+    notes = [*workspace.cache.notes(), *cache.notes()]
+    if settings.engine == "ray":
+        notes.append(f"trained on {describe_cluster(settings)}")
     reordered = reorder(
-        _with_notes(ranking, [*workspace.cache.notes(), *cache.notes()]),
+        _with_notes(ranking, notes),
         ranking.goal if ranking.goal in goals else goals[0],
         {goal: outcome.summary for goal, outcome in outcomes.items()},
         {goal: outcome.race for goal, outcome in outcomes.items()},
@@ -191,6 +202,21 @@ def confirm_ranking(
         describe_environment(workspace.device),
         {stage: round(seconds, 3) for stage, seconds in workspace.time_s.items()},
     )
+
+
+def _machine(ranking: Ranking, settings: ConfirmSettings) -> ConfirmSettings:
+    """The settings for this process, where others train: their first device, or the precision of theirs.
+
+    Raises UsageError where this machine does not have a device, and what `join_cluster` raises.
+    """
+    if settings.engine == "ray":
+        there = dataclasses.replace(settings, device=join_cluster(settings))
+        precision = device_and_precision(ranking, there)[1]
+        return dataclasses.replace(settings, precision=cast(Precision, precision))
+    if settings.devices is None:
+        return settings
+    check_devices(settings.devices)
+    return dataclasses.replace(settings, device=settings.devices[0], devices=None)
 
 
 def _with_notes(ranking: Ranking, notes: Sequence[str]) -> Ranking:
@@ -292,6 +318,7 @@ def confirm_goal(
     candidates: Sequence[Candidate],
     workspace: Workspace,
     cache: Cache,
+    engine: Engine,
     settings: ConfirmSettings,
     events: EventFiles,
     lower_is_better: Collection[str] = (),
@@ -303,7 +330,7 @@ def confirm_goal(
     fitted, held = workspace.target.evaluation.folds[0]
     size = workspace.encoder.preparation.shape[-1]
     protocol = _protocol(goal, len(fitted), size, settings)
-    task = Task(protocol, workspace, cache, fitted, held)
+    task = Task(protocol, workspace, cache, fitted, held, engine)
     seeds = range(settings.seed, settings.seed + settings.n_seeds)
     sweep = choose_rate(
         task,
@@ -410,16 +437,19 @@ def _race(
             # It showed in the sweep.
             board.note(_chunks_text(task))
 
-        def on_point(name: str, seed: int, point: Point) -> None:
-            board.point(name, seed, point)
-            events.point(name, seed, point)
+        def on_points(name: str, seed: int, points: Sequence[Point]) -> None:
+            board.point(name, seed, points[-1])
+            for point in points:
+                events.point(name, seed, point)
 
-        def advance(name: str, seed: int, step: int) -> NDArray[np.bool_] | None:
+        def advance(runs: Sequence[tuple[str, int]], step: int) -> list[Correct | None]:
             n_chunks = task.n_chunks
-            predicted = transfers[name, seed].advance(step, on_point)
-            if task.n_chunks > n_chunks:
-                board.note(_chunks_text(task))
-            return None if predicted is None else predicted == task.labels
+            for _ in task.engine([transfers[run] for run in runs], step, on_points):
+                if task.n_chunks > n_chunks:
+                    board.note(_chunks_text(task))
+                    n_chunks = task.n_chunks
+            predicted = [transfers[run].record.predictions.get(step) for run in runs]
+            return [None if each is None else each == task.labels for each in predicted]
 
         return race(names, seeds, rungs, advance, settings.full, settings.tolerance, board.standing)
 

@@ -86,7 +86,7 @@ def choose_rate(
     tried_of = {c.name for group in (candidates, *groups) for c in spread(group, N_CHECKPOINTS)}
     with Progress(title, len(lrs) * len(tried_of), quiet=quiet) as progress:
         trials = _Trials(short, seed, progress)
-        tried = try_rates(lrs, partial(trials.mean_accuracy, few), search)
+        tried = try_rates(lrs, partial(trials.mean_accuracies, few), search)
         shared = best_rate(tried)
         if shared is None:
             raise InputError(
@@ -96,13 +96,13 @@ def choose_rate(
         own: dict[str, Choice] = {}
         for group in groups:
             some = spread(group, N_CHECKPOINTS)
-            its = try_rates(lrs, partial(trials.mean_accuracy, some), search)
+            its = try_rates(lrs, partial(trials.mean_accuracies, some), search)
             choice = Choice(best_rate(its) or shared, its)
             own |= {candidate.name: choice for candidate in group}
     short.release()
     task.n_chunks = short.n_chunks
     n_steps = len(trials.runs) * short.protocol.n_steps
-    return Sweep(shared, tried, n_steps, tuple(trials.runs), own)
+    return Sweep(shared, tried, n_steps, trials.runs, own)
 
 
 def _sharing(
@@ -116,8 +116,8 @@ def _sharing(
     return groups if len(groups) > 1 else []
 
 
-Measure = Callable[[float], float | None]
-"""learning rate -> held-out accuracy; None where it diverged."""
+Measure = Callable[[Sequence[float]], Sequence[float | None]]
+"""learning rates -> held-out accuracy of each; None where it diverged."""
 
 
 def try_rates(lrs: Sequence[float], measure: Measure, search: bool) -> dict[float, float | None]:
@@ -127,14 +127,18 @@ def try_rates(lrs: Sequence[float], measure: Measure, search: bool) -> dict[floa
     at an edge, at most N_DECADES each way (a rate that diverges is beyond the edge), then half a
     decade to each side of the best.
     """
-    tried = {lr: measure(lr) for lr in lrs}
+    tried = _measured(lrs, measure)
     if search:
         _widen(tried, measure, 0.1)
         _widen(tried, measure, 10)
         best = best_rate(tried)
         if best is not None:
-            tried |= {lr: measure(lr) for lr in (_times(best, 10**-0.5), _times(best, 10**0.5))}
+            tried |= _measured([_times(best, 10**-0.5), _times(best, 10**0.5)], measure)
     return dict(sorted(tried.items()))
+
+
+def _measured(lrs: Sequence[float], measure: Measure) -> dict[float, float | None]:
+    return dict(zip(lrs, measure(lrs), strict=True))
 
 
 def _widen(tried: dict[float, float | None], measure: Measure, factor: float) -> None:
@@ -144,7 +148,7 @@ def _widen(tried: dict[float, float | None], measure: Measure, factor: float) ->
         best = best_rate(tried)
         if best != edge and not (best is None and factor < 1):
             return
-        tried[_times(edge, factor)] = measure(_times(edge, factor))
+        tried |= _measured([_times(edge, factor)], measure)
 
 
 def _times(lr: float, factor: float) -> float:
@@ -163,31 +167,43 @@ class _Trials:
 
     def __init__(self, task: Task, seed: int, progress: Progress) -> None:
         self.task, self.seed, self.progress = task, seed, progress
-        self.runs: list[Transfer] = []
-        self._reached: dict[tuple[str, float], float | None] = {}
+        self._runs: dict[tuple[str, float], Transfer] = {}
 
-    def mean_accuracy(self, candidates: Sequence[Candidate], lr: float) -> float | None:
-        """Held-out accuracy at the end, the mean over candidates; None where one diverged."""
-        reached = [self._accuracy(candidate, lr) for candidate in candidates]
+    @property
+    def runs(self) -> tuple[Transfer, ...]:
+        return tuple(self._runs.values())
+
+    def mean_accuracies(
+        self, candidates: Sequence[Candidate], lrs: Sequence[float]
+    ) -> list[float | None]:
+        """Held-out accuracy at the end by rate, the mean over candidates; None where one diverged."""
+        self._run([(candidate, lr) for lr in lrs for candidate in candidates])
+        return [self._mean_accuracy(candidates, lr) for lr in lrs]
+
+    def _mean_accuracy(self, candidates: Sequence[Candidate], lr: float) -> float | None:
+        reached = [_accuracy(self._runs[candidate.name, lr]) for candidate in candidates]
         trained = [accuracy for accuracy in reached if accuracy is not None]
         return float(np.mean(trained)) if len(trained) == len(reached) else None
 
-    def _accuracy(self, candidate: Candidate, lr: float) -> float | None:
-        key = candidate.name, lr
-        if key not in self._reached:
-            if self.progress.done == self.progress.total:
-                self.progress.expect(1)
-            self._reached[key] = reached = self._run(candidate, lr)
+    def _run(self, wanted: Sequence[tuple[Candidate, float]]) -> None:
+        """All of them that were not run before, wherever and in whatever order the engine does."""
+        new = {
+            (candidate.name, lr): Transfer(self.task, candidate, self.seed, lr)
+            for candidate, lr in wanted
+            if (candidate.name, lr) not in self._runs
+        }
+        self._runs |= new
+        n_left = self.progress.total - self.progress.done
+        self.progress.expect(max(0, len(new) - n_left))
+        for run in self.task.engine(list(new.values()), self.task.protocol.n_steps, None):
+            reached = _accuracy(run)
             outcome = "diverged" if reached is None else f"{100 * reached:.1f} %"
-            self.progress.advance(f"{lr:g} on {candidate.name}: {outcome}")
-        return self._reached[key]
+            self.progress.advance(f"{run.lr:g} on {run.candidate.name}: {outcome}")
 
-    def _run(self, candidate: Candidate, lr: float) -> float | None:
-        run = Transfer(self.task, candidate, self.seed, lr)
-        self.runs.append(run)
-        if run.advance(self.task.protocol.n_steps) is None:
-            return None
-        return run.record.points[-1].held_accuracy
+
+def _accuracy(run: Transfer) -> float | None:
+    """At the end of a run; None where it diverged."""
+    return None if run.record.diverged_at is not None else run.record.points[-1].held_accuracy
 
 
 def spread(items: Sequence[T], n: int) -> list[T]:
@@ -215,4 +231,5 @@ def _short_task(task: Task, seed: int) -> Task:
         task.cache,
         task.fitted[fitted],
         task.fitted[held],
+        task.engine,
     )

@@ -26,9 +26,11 @@ EARLY_RISK = 0.5
 """Part of the risk to lose the best (one minus the level) that is spent before the last rung, in equal
 shares: who looks often errs more often."""
 
-Advance = Callable[[str, int, int], NDArray[np.bool_] | None]
-"""(candidate, seed, step) -> which held-out images are right after that step, (n_images,); None
-where the training diverged."""
+Correct = NDArray[np.bool_]
+
+Advance = Callable[[Sequence[tuple[str, int]], int], Sequence[Correct | None]]
+"""((candidate, seed) of each run of a rung, step) -> which held-out images each has right after that
+step, (n_images,); None where the training diverged. Runs of one candidate lie side by side."""
 
 OnStanding = Callable[[Standing], None]
 
@@ -45,7 +47,7 @@ class Race:
     """
 
     standings: tuple[Standing, ...]
-    correct: dict[int, dict[str, NDArray[np.bool_]]]
+    correct: dict[int, dict[str, Correct]]
     n_steps: int
     n_steps_full: int
     expected: Measured | None = None
@@ -77,17 +79,18 @@ def race(
     does not matter, a fraction; with 0 the race ends early only where one is left.
     """
     standings = {name: Standing(name) for name in candidates}
-    correct: dict[int, dict[str, NDArray[np.bool_]]] = {}
+    correct: dict[int, dict[str, Correct]] = {}
     n_steps, past = 0, 0
     expected = None
     for rung, step in enumerate(rungs, start=1):
         racing = [name for name in candidates if standings[name].state == "racing"]
-        ended: dict[str, NDArray[np.bool_]] = {}
+        ended: dict[str, Correct] = {}
+        runs = [(name, seed) for name in racing for seed in seeds]
+        results = dict(zip(runs, advance(runs, step), strict=True))
+        n_steps += len(runs) * (step - past)
         for name in racing:
-            results = [advance(name, s, step) for s in seeds]
-            n_steps += len(seeds) * (step - past)
-            right = [r for r in results if r is not None]
-            if len(right) == len(results):
+            right = [r for seed in seeds if (r := results[name, seed]) is not None]
+            if len(right) == len(seeds):
                 ended[name] = np.stack(right)
             else:
                 standings[name] = Standing(name, "diverged", rung, step)
@@ -126,7 +129,7 @@ def _level(rung: int, n_rungs: int, full: bool) -> float:
 
 
 def _judge(
-    ended: dict[str, NDArray[np.bool_]], rung: int, step: int, level: float, n_resamples: int
+    ended: dict[str, Correct], rung: int, step: int, level: float, n_resamples: int
 ) -> tuple[list[Standing], float, Measured | None]:
     """Standings at the end of a rung (`tied` or `behind`, the leader `won`), how far anybody can be
     ahead of the leader, and what that is expected to reach on other images."""

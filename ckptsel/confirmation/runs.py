@@ -12,7 +12,7 @@ goes on, and one that was done is not done again.
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -57,8 +57,21 @@ SAVE_INTERVAL_S = 20.0
 
 Predictions = NDArray[np.int64]
 
-OnPoint = Callable[[str, int, Point], None]
-"""Called after each new point of a run: name of the candidate, seed, point."""
+OnPoints = Callable[[str, int, Sequence[Point]], None]
+"""Told the new points of a run, of which there is one at least: name of the candidate, seed, points."""
+
+Engine = Callable[[Sequence["Transfer"], int, OnPoints | None], Iterator["Transfer"]]
+"""(runs, step, who is told of points) -> each run once it has got to the step, the end of a rung: the
+place where runs are trained."""
+
+
+def train_here(
+    runs: Sequence["Transfer"], to_step: int, on_points: OnPoints | None = None
+) -> Iterator["Transfer"]:
+    """The engine of this process: one run after the other."""
+    for run in runs:
+        run.advance(to_step, on_points)
+        yield run
 
 
 @dataclass
@@ -107,6 +120,7 @@ class Task:
 
     fitted, held: indices of images, counted over the target as one sequence.
     cache: where records are kept.
+    engine: where runs are trained.
     n_chunks: as in `Training`; a run that runs out of memory raises it for all.
     """
 
@@ -115,6 +129,7 @@ class Task:
     cache: Cache
     fitted: NDArray[np.int64]
     held: NDArray[np.int64]
+    engine: Engine = train_here
     n_chunks: int = 1
     _parts: list[Tensor] | None = None
     _features_of: str = ""
@@ -262,13 +277,25 @@ class Transfer:
         self.record = Record() if kept is None else Record.from_dict(kept)
         self._saved = time.monotonic()
 
-    def advance(self, to_step: int, on_point: OnPoint | None = None) -> Predictions | None:
+    def has_reached(self, step: int) -> bool:
+        """Whether nothing is left to train up to a step, the end of a rung."""
+        return step in self.record.predictions or self.record.diverged_at is not None
+
+    def advance(self, to_step: int, on_points: OnPoints | None = None) -> Predictions | None:
         """Held-out predictions (N,) after `to_step`, the end of a rung; None where it diverged."""
-        record = self.record
-        if to_step not in record.predictions and record.diverged_at is None:
+        if not self.has_reached(to_step):
             with few_threads(self.task.n_values(self.candidate)):
-                self._train(to_step, on_point)
-        return record.predictions.get(to_step)
+                self._train(to_step, on_points)
+        return self.record.predictions.get(to_step)
+
+    def take(self, record: Record, on_points: OnPoints | None = None) -> None:
+        """Go on from a record of the same run that was trained elsewhere, and keep it here."""
+        past = self.record.points[-1].step if self.record.points else 0
+        new = [point for point in record.points if point.step > past]
+        self.record = record
+        self.task.cache.put_record("transfers", self._key, record.to_dict())
+        if new and on_points is not None:
+            on_points(self.candidate.name, self.seed, new)
 
     def forget_training(self) -> None:
         """Drop the weights, which the results no longer need."""
@@ -301,7 +328,7 @@ class Transfer:
             task.cache.put_features(key, features)
         return features
 
-    def _train(self, to_step: int, on_point: OnPoint | None) -> None:
+    def _train(self, to_step: int, on_points: OnPoints | None) -> None:
         record, task = self.record, self.task
         training = task.start(self.candidate, self.seed, self.lr)
         state = task.cache.get_record("training", self._key)
@@ -315,8 +342,8 @@ class Transfer:
                 point = self._train_to(stop, training)
                 if point is not None:
                     record.points.append(point)
-                    if on_point is not None:
-                        on_point(self.candidate.name, self.seed, point)
+                    if on_points is not None:
+                        on_points(self.candidate.name, self.seed, [point])
                 self._save(training, now=stop == to_step or point is None)
 
     def _train_to(self, stop: int, training: Training) -> Point | None:

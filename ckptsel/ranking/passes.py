@@ -5,12 +5,14 @@ serves all targets; or in several processes, target by target.
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ckptsel.common.progress import Progress
 from ckptsel.errors import InputError, listed
 from ckptsel.features.candidate import Candidate
-from ckptsel.ranking.processes import jobs_of, score_in_processes
-from ckptsel.ranking.ray_engine import score_on_cluster, where_scored
+from ckptsel.ranking.calls import Call, Crew, Job, Lost, Opening, jobs_of, opening_of
+from ckptsel.ranking.processes import Processes
+from ckptsel.ranking.ray_engine import Cluster, describe_cluster
 from ckptsel.ranking.scoring import Outcome, ScoringSpec, is_kept, keep, score_candidates
 from ckptsel.ranking.turns import Search
 from ckptsel.ranking.workspace import Workspace, fail_copies
@@ -137,9 +139,11 @@ def _outcomes(
     for place, (spec, workspace) in targets:
         # Decoded here, for all of them.
         workspace.target  # noqa: B018
-        with workspace.timed("processes"):
-            for outcome in score_in_processes(spec, devices, turns):
-                yield place, outcome
+        opening = _opening_of(spec, workspace)
+        with workspace.timed("processes"), Processes(opening, devices) as crew:
+            for turn in turns:
+                for outcome in _outcomes_of_crew(crew, spec, turn):
+                    yield place, outcome
 
 
 def _outcomes_of_cluster(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
@@ -150,9 +154,28 @@ def _outcomes_of_cluster(spec: ScoringSpec, workspace: Workspace) -> Iterator[Ou
     left = {c.name: c for c in spec.candidates if c not in kept}
     if not left:
         return
-    workspace.notes.append(where_scored(workspace.settings))
-    with workspace.timed("ray"):
-        missing = dataclasses.replace(spec, candidates=tuple(left.values()))
-        for outcome in score_on_cluster(missing):
+    workspace.notes.append(f"scored on {describe_cluster(workspace.settings)}")
+    with workspace.timed("ray"), Cluster(_opening_of(spec, workspace)) as crew:
+        for outcome in _outcomes_of_crew(crew, spec, list(left.values())):
             keep(outcome, left[outcome.name], workspace)
             yield outcome
+
+
+def _opening_of(spec: ScoringSpec, workspace: Workspace) -> Opening:
+    return opening_of(workspace, [job[0].checkpoint for job in jobs_of(spec.candidates)])
+
+
+def _outcomes_of_crew(
+    crew: Crew, spec: ScoringSpec, candidates: Sequence[Candidate]
+) -> Iterator[Outcome]:
+    # Each call is sent by itself, and has its candidates.
+    score = partial(_score, dataclasses.replace(spec, candidates=()))
+    for call, answer in crew.answers([Call(score, job) for job in jobs_of(candidates)]):
+        if isinstance(answer, Lost):
+            yield from (Outcome(candidate.name, problem=answer.why) for candidate in call.job)
+        else:
+            yield from answer
+
+
+def _score(spec: ScoringSpec, job: Job, workspace: Workspace) -> list[Outcome]:
+    return list(score_candidates(dataclasses.replace(spec, candidates=job), workspace))

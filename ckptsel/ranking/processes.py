@@ -1,104 +1,136 @@
-"""Candidates scored in several processes of this machine, side by side.
+"""Work on checkpoints in several processes of this machine, side by side.
 
-Each process opens the target for itself; decoded pixels, features and scores pass through the store.
-A process that dies (killed, out of memory) takes down those beside it: what they had not done is tried
-again, at last each checkpoint alone, and only what then dies too has failed.
+Each process opens the target for itself; decoded pixels, features, scores and runs pass through the
+store. A process that dies (killed, out of memory) takes down those beside it: what they had not done is
+tried again, each call alone, and only what then dies too is lost.
 """
 
 import multiprocessing
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from itertools import groupby
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ckptsel.features.candidate import Candidate
-from ckptsel.ranking.scoring import Outcome, ScoringSpec, score_candidates
+from ckptsel.ranking.calls import A, Call, Lost, Opening
 from ckptsel.ranking.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 START = "spawn"
 """Not forked: this process has threads, and may have a GPU open."""
 
-DIED = "the process that scored it died, twice (killed, or out of memory?)"
-
-Job = tuple[Candidate, ...]
-"""All candidates of one checkpoint: they share its pass through the network."""
+DIED = "the process that worked on it died, twice (killed, or out of memory?)"
 
 
-def jobs_of(candidates: Sequence[Candidate]) -> list[Job]:
-    """The jobs that make up candidates, which lie by checkpoint."""
-    by_checkpoint = groupby(candidates, key=lambda candidate: candidate.checkpoint.name)
-    return [tuple(group) for _, group in by_checkpoint]
+class Processes:
+    """One process a device, which may be named more than once. They start with what is first asked for,
+    and end with the block: at once where it ends by an error or an interrupt."""
+
+    def __init__(self, opening: Opening, devices: Sequence[str]) -> None:
+        self._opening, self._devices = opening, devices
+        # The same for a call that is tried again alone: on other numbers of threads sums differ.
+        n_threads = max(1, (os.cpu_count() or 1) // len(devices))
+        self._n_threads = min(n_threads, torch.get_num_threads())
+        self._open = ExitStack()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def answers(self, calls: Sequence[Call[A]]) -> Iterator[tuple[Call[A], A | Lost]]:
+        """As `Crew` has it."""
+        if self._pool is None:
+            self._pool = self._open.enter_context(self._start(self._devices))
+        left = yield from _tried(self._pool, calls)
+        if left:
+            self._pool = None
+        for call in left:
+            with self._start(self._devices[:1]) as lone:
+                dead = yield from _tried(lone, [call])
+            yield from ((each, Lost(DIED)) for each in dead)
+
+    @contextmanager
+    def _start(self, devices: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
+        context = multiprocessing.get_context(START)
+        waiting = context.SimpleQueue()
+        for device in devices:
+            waiting.put(device)
+        told, tell = context.Pipe(duplex=False)
+        here = _Here(self._opening, waiting, told, self._n_threads)
+        pool = ProcessPoolExecutor(len(devices), context, _begin, (here,))
+        try:
+            yield pool
+        except BaseException:
+            tell.send("end")  # a call may take hours
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            told.close()
+            tell.close()
 
 
-def score_in_processes(
-    spec: ScoringSpec, devices: Sequence[str], turns: Iterable[Sequence[Candidate]]
-) -> Iterator[Outcome]:
-    """The outcome of each candidate as soon as it is there; one process a device, which may be named
-    more than once.
-
-    turns: what of the spec is scored; the next is asked for when all outcomes of the last were taken.
-    Raises what `score_candidates` raises.
-    """
-    with ExitStack() as stack:
-        pool: ProcessPoolExecutor | None = None
-        for turn in turns:
-            pool = pool or stack.enter_context(_open_pool(spec, devices))
-            left = yield from _tried(pool, jobs_of(turn))
-            if left:
-                pool = None
-            for job in left:
-                with _open_pool(spec, devices[:1]) as lone:
-                    dead = yield from _tried(lone, [job])
-                for candidate in (candidate for job in dead for candidate in job):
-                    yield Outcome(candidate.name, problem=DIED)
-
-
-@contextmanager
-def _open_pool(spec: ScoringSpec, devices: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
-    context = multiprocessing.get_context(START)
-    waiting = context.SimpleQueue()
-    for device in devices:
-        waiting.put(device)
-    n_threads = max(1, (os.cpu_count() or 1) // len(devices))
-    pool = ProcessPoolExecutor(len(devices), context, _start, (spec, waiting, n_threads))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _tried(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Generator[Outcome, None, list[Job]]:
-    """Outcomes of jobs; returns those that were not done when a process, and with it the pool, died."""
+def _tried(
+    pool: ProcessPoolExecutor, calls: Sequence[Call[A]]
+) -> Generator[tuple[Call[A], A], None, list[Call[A]]]:
+    """Answers; returns the calls that were not done when a process, and with it the pool, died."""
     done: set[int] = set()
-    futures = {pool.submit(_score, job): i for i, job in enumerate(jobs)}
+    futures = {pool.submit(_answer, call): i for i, call in enumerate(calls)}
     try:
         for future in as_completed(futures):
-            yield from future.result()
+            answer = future.result()
             done.add(futures[future])
+            yield calls[futures[future]], answer
     except BrokenProcessPool:
         pass
-    return [job for i, job in enumerate(jobs) if i not in done]
+    return [call for i, call in enumerate(calls) if i not in done]
 
 
-_opened: tuple[ScoringSpec, Workspace] | None = None
-"""What a process has opened; it serves all of its jobs."""
+@dataclass(frozen=True)
+class _Here:
+    """What a process begins with. waiting: devices that no process has taken. told: has something to
+    read, or an end, when the process is to end."""
+
+    opening: Opening
+    waiting: "multiprocessing.SimpleQueue[str]"
+    told: "Connection[Any, Any]"
+    n_threads: int
 
 
-def _start(spec: ScoringSpec, waiting: "multiprocessing.SimpleQueue[str]", n_threads: int) -> None:
+_opened: Workspace | None = None
+"""What a process has opened; it serves all calls that it gets."""
+
+
+def _begin(here: _Here) -> None:
     global _opened
-    torch.set_num_threads(n_threads)
-    settings = replace(spec.settings, devices=(waiting.get(),), processes=1)
-    found = [candidate.checkpoint for candidate in spec.candidates]
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal asks all, and the first tells the others
+    threading.Thread(target=_end_when_told, args=(here.told,), daemon=True).start()
+    torch.set_num_threads(here.n_threads)
+    settings = replace(here.opening.settings, device=here.waiting.get(), devices=None, processes=1)
+    found = here.opening.checkpoints
     there = [checkpoint for checkpoint in found if checkpoint.path.exists()] or found
-    _opened = spec, open_workspace(settings, there, spec.data, quiet=True)
+    _opened = open_workspace(settings, there, here.opening.data, quiet=True)
 
 
-def _score(job: Job) -> list[Outcome]:
+def _end_when_told(told: "Connection[Any, Any]") -> None:
+    """Also where the process that began this one is gone, whatever this one is at."""
+    wait([told])
+    os._exit(1)
+
+
+def _answer(call: Call[A]) -> A:
     assert _opened is not None
-    spec, workspace = _opened
-    return list(score_candidates(replace(spec, candidates=job), workspace))
+    return call.work(call.job, _opened)

@@ -21,6 +21,7 @@ from ckptsel.checkpoints.order import Order
 from ckptsel.checkpoints.scan import Scan, scan
 from ckptsel.checkpoints.trajectory import trajectory_notes
 from ckptsel.checkpoints.walk import NOT_NEEDED
+from ckptsel.common.devices import default_precision
 from ckptsel.common.environment import describe_environment, package_version, utc_now
 from ckptsel.common.places import as_urls, place_text
 from ckptsel.common.remote import local_path
@@ -50,6 +51,7 @@ from ckptsel.ranking.workspace import Workspace, audit, cache_of, fitting_key, o
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row, unsure_note
 from ckptsel.scores import Score, find_score, find_scores
+from ckptsel.settings.kinds import Precision
 from ckptsel.settings.rank import RankSettings, make_settings
 
 
@@ -231,7 +233,7 @@ def _prepare(
     """Every candidate, audited, and for each target the workspace that it is scored in."""
     start = time.monotonic()
     (data, settings), *others = [
-        (data, join_cluster(given) if given.engine == "ray" else given) for data, given in targets
+        (data, _for_cluster(given) if given.engine == "ray" else given) for data, given in targets
     ]
     found = find(settings)
     scanned = time.monotonic()
@@ -251,6 +253,12 @@ def _prepare(
         workspace.time_s["scan"] = scanned - start
         workspace.notes = [*first.notes, *notes]
     return candidates_of(audited, first.layers), workspaces
+
+
+def _for_cluster(settings: RankSettings) -> RankSettings:
+    """With the precision of the cluster's devices, where none is given."""
+    precision = default_precision(join_cluster(settings))
+    return dataclasses.replace(settings, precision=settings.precision or cast(Precision, precision))
 
 
 def _scan(checkpoints: str | Path, settings: RankSettings, cache: Cache, quiet: bool) -> Scan:

@@ -1,9 +1,9 @@
-"""Candidates scored on a Ray cluster: an actor for each GPU, or for each CPU where there is no GPU.
+"""Work on checkpoints on a Ray cluster: an actor for each GPU, or for each CPU where there is no GPU.
 
-An actor opens the target once and scores one checkpoint after the other. What it needs besides lies in
+An actor opens the target once and answers one call after the other. What it needs besides lies in
 files that every node sees under the same paths, or fetches from an address: checkpoints and images. A
-cache folder that all see spares each node the decoding. A checkpoint whose actor is lost (killed, out
-of memory, its machine gone) goes to another; one that loses two has failed.
+cache folder that all see spares each node the decoding. A call whose actor is lost (killed, out of
+memory, its machine gone) goes to another; one that loses two is lost itself.
 
 Ray is imported when a cluster is asked for, never before.
 """
@@ -13,29 +13,28 @@ import socket
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.walk import NOT_NEEDED
-from ckptsel.common.devices import default_precision
 from ckptsel.common.environment import package_version
 from ckptsel.common.places import as_urls, is_url
 from ckptsel.common.remote import local_path
 from ckptsel.errors import CkptselError, InputError, UsageError, listed, reason_of
 from ckptsel.features.candidate import Candidate
-from ckptsel.ranking.processes import Job, jobs_of
-from ckptsel.ranking.scoring import Outcome, ScoringSpec, score_candidates
+from ckptsel.ranking.calls import A, Call, Lost, Opening
 from ckptsel.ranking.workspace import Workspace, open_workspace
-from ckptsel.settings.kinds import Precision
-from ckptsel.settings.rank import RankSettings
 
-LOST = "the Ray worker that scored it was lost, twice (killed, or out of memory?)"
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LOST = "the Ray worker that worked on it was lost, twice (killed, or out of memory?)"
 
 MAX_LOST = 2
-"""Workers that one checkpoint may cost, and starts that may fail at one slot."""
+"""Workers that one call may cost, and starts that may fail at one slot."""
 
 CONNECT_S = 10.0
 """How long a cluster's address may take to answer."""
@@ -50,8 +49,18 @@ def check_ray() -> None:
         raise UsageError("the engine ray needs the package ray: pip install 'ckptsel[ray]'.")
 
 
-def join_cluster(settings: RankSettings) -> RankSettings:
-    """Connect to the cluster that the settings name, and choose what depends on it: the precision.
+class Wanted(Protocol):
+    """Settings that say which cluster, and which of its devices."""
+
+    @property
+    def ray_address(self) -> str | None: ...
+
+    @property
+    def device(self) -> str | None: ...
+
+
+def join_cluster(settings: Wanted) -> str:
+    """Connect to the cluster that the settings name; gives the kind of its devices, cuda or cpu.
 
     Without an address: the one of $RAY_ADDRESS, else one that runs on this machine, else one that is
     started here. The connection stays until `ray.shutdown()`, or this process ends.
@@ -59,112 +68,105 @@ def join_cluster(settings: RankSettings) -> RankSettings:
     """
     check_ray()
     _connect(settings.ray_address)
-    device, _ = _slots(settings)
-    precision = cast(Precision, settings.precision or default_precision(device))
-    return replace(settings, precision=precision)
+    return _slots(settings)[0]
 
 
-def score_on_cluster(spec: ScoringSpec) -> Iterator[Outcome]:
-    """The outcome of each candidate as soon as it is there.
-
-    spec: its settings as `join_cluster` gave them.
-    Raises what `score_candidates` raises, and InputError where no worker can be started.
-    """
-    device, n_slots = _slots(spec.settings)
-    spec = _from_anywhere(spec)
-    jobs = jobs_of(spec.candidates)
-    crew = _Crew(spec, device, min(n_slots, len(jobs)))
-    try:
-        yield from _scored(crew, jobs)
-    finally:
-        crew.dismiss()
-
-
-def where_scored(settings: RankSettings) -> str:
+def describe_cluster(settings: Wanted) -> str:
     """What computes, for a note."""
     device, n_slots = _slots(settings)
     what = "GPU" if device == "cuda" else "CPU"
-    return f"scored on a Ray cluster of {n_slots} {what}{'s' if n_slots > 1 else ''}"
+    return f"a Ray cluster of {n_slots} {what}{'s' if n_slots > 1 else ''}"
 
 
 class Worker:
-    """What an actor runs: one target, opened with its first job."""
+    """What an actor runs: one target, opened with its first call."""
 
-    def __init__(self, spec: ScoringSpec, device: str) -> None:
+    def __init__(self, opening: Opening, device: str) -> None:
         import torch
 
         if device == "cpu":
             torch.set_num_threads(1)  # a slot is one core
-        self._spec = replace(
-            spec, settings=replace(spec.settings, engine="local", ray_address=None, device=device)
-        )
+        settings = replace(opening.settings, engine="local", ray_address=None, device=device)
+        self._opening = replace(opening, settings=settings)
         self._workspace: Workspace | None = None
 
     def version(self) -> str | None:
         return package_version("ckptsel")
 
-    def score(self, job: Job) -> "list[Outcome] | CkptselError":
-        """The outcomes of a job; or what is wrong with the images or the store, as a value: Ray makes
+    def answer(self, call: Call[A]) -> "A | CkptselError":
+        """What the work gives; or what is wrong with the images or the store, as a value: Ray makes
         a traceback of what is raised."""
         try:
             here = tuple(
-                replace(each, checkpoint=_with_paths(each.checkpoint, self._here)) for each in job
+                replace(each, checkpoint=_with_paths(each.checkpoint, self._here))
+                for each in call.job
             )
-            return list(score_candidates(replace(self._spec, candidates=here), self._open()))
+            return call.work(here, self._open())
         except CkptselError as error:
             return error
 
     def _open(self) -> Workspace:
         if self._workspace is None:
-            found = [candidate.checkpoint for candidate in self._spec.candidates]
-            there = [one for one in found if one.path.exists() or is_url(one.path)] or found
+            found, settings = self._opening.checkpoints, self._opening.settings
+            there = [one for one in found if one.path.exists() or is_url(one.path)] or [*found]
             # Whose records of the network count.
             there[-1] = _with_paths(there[-1], self._here)
-            settings = self._spec.settings
-            self._workspace = open_workspace(settings, there, self._spec.data, quiet=True)
+            self._workspace = open_workspace(settings, there, self._opening.data, quiet=True)
         return self._workspace
 
     def _here(self, checkpoint: Checkpoint) -> Checkpoint:
         """With its file on this machine, fetched where an address names it."""
         if not is_url(checkpoint.path):
             return checkpoint
-        path = local_path(checkpoint.path, self._spec.settings.cache_dir, skip=NOT_NEEDED)
+        path = local_path(checkpoint.path, self._opening.settings.cache_dir, skip=NOT_NEEDED)
         return replace(checkpoint, path=path, root=None)
 
 
-@dataclass
-class _Crew:
-    """The actors of a cluster, by slot, and what each is at.
+class Cluster:
+    """The actors of a cluster, by slot, and what each is at; they start with what is first asked for,
+    and end with the block.
 
-    running: the slot and the job of each answer that is waited for; the job None while it starts.
+    opening: with the settings that `join_cluster` had.
+    running: the slot and the call of each answer that is waited for; the call None while it starts.
     idle: slots whose actor waits. failed: how many starts have failed at a slot. why: the last did.
     """
 
-    spec: ScoringSpec
-    device: str
-    n_slots: int
-    actors: dict[int, Any] = field(default_factory=dict)
-    running: dict[Any, tuple[int, Job | None]] = field(default_factory=dict)
-    idle: deque[int] = field(default_factory=deque)
-    failed: Counter[int] = field(default_factory=Counter)
-    why: str = ""
-
-    def __post_init__(self) -> None:
+    def __init__(self, opening: Opening) -> None:
         import ray
 
+        self.device, self.n_slots = _slots(opening.settings)
+        self.actors: dict[int, Any] = {}
+        self.running: dict[Any, tuple[int, Call[Any] | None]] = {}
+        self.idle: deque[int] = deque()
+        self.failed: Counter[int] = Counter()
+        self.why = ""
         needs = {"num_gpus": 1} if self.device == "cuda" else {"num_cpus": 1}
         self._make = ray.remote(**needs)(Worker).remote
-        self._shared = ray.put(self.spec)
-        for slot in range(self.n_slots):
+        self._shared = ray.put(_from_anywhere(opening))
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import ray
+
+        for actor in self.actors.values():
+            ray.kill(actor)
+
+    def answers(self, calls: Sequence[Call[A]]) -> Iterator[tuple[Call[A], A | Lost]]:
+        """As `Crew` has it. Raises InputError where no worker can be started."""
+        for slot in range(len(self.actors), min(self.n_slots, len(calls))):
             self.start(slot)
+        return _answered(self, calls)
 
     def start(self, slot: int) -> None:
         self.actors[slot] = self._make(self._shared, self.device)
         self.running[self.actors[slot].version.remote()] = slot, None
 
-    def give(self, job: Job) -> None:
+    def give(self, call: Call[Any]) -> None:
         slot = self.idle.popleft()
-        self.running[self.actors[slot].score.remote(job)] = slot, job
+        sent = replace(call, job=tuple(map(_by_address, call.job)))
+        self.running[self.actors[slot].answer.remote(sent)] = slot, call
 
     def start_again(self, slot: int, why: str) -> None:
         """Where an actor could not start; in the end the slot is left."""
@@ -173,85 +175,70 @@ class _Crew:
         if self.failed[slot] < MAX_LOST:
             self.start(slot)
 
-    def dismiss(self) -> None:
-        import ray
-
-        for actor in self.actors.values():
-            ray.kill(actor)
-
     @property
     def works(self) -> bool:
-        """Whether any job runs; not only actors that start."""
-        return any(job is not None for _, job in self.running.values())
+        """Whether any call runs; not only actors that start."""
+        return any(call is not None for _, call in self.running.values())
 
 
-def _scored(crew: _Crew, jobs: Sequence[Job]) -> Iterator[Outcome]:
-    waiting, n_lost = deque(jobs), Counter[str]()
-    while waiting or crew.works:
-        while waiting and crew.idle:
-            crew.give(waiting.popleft())
-        slot, job, answer = _next_answer(crew)
+def _answered(cluster: Cluster, calls: Sequence[Call[A]]) -> Iterator[tuple[Call[A], A | Lost]]:
+    waiting, n_lost = deque(calls), Counter[Call[A]]()
+    while waiting or cluster.works:
+        while waiting and cluster.idle:
+            cluster.give(waiting.popleft())
+        slot, call, answer = _next_answer(cluster)
         if isinstance(answer, CkptselError):
             raise answer
-        if job is None:
-            _started(crew, slot, answer)
-        elif not isinstance(answer, _Lost):
-            crew.idle.append(slot)
-            yield from answer
+        if call is None:
+            _started(cluster, slot, answer)
+        elif not isinstance(answer, Lost):
+            cluster.idle.append(slot)
+            yield call, answer
         else:
-            crew.start(slot)
-            n_lost[job[0].checkpoint.name] += 1
-            if n_lost[job[0].checkpoint.name] < MAX_LOST:
-                waiting.appendleft(
-                    job
-                )  # for whoever is free first, which is not the one that starts
+            cluster.start(slot)
+            n_lost[call] += 1
+            if n_lost[call] < MAX_LOST:
+                # For whoever is free first, which is not the one that starts.
+                waiting.appendleft(call)
             else:
-                yield from (Outcome(candidate.name, problem=LOST) for candidate in job)
+                yield call, Lost(f"{LOST}: {answer.why}")
 
 
-def _started(crew: _Crew, slot: int, answer: "str | _Lost | None") -> None:
+def _started(cluster: Cluster, slot: int, answer: "str | Lost | None") -> None:
     """An actor told its version, or was lost before it could."""
-    if isinstance(answer, _Lost):
-        crew.start_again(slot, answer.why)
+    if isinstance(answer, Lost):
+        cluster.start_again(slot, answer.why)
     else:
         _check_version(answer)
-        crew.idle.append(slot)
+        cluster.idle.append(slot)
 
 
-@dataclass(frozen=True)
-class _Lost:
-    """In the place of an answer: its actor is gone."""
-
-    why: str
-
-
-def _next_answer(crew: _Crew) -> tuple[int, Job | None, Any]:
-    """(slot, job, answer) of whichever comes first. Raises InputError where none can come."""
+def _next_answer(cluster: Cluster) -> tuple[int, Call[Any] | None, Any]:
+    """(slot, call, answer) of whichever comes first. Raises InputError where none can come."""
     import ray
 
-    if not crew.running:
-        raise InputError(f"no worker of the Ray cluster could be started: {crew.why}")
-    ready, _ = ray.wait(list(crew.running), timeout=None if crew.works else PATIENCE_S)
+    if not cluster.running:
+        raise InputError(f"no worker of the Ray cluster could be started: {cluster.why}")
+    ready, _ = ray.wait(list(cluster.running), timeout=None if cluster.works else PATIENCE_S)
     if not ready:
         raise InputError(
             f"the Ray cluster had no room for a worker for {PATIENCE_S / 60:.0f} minutes: other jobs "
             "hold its GPUs or CPUs, or its machines are gone (`ray status`)."
         )
-    slot, job = crew.running.pop(ready[0])
+    slot, call = cluster.running.pop(ready[0])
     try:
-        return slot, job, ray.get(ready[0])
+        return slot, call, ray.get(ready[0])
     except ray.exceptions.RayError as error:
-        return slot, job, _Lost(_first_line(error))
+        return slot, call, Lost(_first_line(error))
 
 
-def _from_anywhere(spec: ScoringSpec) -> ScoringSpec:
+def _from_anywhere(opening: Opening) -> Opening:
     """With whole paths: an actor runs in a folder of its own."""
-    settings, data = spec.settings, Path(spec.data)
-    return replace(
-        spec,
-        candidates=tuple(map(_by_address, spec.candidates)),
-        data=str(data.absolute()) if data.exists() else spec.data,
-        settings=replace(
+    settings, data = opening.settings, Path(opening.data)
+    return Opening(
+        tuple(_with_paths(checkpoint, _address_of) for checkpoint in opening.checkpoints),
+        str(data.absolute()) if data.exists() else opening.data,
+        replace(
             settings, data_root=_whole(settings.data_root), cache_dir=_whole(settings.cache_dir)
         ),
     )
@@ -311,7 +298,7 @@ def _check_listens(address: str) -> None:
         socket.create_connection((host, int(port)), CONNECT_S).close()
 
 
-def _slots(settings: RankSettings) -> tuple[str, int]:
+def _slots(settings: Wanted) -> tuple[str, int]:
     """(device, number): the cluster's GPUs where it has any and nothing else is asked for, else CPUs.
 
     Raises InputError where it has none of what is asked for.

@@ -12,10 +12,10 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.learning_rate import find_drops
 from ckptsel.common.quantities import seconds_of
 from ckptsel.features.candidate import Candidate
+from ckptsel.ranking.calls import Job, jobs_of
 from ckptsel.ranking.intervals import LEVEL, Values
 from ckptsel.ranking.judgement import Readings, mean_covariance
 from ckptsel.ranking.order import deciding_score
-from ckptsel.ranking.processes import Job, jobs_of
 from ckptsel.ranking.scoring import Outcome
 from ckptsel.ranking.search import (
     Path,

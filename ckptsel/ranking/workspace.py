@@ -420,9 +420,7 @@ def open_workspace(
     Raises InputError where the architecture or the target cannot be had.
     """
     devices = settings.devices or (settings.device or default_device(),) * settings.processes
-    for device in devices:
-        if reason := why_missing(device):
-            raise UsageError(f"the device is {device!r}; {reason}")
+    check_devices(devices)
     encoder = open_encoder(settings, found, quiet)
     cache = cache or cache_of(settings)
     layers = choose_layers(settings.layers, lambda: encoder.layers)
@@ -440,6 +438,13 @@ def open_workspace(
         quiet,
         notes=notes,
     )
+
+
+def check_devices(devices: Sequence[str]) -> None:
+    """Raises UsageError where this machine does not have one of them."""
+    for device in devices:
+        if reason := why_missing(device):
+            raise UsageError(f"the device is {device!r}; {reason}")
 
 
 def cache_of(settings: RankSettings) -> Cache:

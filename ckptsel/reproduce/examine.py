@@ -96,6 +96,8 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
             "data_root": place.settings.data_root,
             "cache_dir": place.settings.cache_dir,
             "workers": place.settings.workers,
+            "device": place.settings.device,
+            "processes": place.settings.processes,
         }
     )
     confirmation = confirm_ranking(ranking, settings, place.quiet)

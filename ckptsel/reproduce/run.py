@@ -63,11 +63,13 @@ def run_recipe(
     device: str | None = None,
     quiet: bool = False,
     beside: Path | None = None,
+    processes: int = 1,
 ) -> list[Claim] | None:
     """Everything that the recipe asks for, into `folder`; goes on where it was killed.
 
-    seeds: of the pre-training. beside: another run, whose verdicts `claims.md` shows too. Returns the
-    claims; None in all processes of torchrun but the first.
+    seeds: of the pre-training. beside: another run, whose verdicts `claims.md` shows too. processes:
+    that score and transfer checkpoints. Returns the claims; None in all processes of torchrun but the
+    first.
     Raises DataError naming the data that is missing, before anything is computed.
     """
     start = time.monotonic()
@@ -80,7 +82,7 @@ def run_recipe(
             pretrain(recipe.pretraining, run, data_root, seed, world, quiet)
     if not world.is_main:
         return None
-    results = measure_run(recipe, folder, data_root, seeds, world.device, quiet)
+    results = measure_run(recipe, folder, data_root, seeds, world.device, quiet, processes)
     save_results(results, folder)
     from ckptsel.reproduce.figures import draw_figures
 
@@ -103,8 +105,9 @@ def measure_run(
     seeds: Sequence[int],
     device: str,
     quiet: bool,
+    processes: int = 1,
 ) -> Results:
-    """The raw numbers of trajectories that are there."""
+    """The raw numbers of trajectories that are there. processes: as for `rank` and `confirm`."""
     from ckptsel.reproduce.examine import Place, examine
     from ckptsel.reproduce.layers import read_layers
 
@@ -117,6 +120,7 @@ def measure_run(
             model=recipe.pretraining.model,
             image_size=recipe.pretraining.image_size,
             device=device,
+            processes=processes,
             # The paper evaluates on every image of a published split.
             duplicates="keep",
             scores=scores_of(recipe.scores),

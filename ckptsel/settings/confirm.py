@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
+from ckptsel.settings.engine import Engine, RayAddressOption, check_place
 from ckptsel.settings.kinds import (
     Count,
     DeviceName,
@@ -126,6 +127,18 @@ class ConfirmSettings(Options):
     data_root: Annotated[Text | None, Option("As for rank.")] = None
     device: Annotated[DeviceName | None, Option("As for rank.")] = None
     precision: Annotated[Precision | None, Option("As for rank.")] = None
+    processes: Annotated[
+        Count, Option("Processes that train runs, side by side; they share the cores.")
+    ] = 1
+    devices: Annotated[
+        tuple[DeviceName, ...] | None,
+        MinLen(1),
+        Option("Devices that train runs side by side, a process each: cuda:0,cuda:1."),
+    ] = None
+    engine: Annotated[
+        Engine, Option("Where runs are trained: local (this machine) or ray (a Ray cluster).")
+    ] = "local"
+    ray_address: RayAddressOption = None
     workers: Annotated[int | None, Ge(0), Option("As for rank.")] = None
     cache_dir: Annotated[Text | None, Option("As for rank.")] = None
     cache: Annotated[bool | None, Option("As for rank.", ("--cache/--no-cache",))] = None
@@ -137,6 +150,7 @@ class ConfirmSettings(Options):
             raise OptionError(
                 "{0} and {1} are both given; they say the same thing: give one.", "steps", "epochs"
             )
+        check_place(self, "runs are trained")
 
 
 @dataclass(frozen=True)

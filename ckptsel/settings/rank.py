@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import Field
 
+from ckptsel.settings.engine import Engine, RayAddressOption, check_place
 from ckptsel.settings.kinds import (
     Budget,
     ConfigOption,
@@ -267,17 +268,10 @@ class RankSettings(Options):
         Option("Devices that score checkpoints side by side, a process each: cuda:0,cuda:1."),
     ] = None
     engine: Annotated[
-        Literal["local", "ray"],
+        Engine,
         Option("Where checkpoints are scored: local (this machine) or ray (a Ray cluster)."),
     ] = "local"
-    ray_address: Annotated[
-        Text | None,
-        Option(
-            "Address of the Ray cluster, as `ray start` printed it.",
-            default="$RAY_ADDRESS, else a cluster of this machine",
-            example="10.0.0.1:6379",
-        ),
-    ] = None
+    ray_address: RayAddressOption = None
     cache_dir: Annotated[
         Text | None, Option("Where features are kept.", default="the user's cache")
     ] = None
@@ -306,12 +300,7 @@ class RankSettings(Options):
     ] = False
 
     def check_together(self) -> None:
-        if self.devices is not None and (self.device is not None or self.processes != 1):
-            other = "device" if self.device is not None else "processes"
-            raise OptionError(
-                "{0} and {1} both say where checkpoints are scored: give one.", "devices", other
-            )
-        self._check_engine()
+        check_place(self, "checkpoints are scored")
         self._check_budget()
 
     def _check_budget(self) -> None:
@@ -329,17 +318,6 @@ class RankSettings(Options):
                 "budget",
                 "engine",
             )
-
-    def _check_engine(self) -> None:
-        if self.engine != "ray" and self.ray_address is not None:
-            raise OptionError("{0} is for {1} ray.", "ray_address", "engine")
-        for name, is_given in (("processes", self.processes != 1), ("devices", self.devices)):
-            if self.engine == "ray" and is_given:
-                raise OptionError(
-                    "{0} ray and {1} both say where checkpoints are scored: give one.",
-                    "engine",
-                    name,
-                )
 
 
 @dataclass(frozen=True)
