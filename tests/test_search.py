@@ -325,7 +325,7 @@ def test_a_search_goes_on_when_a_process_died(run_of_six: File, images: File, mo
         return score_candidates(spec, workspace)
 
     monkeypatch.setattr(processes, "START", "fork")
-    monkeypatch.setattr(processes, "score_candidates", score)
+    monkeypatch.setattr(passes, "score_candidates", score)
     found = ckptsel.rank(run_of_six, images, budget="5", processes=2, **QUICK)
     assert len(found) == 5 and found["epoch-3"].reason == processes.DIED
 
