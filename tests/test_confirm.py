@@ -13,6 +13,7 @@ import ckptsel
 from ckptsel.confirmation import confirm as confirmation
 from ckptsel.confirmation import runs as transfer
 from ckptsel.results.confirmation import SCHEMA
+from ckptsel.results.files import read_ranking
 from tests.conftest import save_images
 
 RUN = Path(__file__).parents[1] / "reference_runs" / "cifar10-mnist-small"
@@ -51,6 +52,18 @@ def test_it_reorders_and_says_why(run, ranked: Path) -> None:
     }
     header = (ranked / "ranking.csv").read_text().splitlines()[0]
     assert "fe_accuracy" in header and "ft_state" in header
+
+
+def test_candidates_for_fine_tuning_are_spread_over_the_trajectory() -> None:
+    """The best frozen features say little of fine-tuning."""
+    path = Path(__file__).parent.parent / "reference_runs/cifar10-mnist-small/seed0/mnist-1000"
+    ranking = read_ranking(path)[0]
+
+    def epochs(goal: str, n: int | None = None) -> list[int | None]:
+        return [row.epoch for row in confirmation.choose_candidates(ranking, goal, n)]
+
+    assert epochs("fe", 3) == [2, 5, 7] and epochs("ft", 3) == [1, 15, 120]
+    assert epochs("ft") == [1, 3, 7, 15, 20, 40, 80, 120]
 
 
 def test_confirm_json_holds_every_curve(run, ranked: Path) -> None:

@@ -185,6 +185,14 @@ def test_on_the_limit_no_number_of_images_decides() -> None:
     assert "about 3,000 more evaluation images would tell" in open_.text
 
 
+def test_where_runs_scatter_more_images_alone_do_not_decide() -> None:
+    expected = dataclasses.replace(make_ranking().expected, random="images and seeds")
+    ranking = dataclasses.replace(make_ranking(), expected=expected)
+    check = hold_against(ranking, Policy(min_accuracy=0.89)).checks[0]
+    assert check.n_more_images is None
+    assert check.text.endswith("; more training seeds, or images, would tell")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

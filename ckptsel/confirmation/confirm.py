@@ -229,9 +229,9 @@ def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list
 
     None takes the tie set, at least MIN_CANDIDATES, and the last checkpoint (at its last layer where
     that was read), which is what one would use without a ranking. Where the epoch decided, whose
-    neighbours are much alike, they are spread over the trajectory instead, by default N_SPREAD.
-    Fine-tuning trains a checkpoint as a whole: for `ft` its row at the last layer stands for it, in the
-    order of its best; its best, where the last layer was not read.
+    neighbours are much alike, and for `ft`, which no score was found to foretell, they are spread over
+    the trajectory instead, by default N_SPREAD. Fine-tuning trains a checkpoint as a whole: for `ft` its
+    row at the last layer stands for it; its best, where the last layer was not read.
     Raises InputError where that is fewer than two.
     """
     ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
@@ -243,8 +243,8 @@ def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list
         for row in ranked:
             best.setdefault(row.checkpoint, at_last.get(row.checkpoint, row))
         ranked = list(best.values())
-    if ranking.score == EPOCH:
-        chosen = spread(ranked, n or N_SPREAD)
+    if goal == "ft" or ranking.score == EPOCH:
+        chosen = spread(sorted(ranked, key=lambda row: row.order), n or N_SPREAD)
     else:
         chosen = ranked[: n or max(MIN_CANDIDATES, len(tied))]
     files = [row for row in ranked if not row.average_of] or ranked

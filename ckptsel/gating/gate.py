@@ -30,7 +30,7 @@ class Check:
     measured: a fraction with its 95 % interval; null where nothing was measured.
     limit: what the policy asks for.
     n_more_images: how many more evaluation images would decide it, were the value to stay; null
-    where it is decided, or no number would.
+    where it is decided, where no number would, and where seeds scatter too.
     """
 
     name: str
@@ -194,7 +194,9 @@ def _judge(
     else:
         decision = CANNOT_TELL
         all_alike = measured.value in (0, 1) and name == "min-accuracy"
-        if measured.n is not None:
+        if measured.random == "images and seeds":
+            text += "; more training seeds, or images, would tell"
+        elif measured.n is not None:
             more = further_images(value, low, high, measured.n, all_alike)
         if more is not None:
             text += f"; about {_rounded(more):,} more evaluation images would tell"

@@ -43,8 +43,7 @@ class ConfirmSettings(Options):
     What None stands for depends on the data, the preset or the machine; `confirm.json` records what
     was chosen.
 
-    n_candidates: the best so many; None takes the tie set, at least five, and the last checkpoint
-    (see `ckptsel.confirmation.confirm.choose_candidates`).
+    n_candidates: so many, see `ckptsel.confirmation.confirm.choose_candidates`.
     goal: fe, ft or both; None takes the ranking's.
     lr: learning rates to choose from, and no others (a single one is simply taken).
     model: a network of one's own, which a ranking may only name.
@@ -54,9 +53,9 @@ class ConfirmSettings(Options):
     n_candidates: Annotated[
         Count | None,
         Option(
-            "Train so many of the best.",
+            "Train so many: of the best, or for ft spread over the trajectory.",
             ("--candidates",),
-            default="the tie set, at least five, and the last",
+            default="the tie set, at least five, and the last; for ft eight",
         ),
     ] = None
     goal: Annotated[
