@@ -185,6 +185,19 @@ def test_on_the_limit_no_number_of_images_decides() -> None:
     assert "about 3,000 more evaluation images would tell" in open_.text
 
 
+def test_of_equals_no_more_images_than_said_decide() -> None:
+    equal = Measured(0.0, 0.0, 0.02, n=100, by="linear_probe")
+    rows = tuple(
+        dataclasses.replace(row, behind_best=equal if row.name == "old" else row.behind_best)
+        for row in make_ranking()
+    )
+    ranking = dataclasses.replace(make_ranking(), checkpoints=rows)
+    check = hold_against(ranking, Policy(current="old", max_regret=0.01)).checks[0]
+    assert check.n_more_images == 300 and check.text.endswith(
+        "; at most 300 more evaluation images would tell"
+    )
+
+
 def test_where_runs_scatter_more_images_alone_do_not_decide() -> None:
     expected = dataclasses.replace(make_ranking().expected, random="images and seeds")
     ranking = dataclasses.replace(make_ranking(), expected=expected)
