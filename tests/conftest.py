@@ -185,3 +185,20 @@ def largest_file(n_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of `confirm` have memory for 20 images at once."""
+    import torch
+
+    from ckptsel.confirmation.runs import Network
+
+    forward = Network.forward
+
+    def forward_few(self: Network, inputs: torch.Tensor) -> torch.Tensor:
+        if len(inputs) > 20:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Network, "forward", forward_few)

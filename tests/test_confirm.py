@@ -11,7 +11,6 @@ from torch import nn
 
 import ckptsel
 from ckptsel.confirmation import confirm as confirmation
-from ckptsel.confirmation import runs as transfer
 from ckptsel.results.confirmation import SCHEMA
 from ckptsel.results.files import read_ranking
 from tests.conftest import save_images
@@ -254,15 +253,7 @@ def test_a_candidate_that_diverges_is_marked(run, ranked: Path, monkeypatch) -> 
     assert rows[-1]["confirmed"]["fe"]["accuracy"] is None
 
 
-def test_out_of_memory_is_said(run, ranked: Path, monkeypatch) -> None:
-    forward = transfer.Network.forward
-
-    def small_memory(self, inputs):
-        if len(inputs) > 20:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return forward(self, inputs)
-
-    monkeypatch.setattr(transfer.Network, "forward", small_memory)
+def test_out_of_memory_is_said(run, ranked: Path, small_memory: None) -> None:
     code, out, err = run("confirm", ranked, "--goal", "ft", *SMALL[:-1], "--steps", 9)
     assert code == 0
     said = "out of memory: batches of 36 go through in 2 parts, gradients accumulated"

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 
 import ckptsel
 from ckptsel.confirmation import board, runs
@@ -96,15 +95,9 @@ def test_a_run_that_always_dies_is_named(run, ranked: Path, monkeypatch, forked)
     assert not (ranked / "confirm.json").exists()
 
 
-def test_what_happens_beside_is_said(run, ranked: Path, monkeypatch, forked) -> None:
-    forward = runs.Network.forward
-
-    def small_memory(self, inputs):
-        if len(inputs) > 20:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return forward(self, inputs)
-
-    monkeypatch.setattr(runs.Network, "forward", small_memory)
+def test_what_happens_beside_is_said(
+    run, ranked: Path, monkeypatch, forked, small_memory: None
+) -> None:
     monkeypatch.setattr(board, "PLAIN_INTERVAL_S", 0)
     options = ("--goal", "ft", "--steps", 9, "--seeds", 1, "--lr", "0.1", "--processes", 2)
     code, out, err = run("confirm", ranked, *options)

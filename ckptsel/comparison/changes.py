@@ -13,7 +13,6 @@ import numpy as np
 from scipy import special
 
 from ckptsel.ranking.intervals import (
-    IMAGES,
     LEVEL,
     Values,
     accuracy_ends,
@@ -27,7 +26,7 @@ from ckptsel.ranking.judgement import (
     mean_covariance,
 )
 from ckptsel.ranking.scatter import t_scale
-from ckptsel.results.estimate import Estimate
+from ckptsel.results.estimate import IMAGES, Estimate
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 from scipy import stats
 
 from ckptsel.ranking.correlation import Values, effective_n, kendall_tau
-from ckptsel.ranking.intervals import CHECKPOINTS, LEVEL
+from ckptsel.ranking.intervals import LEVEL
 from ckptsel.results.confirmation import MIN_CHECKPOINTS, Agreement
-from ckptsel.results.estimate import Estimate
+from ckptsel.results.estimate import CHECKPOINTS, Estimate
 
 N_ORDERS = 1000
 

@@ -236,7 +236,6 @@ def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list
     """
     ranked = [row for row in ranking if row.score_rank is not None and row.copy_of is None]
     ranked.sort(key=lambda row: row.score_rank or 0)
-    tied = {row.checkpoint if goal == "ft" else row.name for row in ranked if row.score_tie}
     if goal == "ft":
         at_last = {row.checkpoint: row for row in ranked if row.layer == LAST}
         best: dict[str, Row] = {}
@@ -246,7 +245,8 @@ def choose_candidates(ranking: Ranking, goal: str, n: int | None = None) -> list
     if goal == "ft" or ranking.score == EPOCH:
         chosen = spread(sorted(ranked, key=lambda row: row.order), n or N_SPREAD)
     else:
-        chosen = ranked[: n or max(MIN_CANDIDATES, len(tied))]
+        n_tied = sum(row.score_tie for row in ranked)
+        chosen = ranked[: n or max(MIN_CANDIDATES, n_tied)]
     files = [row for row in ranked if not row.average_of] or ranked
     last = max(files, key=lambda row: (row.order, row.layer == LAST))
     if n is None and last not in chosen:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ckptsel.errors import GateFailed, GateUndecided
 from ckptsel.results.confirmation import CONFIRMED
-from ckptsel.results.estimate import Estimate, Measured, percent
+from ckptsel.results.estimate import IMAGES, IMAGES_AND_SEEDS, Estimate, Measured, percent
 from ckptsel.results.ranking import EPOCH, Ranking, Row
 from ckptsel.results.search import UNLIKELY
 from ckptsel.settings.policy import Policy
@@ -194,7 +194,7 @@ def _judge(
     else:
         decision = CANNOT_TELL
         all_alike = measured.value in (0, 1) and name == "min-accuracy"
-        if measured.random == "images and seeds":
+        if measured.random == IMAGES_AND_SEEDS:
             text += "; more training seeds, or images, would tell"
         elif measured.n is not None:
             more = further_images(value, low, high, measured.n, all_alike)
@@ -234,7 +234,7 @@ def _points(d: Measured) -> str:
 
 def _by(d: Measured) -> str:
     """What measured it, and what the interval of a single run of training leaves out."""
-    one_seed = d.by == CONFIRMED and d.random == "images"
+    one_seed = d.by == CONFIRMED and d.random == IMAGES
     return f"by {d.by}, one seed: over images only" if one_seed else f"by {d.by}"
 
 

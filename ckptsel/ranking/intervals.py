@@ -12,11 +12,6 @@ Values = NDArray[np.float64]
 
 LEVEL = 0.95
 
-IMAGES = "images"
-IMAGES_AND_SEEDS = "images and seeds"
-CHECKPOINTS = "checkpoints"
-"""What an interval takes as random."""
-
 N_BISECTIONS = 50
 """Halvings of [-1, 1] in the search for an end of an interval: to 1e-15."""
 

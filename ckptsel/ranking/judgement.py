@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ckptsel.ranking.intervals import (
-    IMAGES,
-    IMAGES_AND_SEEDS,
     LEVEL,
     Values,
     accuracy_ends,
@@ -25,7 +23,7 @@ from ckptsel.ranking.intervals import (
     mean_ends,
 )
 from ckptsel.ranking.scatter import Scatter, find_scatter, t_scale
-from ckptsel.results.estimate import Estimate
+from ckptsel.results.estimate import IMAGES, IMAGES_AND_SEEDS, Estimate
 
 N_RESAMPLES = 2000
 """Of the errors of all means together, from the normal distribution that the images give them."""

@@ -10,6 +10,11 @@ from pydantic.dataclasses import dataclass
 FINITE = ConfigDict(allow_inf_nan=False)
 """No measured number is NaN or infinite, and no JSON could hold it."""
 
+IMAGES = "images"
+IMAGES_AND_SEEDS = "images and seeds"
+CHECKPOINTS = "checkpoints"
+"""What an interval takes as random."""
+
 Bounded = Annotated[float, Ge(-1e15), Le(1e15)]
 
 
