@@ -52,11 +52,11 @@ def test_batches_are_halved_where_memory_runs_out(backbone, pixels, monkeypatch)
     whole = extract_features(backbone, pixels)[LAST]
     forward, sizes = module._read_batch, []
 
-    def small_memory(read, batch, device, dtype):
+    def small_memory(read, batch, dtype):
         sizes.append(len(batch))
         if len(batch) > 3:
             raise RuntimeError("DefaultCPUAllocator: not enough memory")
-        return forward(read, batch, device, dtype)
+        return forward(read, batch, dtype)
 
     monkeypatch.setattr(module, "_read_batch", small_memory)
     assert np.allclose(extract_features(backbone, pixels, batch_size=8)[LAST], whole, atol=1e-6)

@@ -283,6 +283,7 @@ def test_too_few_source_images_are_counted(data_root: Path, tmp_path: Path) -> N
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch's own compiler
 def test_pretraining_on_a_gpu_goes_on_where_it_was_killed(data_root: Path, tmp_path: Path) -> None:
     log = pretrain(SMOKE, tmp_path, data_root, world=World("cuda"), quiet=True)
     assert [row["epoch"] for row in log] == [1, 2, 3]

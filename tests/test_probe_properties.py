@@ -464,7 +464,7 @@ def test_a_large_problem_is_read_in_chunks(monkeypatch) -> None:
         torch.zeros(1, dtype=torch.int64),
     )
     whole = SideBySide([problem], 3, [10.0]).objective(start, which)
-    monkeypatch.setattr("ckptsel.scores.logistic.CHUNK", 10 * 33)
+    monkeypatch.setattr("ckptsel.scores.rows.CHUNK", 10 * 33)
     parts = SideBySide([problem], 3, [10.0]).objective(start, which)
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(whole, parts, strict=True))
 

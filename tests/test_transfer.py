@@ -161,6 +161,6 @@ def test_out_of_memory_halves_what_goes_through_at_once(make_task, monkeypatch) 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_on_a_gpu(make_task, precision: str) -> None:
     task = make_task(dataclasses.replace(SHORT_FT, ema=0.5))
-    task.workspace.device, task.workspace.precision = "cuda", precision
+    task.workspace.devices, task.workspace.precision = ("cuda",), precision
     run = Transfer(task, make_task.candidates[0], 0, 0.05)
     assert (run.advance(18) == task.labels).mean() > 0.6

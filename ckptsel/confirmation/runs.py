@@ -50,9 +50,6 @@ from ckptsel.training.loop import (
 TRANSFER_VERSION = 1
 """Part of the cache key; raised whenever the same run would give other numbers."""
 
-ON_DEVICE_BYTES = 4 * 2**30
-"""Pixels up to this size are moved to a GPU as a whole; larger sets go there batch by batch."""
-
 SAVE_INTERVAL_S = 20.0
 
 Predictions = NDArray[np.int64]
@@ -255,9 +252,8 @@ class Task:
     def _load_parts(self, candidate: Candidate) -> list[Tensor]:
         """Pixels of each image set; or features of a candidate, which then names them."""
         if self.protocol.goal == "ft":
-            pixels = [torch.from_numpy(array) for array in self.workspace.prepared()]
-            fits = sum(array.nbytes for array in pixels) <= ON_DEVICE_BYTES
-            return [array.to(self.workspace.device) if fits else array for array in pixels]
+            # `as_tensor` leaves those alone that lie on a GPU already.
+            return [torch.as_tensor(part) for part in self.workspace.samples()]
         self._features_of = candidate.name
         features = torch.from_numpy(self.workspace.features(candidate))
         if self.protocol.scale_features:
@@ -317,12 +313,12 @@ class Transfer:
             parts = [
                 extract_features(
                     workspace.encoder,
-                    pixels,
+                    samples,
                     workspace.device,
                     workspace.precision,
                     workspace.settings.batch_size,
                 )[LAST]
-                for pixels in workspace.prepared()
+                for samples in workspace.samples()
             ]
             features = np.concatenate(parts)
             task.cache.put_features(key, features)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ckptsel.common.devices import PRECISIONS, is_out_of_memory
 from ckptsel.features.encoder import LAST, Encoder
+from ckptsel.features.feed import Feed, Samples
 from ckptsel.features.sinks import InMemory, OpenSink, in_memory
 from ckptsel.target.images import digest_of
 
@@ -47,7 +48,7 @@ def feature_key(
 
 def extract_features(
     encoder: Encoder,
-    samples: NDArray[Any],
+    samples: Samples,
     device: str = "cpu",
     precision: str = "float32",
     batch_size: int | None = None,
@@ -57,6 +58,7 @@ def extract_features(
 ) -> dict[str, NDArray[np.float32]]:
     """Features (N, D), float32, at each layer, of prepared samples (N, *shape), in evaluation mode.
 
+    samples: of the host, or on the device already.
     batch_size: None finds one; it is halved where memory runs out. on_batch: told after each batch how
     many samples are done. open_sink: where they go; None holds them in memory.
     Raises FeatureError where a feature is not finite, or all samples get the same features; OutputError
@@ -77,7 +79,7 @@ def extract_features(
 
 def read_in_batches(
     read: Read,
-    samples: NDArray[Any],
+    samples: Samples,
     device: str = "cpu",
     precision: str = "float32",
     batch_size: int | None = None,
@@ -93,41 +95,45 @@ def read_in_batches(
 
 def _batches(
     read: Read,
-    samples: NDArray[Any],
+    samples: Samples,
     device: str,
     precision: str,
     batch_size: int | None,
     on_batch: OnBatch = lambda n_done: None,
 ) -> Iterator[dict[str, Tensor]]:
-    """What `read` gives of each batch, in the order of the samples."""
+    """What `read` gives of each batch, in the order of the samples.
+
+    A batch is given when the next one is begun: who takes it off a GPU does not keep that waiting.
+    """
     kind = torch.device(device).type
     batch_size = batch_size or first_batch_size(samples.shape[1:], kind)
     start = 0
-    while start < len(samples):
-        batch = samples[start : start + batch_size]
-        try:
-            found = _read_batch(read, batch, device, PRECISIONS[precision])
-        except RuntimeError as error:
-            if batch_size == 1 or not is_out_of_memory(error):
-                raise
-            batch_size //= 2
-            continue
-        yield found
-        start += len(batch)
-        on_batch(start)
+    begun: tuple[int, dict[str, Tensor]] | None = None
+    with Feed(samples, device) as feed:
+        while start < len(samples):
+            try:
+                batch = feed.batch(start, batch_size)
+                found = _read_batch(read, batch, PRECISIONS[precision])
+            except RuntimeError as error:
+                if batch_size == 1 or not is_out_of_memory(error):
+                    raise
+                batch_size //= 2
+                continue
+            start += len(batch)
+            if begun is not None:
+                yield begun[1]
+                on_batch(begun[0])
+            begun = start, found
+    if begun is not None:
+        yield begun[1]
+        on_batch(begun[0])
 
 
 @torch.inference_mode()
-def _read_batch(
-    read: Read, batch: NDArray[Any], device: str, autocast_dtype: torch.dtype | None
-) -> dict[str, Tensor]:
-    # A copy: samples may be a read-only map of a file.
-    raw = torch.from_numpy(np.array(batch))
-    if device.startswith("cuda"):
-        raw = raw.pin_memory().to(device, non_blocking=True)
+def _read_batch(read: Read, batch: Tensor, autocast_dtype: torch.dtype | None) -> dict[str, Tensor]:
     enabled = autocast_dtype is not None
-    with torch.autocast(torch.device(device).type, dtype=autocast_dtype, enabled=enabled):
-        found = read(raw)
+    with torch.autocast(batch.device.type, dtype=autocast_dtype, enabled=enabled):
+        found = read(batch)
     return {name: part.float() for name, part in found.items()}
 
 

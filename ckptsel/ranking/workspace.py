@@ -43,6 +43,7 @@ from ckptsel.features.extraction import (
     first_batch_size,
     read_in_batches,
 )
+from ckptsel.features.feed import Samples, place
 from ckptsel.features.layers import ALL, AUTO, NO_STAGES, choose_layers, scale_of, side_by_side
 from ckptsel.features.network import Recorded, recorded_in
 from ckptsel.features.registry import build_encoder
@@ -104,6 +105,7 @@ class Workspace:
     n_results: int = 0
     streams: bool = False
     _prepared: list[NDArray[Any]] | None = None
+    _samples: list[Samples] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
@@ -181,7 +183,7 @@ class Workspace:
         )
         self.bound.check_scoring(scoring, sizes if self._prepared is not None else [])
 
-    def _check_widths(self, samples: NDArray[Any]) -> None:
+    def _check_widths(self, samples: Samples) -> None:
         """`check_scoring` before a pass over all samples, by one of two."""
         self.encoder.to(self.device)
         read = partial(self.encoder.features, layers=self.extracted_layers)
@@ -216,6 +218,13 @@ class Workspace:
             with self.timed("decode"):
                 self._prepared = [self._prepare(images) for images in image_sets]
         return self._prepared
+
+    def samples(self) -> list[Samples]:
+        """`prepared` where the device reads them from: on a GPU as a whole, once for all checkpoints,
+        where they fit."""
+        if self._samples is None:
+            self._samples = place(self.prepared(), self.device)
+        return self._samples
 
     def load(self, checkpoint: Checkpoint) -> str:
         """Put a checkpoint's weights into the encoder; returns the prefix that its names had.
@@ -339,7 +348,7 @@ class Workspace:
 
     def _extract(self, checkpoint: Checkpoint) -> None:
         """Features of a checkpoint at all layers, on every image set."""
-        samples = self.prepared()
+        samples = self.samples()
         layers = self.extracted_layers
         keys = {layer: self.feature_keys(Candidate(checkpoint, layer)) for layer in layers}
         self._extracted = {}
@@ -353,7 +362,7 @@ class Workspace:
                 self._extracted |= self._extract_part(part, of_part, checkpoint)
 
     def _extract_part(
-        self, samples: NDArray[Any], keys: Mapping[str, str], checkpoint: Checkpoint
+        self, samples: Samples, keys: Mapping[str, str], checkpoint: Checkpoint
     ) -> dict[str, NDArray[np.float32]]:
         """Features on one image set by key. keys: by layer. What the store has is not extracted; the
         rest goes there batch by batch, or into memory where it cannot keep them."""
@@ -374,7 +383,7 @@ class Workspace:
 
     def _pass(
         self,
-        samples: NDArray[Any],
+        samples: Samples,
         layers: Sequence[str],
         checkpoint: Checkpoint,
         open_sink: OpenSink,
@@ -393,7 +402,7 @@ class Workspace:
             open_sink,
         )
 
-    def _batch_size(self, samples: NDArray[Any]) -> int:
+    def _batch_size(self, samples: Samples) -> int:
         shape = samples.shape[1:]
         usual = first_batch_size(shape, torch.device(self.device).type)
         is_here = self.device == "cpu"  # elsewhere a batch lies in memory of its own

@@ -23,13 +23,17 @@ T = TypeVar("T")
 VIEWS = ("all", "main", "residual")
 """The features F themselves, their main component F_m, their residual component F_r."""
 
+SMALL = 2**24
+"""Images times features times classes below which fits are made on the CPU: each call to a GPU then
+costs more than what it computes."""
+
 
 class ScoreInputs:
     """Features (N, D) and labels (N,) of the target as one sequence, and what is derived of them.
 
     energy: what the main component keeps of the sum of singular values. probe: `logistic` or
-    `paper`. Features stay as they are, on `device`; what is computed of them is float64, and computed
-    once, when a score asks for it.
+    `paper`. Features stay as they are, on `device`, or on the CPU where there is little to compute; what
+    is computed of them is float64, and computed once, when a score asks for it.
     """
 
     def __init__(
@@ -42,10 +46,11 @@ class ScoreInputs:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
+        self.n_classes = int(labels.max()) + 1
+        device = device_for(features.size * self.n_classes, device)
         self.features = torch.from_numpy(features).to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.evaluation = evaluation
-        self.n_classes = int(labels.max()) + 1
         self.energy, self.seed = energy, seed
         self._held_out: dict[str, HeldOut] = {}
         self._kept: dict[Callable[[ScoreInputs], Any], Any] = {}
@@ -133,3 +138,8 @@ class ScoreInputs:
             with few_threads(self.features.numel()):
                 self._held_out[view] = self._probing.held_out(view)
         return self._held_out[view]
+
+
+def device_for(size: int, device: str) -> str:
+    """Where scores are computed: on `device`, but for small problems. size: as of SMALL."""
+    return "cpu" if size < SMALL else device

@@ -11,10 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ckptsel.scores.rows import Mapped
-
-CHUNK = 2**19
-"""Values of inputs that are read at a time: both products with them find them in the cache."""
+from ckptsel.scores.rows import Mapped, values_at_once
 
 
 def losses(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +79,8 @@ class SideBySide:
         parameters = x.view(len(x), self.n_classes, -1) * scale
         value = (penalty * parameters.square()).sum((1, 2)) / 2
         gradient = penalty * parameters
-        rows = max(1, CHUNK // (len(x) * inputs.shape[2]))
+        # Both products with a part find it in the processor's cache.
+        rows = max(1, values_at_once(inputs) // (len(x) * inputs.shape[2]))
         for first in range(0, inputs.shape[1], rows):
             some = slice(first, first + rows)
             part = inputs[:, some]

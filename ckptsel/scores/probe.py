@@ -28,7 +28,7 @@ MAX_ITERATIONS = 1000
 TOLERANCE = 1e-5
 """Largest gradient entry, in the scaled variables, beside the value at which a fit has converged."""
 
-TOGETHER = 2**20
+TOGETHER, GPU_TOGETHER = 2**20, 2**26
 """Values of inputs and logits of the problems that are fitted side by side."""
 
 PAPER_EPOCHS = 50
@@ -129,7 +129,8 @@ def fit_side_by_side(
 def _together(problems: Sequence[tuple[Inputs, Tensor]], n_classes: int) -> Iterator[slice]:
     """Runs of problems that are computed together; one that is streamed is alone."""
     sizes = [len(inputs) * (inputs.shape[1] + n_classes) for inputs, _ in problems]
-    n_together = max(1, TOGETHER // max(*sizes, 1))
+    together = GPU_TOGETHER if problems[0][1].is_cuda else TOGETHER
+    n_together = max(1, together // max(*sizes, 1))
     is_streamed = any(isinstance(inputs, Mapped) for inputs, _ in problems)
     step = 1 if is_streamed else n_together
     return (slice(first, first + step) for first in range(0, len(problems), step))
