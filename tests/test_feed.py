@@ -1,5 +1,7 @@
 """How samples get to the device, and that the next batch is read ahead."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -13,14 +15,15 @@ SAMPLES = np.arange(20, dtype=np.uint8).reshape(10, 2)
 
 @pytest.fixture
 def ahead(monkeypatch) -> list[tuple[int, int]]:
-    """A device that wants pinned memory, which is plain memory here; which batches it read."""
+    """A device that batches are sent to; which they were."""
     read = []
 
-    def plain(self, start: int, size: int) -> torch.Tensor:
+    def sent(self, start: int, size: int) -> Callable[[], torch.Tensor]:
         read.append((start, size))
-        return torch.from_numpy(self._samples[start : start + size].copy())
+        batch = torch.from_numpy(self._samples[start : start + size].copy())
+        return lambda: batch
 
-    monkeypatch.setattr(Feed, "_pinned", plain)
+    monkeypatch.setattr(Feed, "_sent", sent)
     monkeypatch.setattr(module, "is_read_ahead", lambda samples, device: True)
     return read
 

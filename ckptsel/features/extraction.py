@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from ckptsel.common.devices import PRECISIONS, is_out_of_memory
 from ckptsel.features.encoder import LAST, Encoder
-from ckptsel.features.feed import Feed, Samples
+from ckptsel.features.feed import Feed, Samples, begin_to_fetch
 from ckptsel.features.sinks import InMemory, OpenSink, in_memory
 from ckptsel.target.images import digest_of
 
@@ -101,19 +100,19 @@ def _batches(
     batch_size: int | None,
     on_batch: OnBatch = lambda n_done: None,
 ) -> Iterator[dict[str, Tensor]]:
-    """What `read` gives of each batch, in the order of the samples.
+    """What `read` gives of each batch, in the order of the samples, on the host.
 
-    A batch is given when the next one is begun: who takes it off a GPU does not keep that waiting.
+    A batch is given when the next one is begun, so that a GPU always has something to compute.
     """
     kind = torch.device(device).type
     batch_size = batch_size or first_batch_size(samples.shape[1:], kind)
     start = 0
-    begun: tuple[int, dict[str, Tensor]] | None = None
+    begun: tuple[int, Callable[[], dict[str, Tensor]]] | None = None
     with Feed(samples, device) as feed:
         while start < len(samples):
             try:
                 batch = feed.batch(start, batch_size)
-                found = _read_batch(read, batch, PRECISIONS[precision])
+                fetched = begin_to_fetch(_read_batch(read, batch, PRECISIONS[precision]))
             except RuntimeError as error:
                 if batch_size == 1 or not is_out_of_memory(error):
                     raise
@@ -121,11 +120,11 @@ def _batches(
                 continue
             start += len(batch)
             if begun is not None:
-                yield begun[1]
+                yield begun[1]()
                 on_batch(begun[0])
-            begun = start, found
+            begun = start, fetched
     if begun is not None:
-        yield begun[1]
+        yield begun[1]()
         on_batch(begun[0])
 
 

@@ -1,7 +1,10 @@
-"""How prepared samples get to the device that reads them: all of them once, or a batch at a time."""
+"""How prepared samples get to the device that reads them, all of them once or a batch at a time, and how
+what it gives comes back. A GPU waits for neither.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -45,14 +48,17 @@ def is_read_ahead(samples: Samples, device: str) -> bool:
     return device.startswith("cuda") and not isinstance(samples, Tensor)
 
 
+Arrival = Callable[[], Tensor]
+"""Gives a batch that was sent to the device, once it may be computed with."""
+
+
 class Feed:
-    """Batches of samples on a device. On a GPU the next one is copied into pinned memory while this one
-    is computed with."""
+    """Batches of samples on a device. A GPU gets the next one while it computes with this one."""
 
     def __init__(self, samples: Samples, device: str) -> None:
         self._samples, self._device = samples, device
         self._is_ahead = is_read_ahead(samples, device)
-        self._next: tuple[tuple[int, int], Future[Tensor]] | None = None
+        self._next: tuple[tuple[int, int], Future[Arrival]] | None = None
 
     def __enter__(self) -> "Feed":
         self._pool = ThreadPoolExecutor(1) if self._is_ahead else None
@@ -75,20 +81,56 @@ class Feed:
             return _on_host(self._samples[start : start + size])
         wanted, foreseen = (start, size), self._next
         if foreseen is not None and foreseen[0] == wanted:
-            pinned = foreseen[1].result()
+            arrival = foreseen[1].result()
         else:
-            pinned = self._pinned(*wanted)
+            arrival = self._sent(*wanted)
         after = (start + size, size)
         if after[0] < len(self._samples):
-            self._next = after, self._pool.submit(self._pinned, *after)
-        return pinned.to(self._device, non_blocking=True)
+            self._next = after, self._pool.submit(self._sent, *after)
+        return arrival()
 
-    def _pinned(self, start: int, size: int) -> Tensor:
-        batch = np.asarray(self._samples[start : start + size])
-        like = torch.from_numpy(batch[:0].copy())
-        pinned = torch.empty(batch.shape, dtype=like.dtype, pin_memory=True)
-        np.copyto(pinned.numpy(), batch)
-        return pinned
+    def _sent(self, start: int, size: int) -> Arrival:
+        """Through pinned memory, and beside what the device computes."""
+        part = np.asarray(self._samples[start : start + size])
+        like = torch.from_numpy(part[:0].copy())
+        pinned = torch.empty(part.shape, dtype=like.dtype, pin_memory=True)
+        np.copyto(pinned.numpy(), part)
+        with torch.cuda.stream(self._stream):
+            batch = pinned.to(self._device, non_blocking=True)
+            sent = self._stream.record_event()
+
+        def arrival() -> Tensor:
+            computing = torch.cuda.current_stream(torch.device(self._device))
+            computing.wait_event(sent)
+            batch.record_stream(computing)
+            return batch
+
+        return arrival
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(torch.device(self._device))
+
+
+def begin_to_fetch(found: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+    """Tensors on their way to the host, behind what is computed so far and beside what comes after;
+    returns what waits for them."""
+    device = next(iter(found.values())).device
+    if device.type != "cuda":
+        return lambda: found
+    there = {
+        name: torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(
+            part, non_blocking=True
+        )
+        for name, part in found.items()
+    }
+    fetched = torch.cuda.current_stream(device).record_event()
+
+    def wait() -> dict[str, Tensor]:
+        fetched.synchronize()
+        return there
+
+    return wait
 
 
 def _on_host(samples: NDArray[Any]) -> Tensor:

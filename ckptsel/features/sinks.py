@@ -21,7 +21,7 @@ class Sink(Protocol):
     """Takes the features of samples in their order."""
 
     def add(self, part: Tensor) -> None:
-        """Those of the next batch, (n, D) on any device."""
+        """Those of the next batch, (n, D)."""
 
     def end(self) -> None:
         """Called once, after the last. Raises FeatureError where they cannot be used."""
@@ -67,7 +67,7 @@ class Check:
 
 
 class InMemory:
-    """On the device until the end: a GPU then copies once."""
+    """Held as a whole."""
 
     def __init__(self, n: int) -> None:
         self._n, self._done = n, 0
@@ -86,7 +86,6 @@ class InMemory:
 
     def features(self) -> Features:
         assert self._whole is not None
-        self._whole = self._whole.cpu()
         return np.asarray(self._whole.numpy())
 
 
@@ -98,7 +97,7 @@ class InStore:
         self._check = Check()
 
     def add(self, part: Tensor) -> None:
-        array = part.cpu().numpy()
+        array = part.numpy()
         self._check.add(array)
         self._write(array)
 

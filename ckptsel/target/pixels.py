@@ -145,11 +145,19 @@ def normalise(
 
     memory_format: how the result lies in memory, such as `torch.channels_last`; None leaves it.
     """
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(shape) * 255
-    std = torch.tensor(preprocessing.std, device=pixels.device).view(shape) * 255
+    mean, std = _mean_and_std(tuple(preprocessing.mean), tuple(preprocessing.std), pixels.device)
     images = (pixels.float() - mean) / std
     return images if memory_format is None else images.contiguous(memory_format=memory_format)
+
+
+@cache
+def _mean_and_std(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, C, 1, 1) each, of values from 0 to 255. Kept: a GPU would wait for the copy of each."""
+    with torch.inference_mode(False):
+        values = torch.tensor([mean, std], device=device).view(2, 1, -1, 1, 1) * 255
+    return values[0], values[1]
 
 
 def to_colour_mode(image: Image.Image, n_channels: int) -> Image.Image:

@@ -4,12 +4,19 @@ Each benchmark has its yardstick in the same group; the ratios belong into docs/
 """
 
 import io
+import resource
+import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torchvision.transforms import RandomResizedCrop
@@ -20,6 +27,8 @@ from ckptsel.reproduce.source_data import crop_and_resize
 from ckptsel.scores import ScoreInputs, find_scores
 from ckptsel.target.pixels import normalise
 from ckptsel.target.splits import plan_validation
+
+SMALL_MODEL = "mobilenetv3_small_050"
 
 MODELS = [("cifar_resnet18_w16_s2", 2048, 128), ("resnet18", 64, 64)]
 
@@ -156,11 +165,8 @@ def test_jpeg_crops_beside_decoding_whole(benchmark, shape: tuple[int, int]) -> 
     width, height = shape
     files, boxes = [], []
     for _ in range(8):
-        coarse = np.clip(50 * random.standard_normal((height // 8, width // 8, 3)) + 128, 0, 255)
-        photo = Image.fromarray(coarse.astype(np.uint8)).resize(shape, Image.Resampling.BICUBIC)
-        grainy = np.asarray(photo) + 6 * random.standard_normal((height, width, 3))
         file = io.BytesIO()
-        Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+        make_photo(random, shape).save(file, "JPEG", quality=90)
         files.append(file)
         whole = torch.empty(1, height, width, device="meta")
         top, left, h, w = RandomResizedCrop.get_params(whole, [0.08, 1.0], [3 / 4, 4 / 3])
@@ -182,3 +188,51 @@ def test_jpeg_crops_beside_decoding_whole(benchmark, shape: tuple[int, int]) -> 
     ratios = np.array(plain_s[1:]) / np.array(benchmark.stats.stats.data)
     low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     print(f"\n{width}x{height}: {median:.2f} times as fast [{low:.2f}, {high:.2f}]")
+
+
+def test_sixteen_checkpoints_beside_sixteen_runs(tmp_path: Path) -> None:
+    """One `rank` of sixteen checkpoints on JPEG files beside sixteen commands that rank one each and
+    decode again, by the time of the processor; two of the sixteen are run."""
+    write_photos(tmp_path / "images")
+    for seed in range(16):
+        torch.manual_seed(seed)
+        weights = timm.create_model(SMALL_MODEL, num_classes=10).state_dict()
+        folder = tmp_path / ("first" if seed == 0 else "second" if seed == 1 else "others")
+        folder.mkdir(exist_ok=True)
+        save_file(weights, folder / f"checkpoint-{seed:02d}.safetensors")
+    together = tmp_path / "all"
+    together.mkdir()
+    for path in sorted(tmp_path.glob("*/checkpoint-*")):
+        shutil.copy(path, together)
+    alone = [cpu_s_of_rank(tmp_path / name, tmp_path) for name in ("first", "second")]
+    at_once = cpu_s_of_rank(together, tmp_path)
+    print(f"\nsixteen at once {at_once:.1f} s, one alone {alone} s: {8 * sum(alone) / at_once:.2f}")
+
+
+def make_photo(random: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """As large as a photo in JPEG: coarse shapes and grain."""
+    width, height = size
+    coarse = np.clip(50 * random.standard_normal((height // 8, width // 8, 3)) + 128, 0, 255)
+    photo = Image.fromarray(coarse.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    grainy = np.asarray(photo) + 6 * random.standard_normal((height, width, 3))
+    return Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8))
+
+
+def write_photos(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    for split, n in (("train", 20), ("val", 30)):
+        for label in range(10):
+            (folder / split / f"c{label}").mkdir(parents=True)
+            for i in range(n):
+                photo = make_photo(random, (500, 375))
+                photo.save(folder / split / f"c{label}" / f"{i}.jpg", quality=90)
+
+
+def cpu_s_of_rank(checkpoints: Path, folder: Path) -> float:
+    """Seconds of the processor, user and system, of one `rank` that keeps nothing."""
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "ckptsel", "rank", checkpoints, "--data", folder / "images"]
+    options = ["--model", SMALL_MODEL, "--no-cache", "--quiet", "--scores", "linear_probe"]
+    subprocess.run([*map(str, command), *options], check=True, stdout=subprocess.DEVNULL)
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
