@@ -137,3 +137,7 @@ def test_a_gpu_gives_the_features_of_the_cpu(pixels: np.ndarray) -> None:
     on_gpu = extract_features(backbone, pixels, device="cuda", precision="bfloat16")[LAST]
     scale = np.abs(expected).max()
     assert np.abs(on_gpu - expected).max() < 0.05 * scale
+    there = torch.from_numpy(pixels).to("cuda")
+    for samples in (pixels, there):  # sent batch by batch, and there as a whole
+        found = extract_features(backbone, samples, "cuda", "bfloat16", batch_size=4)[LAST]
+        assert np.abs(found - on_gpu).max() < 0.02 * scale

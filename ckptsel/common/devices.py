@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 PRECISIONS = {
     "float32": None,
@@ -40,6 +41,14 @@ def why_missing(device: str) -> str | None:
 def default_precision(device: str) -> str:
     """float32 on a CPU, bfloat16 on a GPU."""
     return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. A GPU gets it in its turn: nothing waits until it has done what it was told
+    before."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

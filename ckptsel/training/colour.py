@@ -8,6 +8,8 @@ ColorJitter does.
 import torch
 from torch import Tensor
 
+from ckptsel.common.devices import send
+
 STRENGTH = 0.5
 JITTER_PROBABILITY, GREY_PROBABILITY = 0.8, 0.2
 
@@ -27,7 +29,7 @@ def colour_jitter(images: Tensor, generator: torch.Generator, strength: float = 
     changed = torch.rand(n, 1, 1, 1, generator=generator) < JITTER_PROBABILITY
     amounts = 2 * torch.rand(4, n, 1, 1, 1, generator=generator) - 1
     order = torch.randperm(4, generator=generator).tolist()
-    amounts = amounts.to(images.device)
+    amounts = send(amounts, images.device)
     jittered = images.float()
     for number in order:
         if number == HUE:
@@ -36,7 +38,7 @@ def colour_jitter(images: Tensor, generator: torch.Generator, strength: float = 
             jittered = (adjust_brightness, adjust_contrast, adjust_saturation)[number](
                 jittered, 1 + reach * amounts[number]
             )
-    return torch.where(changed.to(images.device), jittered, images.float())
+    return torch.where(send(changed, images.device), jittered, images.float())
 
 
 HUE = 3
@@ -46,7 +48,7 @@ HUE = 3
 def random_grey(images: Tensor, generator: torch.Generator) -> Tensor:
     """One image in five without colour."""
     grey = torch.rand(len(images), 1, 1, 1, generator=generator) < GREY_PROBABILITY
-    return torch.where(grey.to(images.device), to_grey(images.float()), images.float())
+    return torch.where(send(grey, images.device), to_grey(images.float()), images.float())
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     value, spread = images.amax(1, keepdim=True), images.amax(1) - images.amin(1)
     sixths = (_hue_sixths(images, spread)[:, None] + 6 * turns).remainder(6)
     # A channel is full around its own hue and empty on the other side of the circle.
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    offsets = torch.arange(5.0, 0.0, -2.0, device=images.device).view(1, 3, 1, 1)  # 5, 3, 1
     place = (offsets + sixths).remainder(6)
     missing = torch.minimum(place, 4 - place).clamp(0, 1)
     return value - spread[:, None] * missing

@@ -9,6 +9,7 @@ have had.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from ckptsel.common.devices import is_out_of_memory
+from ckptsel.common.devices import is_out_of_memory, send
 from ckptsel.target.objective import Classes, Objective
 from ckptsel.training.colour import colour_jitter, random_grey
 
@@ -231,14 +232,16 @@ class TensorBatches:
         device = self.labels.device
         draws = self.augment_generator or self.generator
         first, step = self.share
-        for batch in rows.split(self.batch_size)[: len(self)]:
-            indices = batch[first::step]
-            inputs = self.inputs[indices.to(self.inputs.device)].to(device, non_blocking=True)
+        places = (
+            send(rows, where).split(self.batch_size) for where in (self.inputs.device, device)
+        )
+        for of_inputs, of_labels in islice(zip(*places, strict=True), len(self)):
+            inputs = send(self.inputs[of_inputs[first::step]], device)
             if self.augment is not None and draws is not None:
                 inputs = self.augment(inputs, draws)
             if self.prepare is not None:
                 inputs = self.prepare(inputs)
-            yield inputs, self.labels[indices.to(device)]
+            yield inputs, self.labels[of_labels[first::step]]
 
 
 def stream_state(*key: int) -> int:
@@ -254,14 +257,15 @@ def epoch_generator(seed: int, epoch: int, *key: int) -> torch.Generator:
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image of (N, C, H, W) mirrored left to right with probability one half."""
     flip = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(flip.to(images.device), images.flip(3), images)
+    return torch.where(send(flip, images.device), images.flip(3), images)
 
 
 def random_crop(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
     """Each image of (N, C, H, W) moved by up to `padding` pixels, zeros outside."""
     n, _, height, width = images.shape
     padded = nn.functional.pad(images, (padding,) * 4)
-    shift = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator).to(images.device)
+    shift = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator)
+    shift = send(shift, images.device)
     rows = shift[0] + torch.arange(height, device=images.device)
     columns = shift[1] + torch.arange(width, device=images.device)
     sample = torch.arange(n, device=images.device)[:, None, None]
@@ -288,7 +292,7 @@ def random_resized_crop(
     grid[:, 0, 0], grid[:, 1, 1] = width, height
     grid[:, 0, 2], grid[:, 1, 2] = (2 * across - 1) * (1 - width), (2 * down - 1) * (1 - height)
     places = nn.functional.affine_grid(
-        grid.to(images.device), list(images.shape), align_corners=False
+        send(grid, images.device), list(images.shape), align_corners=False
     )
     # Reflected at the edge, since a sample may fall half a pixel outside.
     return nn.functional.grid_sample(
