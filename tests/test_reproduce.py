@@ -24,6 +24,8 @@ from ckptsel.reproduce.run import (
     digests,
     write_target,
 )
+from ckptsel.settings.engine import Where
+from ckptsel.settings.rank import RankSettings
 from ckptsel.target.images import ImageSet
 from ckptsel.target.sources import open_source
 from ckptsel.target.splits import balanced_sample, plan_validation
@@ -52,7 +54,7 @@ def finished(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CKPTSEL_CACHE", str(folder.parent / "cache"))
-        run_recipe(SMOKE, folder, data_root, seeds=(0,), device="cpu", quiet=True)
+        run_recipe(SMOKE, folder, data_root, seeds=(0,), where=Where("cpu"), quiet=True)
     return folder
 
 
@@ -62,7 +64,7 @@ def test_two_processes_measure_what_one_does(
 ) -> None:
     from ckptsel.reproduce.run import run_recipe
 
-    run_recipe(SMOKE, tmp_path / "run", data_root, (0,), device="cpu", quiet=True, processes=2)
+    run_recipe(SMOKE, tmp_path / "run", data_root, (0,), Where("cpu", processes=2), quiet=True)
     for path in (finished / "raw").iterdir():
         if path.name != "source.csv":  # which has seconds
             there = tmp_path / "run" / "raw" / path.name
@@ -421,3 +423,35 @@ def test_a_run_folder_of_another_recipe_is_not_continued(data_root: Path, finish
     other = dataclasses.replace(SMOKE.pretraining, lr=0.01)
     with pytest.raises(InputError, match="belongs to another recipe or seed"):
         pretrain(other, finished / "seed0", data_root, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "where", "in_rankings"),
+    [
+        ((), Where(), Where("cpu")),
+        (("--device", "cpu", "--processes", "2"), Where("cpu", processes=2), None),
+        (("--devices", "cpu,cpu"), Where(devices=("cpu", "cpu")), None),
+        (
+            ("--engine", "ray", "--ray-address", "a:1"),
+            Where(engine="ray", ray_address="a:1"),
+            None,
+        ),
+    ],
+)
+def test_checkpoints_are_scored_and_transferred_where_options_say(
+    monkeypatch, run, options: tuple[str, ...], where: Where, in_rankings: Where | None
+) -> None:
+    told = []
+    monkeypatch.setattr("ckptsel.reproduce.run.run_recipe", lambda *given: told.append(given[4]))
+    assert run("reproduce", "cifar10-mnist", "--preset", "smoke", *options)[0] == 0
+    assert told == [where]
+    assert where.on("cpu") == (in_rankings or where)
+    settings = RankSettings(**where.settings())
+    assert Where.of(settings) == where
+
+
+def test_two_options_that_say_where_are_refused(run) -> None:
+    code, _, error = run(
+        "reproduce", "cifar10-mnist", "--device", "cpu", "--devices", "cpu,cpu"
+    )
+    assert code == 2 and "--devices and --device both say where" in error

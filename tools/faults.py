@@ -27,6 +27,7 @@ from safetensors.numpy import load_file
 from ckptsel.checkpoints import guard
 from ckptsel.reproduce.registry import find_recipe
 from ckptsel.reproduce.run import run_recipe
+from ckptsel.settings.engine import Where
 from tools.made import confirm_made, make_inputs, rank_made
 
 PASSING = ("created", "time_s", "environment", "ranking_created", "files")
@@ -79,7 +80,7 @@ def prepare(what: str, base: Path, data_root: Path | None) -> tuple[Trial, Trial
         def reproduce(folder: Path) -> None:
             os.environ["CKPTSEL_CACHE"] = str(folder / "cache")
             assert data_root is not None
-            run_recipe(recipe, folder / "run", data_root, range(1), "cpu", quiet=True)
+            run_recipe(recipe, folder / "run", data_root, range(1), Where("cpu"), quiet=True)
 
         return lambda folder: folder.mkdir(), reproduce
     make_inputs(base)

@@ -11,6 +11,7 @@ from ckptsel.cli.command import command
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import put, say
 from ckptsel.errors import UsageError
+from ckptsel.settings.engine import Engine, RayAddressOption, Where, check_place
 from ckptsel.settings.kinds import Count, DeviceName, QuietOption, Seed, Text
 from ckptsel.settings.option import Argument, Given, Option, Options
 
@@ -45,8 +46,23 @@ class ReproduceOptions(Options):
             "Processes that score and transfer checkpoints, side by side; they share the cores."
         ),
     ] = 1
+    devices: Annotated[
+        tuple[DeviceName, ...] | None,
+        MinLen(1),
+        Option("Devices that do so side by side, a process each: cuda:0,cuda:1."),
+    ] = None
+    engine: Annotated[
+        Engine,
+        Option(
+            "Where they are scored and transferred: local (this machine) or ray (a Ray cluster)."
+        ),
+    ] = "local"
+    ray_address: RayAddressOption = None
     list_: Annotated[bool, Option("Show the recipes and exit.", ("--list",))] = False
     quiet: QuietOption = False
+
+    def check_together(self) -> None:
+        check_place(self, "checkpoints are scored")
 
 
 @command(ReproduceOptions)
@@ -73,6 +89,8 @@ def reproduce(given: Given) -> None:
             f"unexpected argument {str(options.run)!r}: the run folder is given with --out."
         )
     check_device(options.device, given)
+    for device in options.devices or ():
+        check_device(device, given, "devices")
     _run(options.recipe, options)
 
 
@@ -107,10 +125,9 @@ def _run(name: str, options: ReproduceOptions) -> None:
         folder,
         options.data_root,
         seeds,
-        options.device,
+        Where.of(options),
         options.quiet,
         options.beside,
-        options.processes,
     )
     if claims is not None:
         put((folder / "claims.md").read_text(encoding="utf-8"))

@@ -31,6 +31,7 @@ from ckptsel.results.files import write_ranking
 from ckptsel.results.ranking import Ranking
 from ckptsel.scores.spectrum import compute_spectrum
 from ckptsel.settings.confirm import make_confirm_settings
+from ckptsel.settings.engine import Where
 from ckptsel.settings.rank import RankSettings
 
 N_EMBEDDED = 2000
@@ -96,8 +97,7 @@ def _rank_and_confirm(place: Place) -> tuple[Ranking, Confirmation | None]:
             "data_root": place.settings.data_root,
             "cache_dir": place.settings.cache_dir,
             "workers": place.settings.workers,
-            "device": place.settings.device,
-            "processes": place.settings.processes,
+            **Where.of(place.settings).settings(),
         }
     )
     confirmation = confirm_ranking(ranking, settings, place.quiet)

@@ -34,6 +34,7 @@ from ckptsel.reproduce.paper_claims import check_claims
 from ckptsel.reproduce.pretrain import checkpoint_name, pretrain
 from ckptsel.reproduce.recipes import Recipe, RecipeTarget
 from ckptsel.reproduce.results import Results, save_results
+from ckptsel.settings.engine import Where
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.images import ImageSet, Source
 from ckptsel.target.sources import open_source
@@ -42,6 +43,8 @@ from ckptsel.target.splits import balanced_sample, stratified_sample
 MANIFEST_SCHEMA = "ckptsel.run/2"
 CLAIMS_SCHEMA = "ckptsel.claims/2"
 CLAIMS_NAME = "claims.json"
+
+HERE = Where()
 
 TARGET_SEED = 0
 """Targets are drawn the same for every pre-training seed."""
@@ -60,29 +63,28 @@ def run_recipe(
     folder: Path,
     data_root: Path,
     seeds: Sequence[int] = (0,),
-    device: str | None = None,
+    where: Where = HERE,
     quiet: bool = False,
     beside: Path | None = None,
-    processes: int = 1,
 ) -> list[Claim] | None:
     """Everything that the recipe asks for, into `folder`; goes on where it was killed.
 
-    seeds: of the pre-training. beside: another run, whose verdicts `claims.md` shows too. processes:
-    that score and transfer checkpoints. Returns the claims; None in all processes of torchrun but the
-    first.
+    seeds: of the pre-training, which runs in this process. where: checkpoints are scored and
+    transferred. beside: another run, whose verdicts `claims.md` shows too. Returns the claims; None in
+    all processes of torchrun but the first.
     Raises DataError naming the data that is missing, before anything is computed.
     """
     start = time.monotonic()
     check_extras()
     check_data(recipe, data_root)
     other = None if beside is None else read_verdicts(beside)
-    with open_world(device) as world:
+    with open_world(where.first_device) as world:
         for seed in seeds:
             run = folder / f"seed{seed}"
             pretrain(recipe.pretraining, run, data_root, seed, world, quiet)
     if not world.is_main:
         return None
-    results = measure_run(recipe, folder, data_root, seeds, world.device, quiet, processes)
+    results = measure_run(recipe, folder, data_root, seeds, where.on(world.device), quiet)
     save_results(results, folder)
     from ckptsel.reproduce.figures import draw_figures
 
@@ -103,11 +105,10 @@ def measure_run(
     folder: Path,
     data_root: Path,
     seeds: Sequence[int],
-    device: str,
+    where: Where,
     quiet: bool,
-    processes: int = 1,
 ) -> Results:
-    """The raw numbers of trajectories that are there. processes: as for `rank` and `confirm`."""
+    """The raw numbers of trajectories that are there. where: as for `rank` and `confirm`."""
     from ckptsel.reproduce.examine import Place, examine
     from ckptsel.reproduce.layers import read_layers
 
@@ -119,8 +120,7 @@ def measure_run(
         settings = RankSettings(
             model=recipe.pretraining.model,
             image_size=recipe.pretraining.image_size,
-            device=device,
-            processes=processes,
+            **where.settings(),
             # The paper evaluates on every image of a published split.
             duplicates="keep",
             scores=scores_of(recipe.scores),

@@ -1,6 +1,7 @@
 """Options that say where work runs, which several commands have, and which exclude each other."""
 
-from typing import Annotated, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Protocol
 
 from ckptsel.settings.kinds import Text
 from ckptsel.settings.option import Option, OptionError
@@ -17,6 +18,35 @@ RayAddressOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where work runs, as the options of these names say."""
+
+    device: str | None = None
+    devices: tuple[str, ...] | None = None
+    processes: int = 1
+    engine: Engine = "local"
+    ray_address: str | None = None
+
+    @classmethod
+    def of(cls, options: "Placed") -> "Where":
+        return cls(**{name: getattr(options, name) for name in cls.__dataclass_fields__})
+
+    @property
+    def first_device(self) -> str | None:
+        """For what is done in one process."""
+        return self.devices[0] if self.devices else self.device
+
+    def on(self, device: str) -> "Where":
+        """The same on a device, where nothing else says which."""
+        is_said = self.devices is not None or self.engine == "ray"
+        return self if is_said else replace(self, device=device)
+
+    def settings(self) -> dict[str, Any]:
+        """Of a ranking or a confirmation."""
+        return vars(self).copy()
+
+
 class Placed(Protocol):
     """Options that say where work runs."""
 
@@ -30,7 +60,7 @@ class Placed(Protocol):
     def processes(self) -> int: ...
 
     @property
-    def engine(self) -> str: ...
+    def engine(self) -> Engine: ...
 
     @property
     def ray_address(self) -> str | None: ...
