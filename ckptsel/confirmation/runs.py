@@ -86,7 +86,8 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         return {
             "points": [dataclasses.astuple(point) for point in self.points],
-            "predictions": {k: torch.from_numpy(v) for k, v in self.predictions.items()},
+            # Copies: what comes from another machine may be read-only.
+            "predictions": {k: torch.from_numpy(v.copy()) for k, v in self.predictions.items()},
             "diverged_at": self.diverged_at,
         }
 
