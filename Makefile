@@ -65,7 +65,7 @@ faults: .venv/installed-dev
 	done
 
 benchmarks: .venv/installed-dev
-	$(BIN)/python -m pytest tests/benchmarks -o 'norecursedirs=.*' --benchmark-only -s
+	$(BIN)/python -m pytest tests/benchmarks -o 'norecursedirs=.*' -s
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
