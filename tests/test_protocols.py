@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from ckptsel.confirmation.protocols import TrainingPlan, make_protocol
+from ckptsel.confirmation.protocols import DEFAULTS, TrainingPlan, make_protocol
 from ckptsel.errors import UsageError
 from ckptsel.settings.confirm import Augmentation
 from ckptsel.training.loop import AUGMENTATIONS
@@ -36,8 +36,8 @@ def test_steps_divide_by_ten_after_each_third() -> None:
 def test_every_budget_ends_at_its_last_rung(n_steps: int, schedule: str) -> None:
     protocol = TrainingPlan("fe", n_steps=n_steps, lrs=(0.1,), schedule=schedule)
     assert protocol.rungs[-1] == n_steps and protocol.rungs[0] >= 1
-    assert set(protocol.rungs) <= set(protocol.curve_steps)
-    assert len(protocol.curve_steps) <= 13
+    assert set(protocol.rungs) <= set(protocol.curve_steps(100))
+    assert len(protocol.curve_steps(100)) <= 13
     assert all(0 < factor <= 1 for factor in rates(protocol))
 
 
@@ -84,3 +84,14 @@ def test_the_settings_know_the_augmentations() -> None:
 def test_an_unknown_preset_is_named() -> None:
     with pytest.raises(UsageError, match="unknown preset 'cifar'. Known: paper-cifar"):
         make_protocol("ft", 100, 32, preset="cifar")
+
+
+@pytest.mark.parametrize("n_held", [100, 2000, 4000, 10_000, 10**6])
+def test_a_curve_costs_a_quarter_of_the_steps(n_held: int) -> None:
+    """Its points, without the ends of rungs, which the race needs. A frozen layer reads for nothing."""
+    tuned, frozen = DEFAULTS["ft"], DEFAULTS["fe"]
+    between = set(tuned.curve_steps(n_held)) - set(tuned.rungs)
+    assert len(between) * n_held <= 3 / 4 * tuned.n_steps * tuned.batch_size
+    assert set(tuned.rungs) <= set(tuned.curve_steps(n_held))
+    assert len(between) > 0 or n_held > 10_000
+    assert frozen.curve_steps(n_held) == frozen.curve_steps(1)

@@ -451,7 +451,5 @@ def test_checkpoints_are_scored_and_transferred_where_options_say(
 
 
 def test_two_options_that_say_where_are_refused(run) -> None:
-    code, _, error = run(
-        "reproduce", "cifar10-mnist", "--device", "cpu", "--devices", "cpu,cpu"
-    )
+    code, _, error = run("reproduce", "cifar10-mnist", "--device", "cpu", "--devices", "cpu,cpu")
     assert code == 2 and "--devices and --device both say where" in error

@@ -26,6 +26,7 @@ SHORT_FE = dataclasses.replace(FE, n_steps=27, batch_size=8)
 def make_task(trajectory: Path, images: Path, tmp_path: Path, monkeypatch):
     """A task on the made images, in a cache of its own; many points on its short curve."""
     monkeypatch.setattr(protocols, "EVALUATE_EVERY", 1)
+    monkeypatch.setattr(protocols, "CURVE_COST", 1000)
     found = scan_checkpoints(trajectory, "auto")
 
     def make(protocol: TrainingPlan, cache: str = "one") -> Task:
@@ -45,7 +46,7 @@ def test_it_learns_and_keeps_its_curve(make_task, protocol: TrainingPlan) -> Non
     assert predicted.shape == (30,)
     assert (predicted == task.labels).mean() > 0.6
     points = run.record.points
-    assert [p.step for p in points] == list(protocol.curve_steps)
+    assert [p.step for p in points] == list(protocol.curve_steps(30))
     assert points[-1].train_loss < points[0].train_loss
     assert points[-1].held_accuracy == (predicted == task.labels).mean()
 
@@ -88,7 +89,7 @@ def test_resumed_equals_undisturbed(make_task, monkeypatch, goal: str, ema: floa
         # What is in memory is lost with the process.
         task = make_task(protocol, "killed")
     resumed = Transfer(task, candidate, 3, 0.05)
-    assert 0 < len(resumed.record.points) < len(protocol.curve_steps)
+    assert 0 < len(resumed.record.points) < len(protocol.curve_steps(30))
     assert np.array_equal(resumed.advance(last), expected)
     assert resumed.record.points == undisturbed.record.points
 
@@ -135,7 +136,7 @@ def test_a_run_that_diverges_says_by_when(make_task) -> None:
     task = make_task(SHORT_FT)
     run = Transfer(task, make_task.candidates[0], 0, 1e30)
     assert run.advance(18) is None
-    assert run.record.diverged_at in SHORT_FT.curve_steps
+    assert run.record.diverged_at in SHORT_FT.curve_steps(30)
     # Also when it is asked again, from what was kept.
     assert Transfer(task, make_task.candidates[0], 0, 1e30).advance(18) is None
 

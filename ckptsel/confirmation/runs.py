@@ -334,7 +334,7 @@ class Transfer:
         training.n_chunks = max(training.n_chunks, task.n_chunks)
         first = training.step
         record.points = [point for point in record.points if point.step <= first]
-        for stop in task.protocol.curve_steps:
+        for stop in task.protocol.curve_steps(len(task.held)):
             if first < stop <= to_step and record.diverged_at is None:
                 point = self._train_to(stop, training)
                 if point is not None:
