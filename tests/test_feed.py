@@ -37,6 +37,11 @@ def test_a_batch_is_a_copy_of_a_part_of_the_samples() -> None:
     assert batch.tolist() == [[17, 18], [19, 20]] and fixed[8, 0] == 16
 
 
+def test_a_batch_goes_to_any_device() -> None:
+    with Feed(SAMPLES, "meta") as feed:
+        assert feed.batch(0, 4).device.type == "meta"
+
+
 def test_samples_on_the_device_are_not_copied() -> None:
     samples = torch.from_numpy(SAMPLES.copy())
     with Feed(samples, "cpu") as feed:
@@ -81,3 +86,4 @@ def test_a_gpu_that_another_program_filled_holds_none(monkeypatch) -> None:
 def test_little_is_computed_on_the_cpu() -> None:
     assert device_for(SMALL - 1, "cuda:1") == "cpu"
     assert device_for(SMALL, "cuda:1") == "cuda:1"
+    assert device_for(SMALL, "mps") == "cpu"  # which has no float64

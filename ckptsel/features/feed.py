@@ -78,7 +78,7 @@ class Feed:
         if isinstance(self._samples, Tensor):
             return self._samples[start : start + size]
         if self._pool is None:
-            return _on_host(self._samples[start : start + size])
+            return _on_host(self._samples[start : start + size]).to(self._device)
         wanted, foreseen = (start, size), self._next
         if foreseen is not None and foreseen[0] == wanted:
             arrival = foreseen[1].result()
@@ -117,7 +117,7 @@ def begin_to_fetch(found: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
     returns what waits for them."""
     device = next(iter(found.values())).device
     if device.type != "cuda":
-        return lambda: found
+        return lambda: {name: part.cpu() for name, part in found.items()}
     there = {
         name: torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(
             part, non_blocking=True

@@ -141,5 +141,6 @@ class ScoreInputs:
 
 
 def device_for(size: int, device: str) -> str:
-    """Where scores are computed: on `device`, but for small problems. size: as of SMALL."""
-    return "cpu" if size < SMALL else device
+    """Where scores are computed: on `device`, but for small problems, and where there is no float64.
+    size: as of SMALL."""
+    return device if device.startswith("cuda") and size >= SMALL else "cpu"
