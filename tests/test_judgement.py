@@ -9,7 +9,13 @@ from scipy.optimize import brentq, minimize_scalar
 
 from ckptsel.gating.gate import FAIL, PASS
 from ckptsel.ranking.intervals import accuracy_ends, least_difference, mean_ends
-from ckptsel.ranking.judgement import Readings, compare_groups, estimate_each, judge
+from ckptsel.ranking.judgement import (
+    Readings,
+    compare_groups,
+    estimate_each,
+    judge,
+    resample_means,
+)
 from tools.simulate_intervals import COVERAGES, Cell, draw, outcomes
 from tools.simulate_verdicts import verdicts
 
@@ -237,3 +243,19 @@ def test_a_gate_far_from_its_limit_says_the_truth() -> None:
     said = Counter(verdicts(cell, 20))
     assert said["min-accuracy", -4, FAIL] >= 18 and not said["min-accuracy", -4, PASS]
     assert said["min-accuracy", 4, PASS] >= 14 and not said["max-regret", 4, FAIL]
+
+
+def test_draws_that_err_alike_do_not_depend_on_the_signs_of_eigenvectors(monkeypatch) -> None:
+    """Which are the machine's choice; plain draws do depend on them."""
+    random = np.random.default_rng(0)
+    readings = Readings((random.random((4, 50)) < 0.7).astype(float))
+    plain, alike = (resample_means(readings, 100, alike=each) for each in (False, True))
+    eigh = np.linalg.eigh
+
+    def turned(matrix):
+        sizes, vectors = eigh(matrix)
+        return sizes, vectors * np.array([1, -1, 1, -1])
+
+    monkeypatch.setattr(np.linalg, "eigh", turned)
+    assert np.allclose(resample_means(readings, 100, alike=True), alike)
+    assert not np.allclose(resample_means(readings, 100), plain)

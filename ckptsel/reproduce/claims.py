@@ -161,7 +161,8 @@ def trend(kind: str, sign: int) -> Find:
                 return None
             readings = Readings(series[1][keep])
             taus.append(float(_taus(readings.means[:, None])[0]))
-            draws.append(_taus(resample_means(readings, N_TREND_RESAMPLES)))
+            is_one = len(seeds) == 1
+            draws.append(_taus(resample_means(readings, N_TREND_RESAMPLES, alike=not is_one)))
         if len(seeds) == 1:
             low, high = np.quantile(draws[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             found = Estimate(taus[0], float(low), float(high))
