@@ -248,7 +248,7 @@ def test_a_gate_far_from_its_limit_says_the_truth() -> None:
 def test_draws_that_err_alike_do_not_depend_on_the_signs_of_eigenvectors(monkeypatch) -> None:
     """Which are the machine's choice; plain draws do depend on them."""
     random = np.random.default_rng(0)
-    readings = Readings((random.random((4, 50)) < 0.7).astype(float))
+    readings = Readings((random.random((4, 1, 50)) < 0.7).astype(float))
     plain, alike = (resample_means(readings, 100, alike=each) for each in (False, True))
     eigh = np.linalg.eigh
 
