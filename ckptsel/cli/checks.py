@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ckptsel.common.streams import say
+from ckptsel.settings.engine import Placed
 from ckptsel.settings.kinds import LIBRARIES
 from ckptsel.settings.option import Given, OptionError
 from ckptsel.settings.toml import Config, find_config, read_config
@@ -30,6 +31,13 @@ def check_device(device: str | None, given: Given, option: str = "device") -> No
 
     if reason := why_missing(device):
         raise OptionError("{0} is {1}; {2}", option, repr(device), reason).written_as(given.written)
+
+
+def check_devices(settings: Placed, given: Given) -> None:
+    """`check_device` for each that the options name."""
+    check_device(settings.device, given)
+    for device in settings.devices or ():
+        check_device(device, given, "devices")
 
 
 def why_not_drawn() -> str | None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ckptsel.cli.checks import check_device, print_notes, say_own_code
+from ckptsel.cli.checks import check_devices, print_notes, say_own_code
 from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw
 from ckptsel.cli.tracking import check_trackers, track
@@ -20,9 +20,7 @@ def confirm(given: Given) -> None:
     """
     run, call = given.make(ConfirmInput).run, given.make(ConfirmCall)
     settings = given.make(ConfirmSettings)
-    check_device(settings.device, given)
-    for device in settings.devices or ():
-        check_device(device, given, "devices")
+    check_devices(settings, given)
     check_trackers(call.log_to, run)
     say_own_code(settings.model, given)
     print_notes(idle_in_confirm(given, _goals(run, settings, given)))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ckptsel.cli.checks import check_device, print_notes, read_own_config, say_own_code
+from ckptsel.cli.checks import check_devices, print_notes, read_own_config, say_own_code
 from ckptsel.cli.command import command
 from ckptsel.cli.ending import draw, draw_overall, end
 from ckptsel.cli.tracking import check_trackers, track
@@ -64,9 +64,7 @@ def rank(given: Given) -> None:
     targets = wanted_targets(given, config.rank, config.targets)
     given = given.over(config.rank)
     job = _make_job(given, config, call, targets)
-    check_device(job.settings.device, given)
-    for device in job.settings.devices or ():
-        check_device(device, given, "devices")
+    check_devices(job.settings, given)
     check_trackers(job.log_to, job.out)
     print_notes(
         dict.fromkeys(note for t in targets for note in idle_in_rank(t.given, len(targets)))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import MinLen
 
-from ckptsel.cli.checks import check_device
+from ckptsel.cli.checks import check_devices
 from ckptsel.cli.command import command
 from ckptsel.common.outlets import shown
 from ckptsel.common.streams import put, say
@@ -88,9 +88,7 @@ def reproduce(given: Given) -> None:
         raise UsageError(
             f"unexpected argument {str(options.run)!r}: the run folder is given with --out."
         )
-    check_device(options.device, given)
-    for device in options.devices or ():
-        check_device(device, given, "devices")
+    check_devices(options, given)
     _run(options.recipe, options)
 
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ Read = Callable[[Tensor], dict[str, Tensor]]
 """Prepared samples (N, *shape) on the device -> features (N, D) by name."""
 
 OnBatch = Callable[[int], None]
+
+Begun = tuple[int, Callable[[], dict[str, Tensor]]]
+"""How many samples there are up to the end of a batch, and what waits for what is read of it."""
 
 
 def feature_key(
@@ -104,10 +108,20 @@ def _batches(
 
     A batch is given when the next one is begun, so that a GPU always has something to compute.
     """
+    begun = _begun(read, samples, device, precision, batch_size)
+    nothing: Begun = (0, dict)
+    for (n_done, fetched), _ in pairwise(chain(begun, [nothing])):
+        yield fetched()
+        on_batch(n_done)
+
+
+def _begun(
+    read: Read, samples: Samples, device: str, precision: str, batch_size: int | None
+) -> Iterator[Begun]:
+    """Each batch as soon as the device was told of it."""
     kind = torch.device(device).type
     batch_size = batch_size or first_batch_size(samples.shape[1:], kind)
     start = 0
-    begun: tuple[int, Callable[[], dict[str, Tensor]]] | None = None
     with Feed(samples, device) as feed:
         while start < len(samples):
             try:
@@ -119,13 +133,7 @@ def _batches(
                 batch_size //= 2
                 continue
             start += len(batch)
-            if begun is not None:
-                yield begun[1]()
-                on_batch(begun[0])
-            begun = start, fetched
-    if begun is not None:
-        yield begun[1]()
-        on_batch(begun[0])
+            yield start, fetched
 
 
 @torch.inference_mode()

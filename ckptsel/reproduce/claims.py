@@ -161,8 +161,8 @@ def trend(kind: str, sign: int) -> Find:
                 return None
             readings = Readings(series[1][keep])
             taus.append(float(_taus(readings.means[:, None])[0]))
-            is_one = len(seeds) == 1
-            draws.append(_taus(resample_means(readings, N_TREND_RESAMPLES, alike=not is_one)))
+            alike = len(seeds) > 1
+            draws.append(_taus(resample_means(readings, N_TREND_RESAMPLES, alike=alike)))
         if len(seeds) == 1:
             low, high = np.quantile(draws[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             found = Estimate(taus[0], float(low), float(high))

@@ -1,6 +1,6 @@
 """Options that say where work runs, which several commands have, and which exclude each other."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, Protocol
 
 from ckptsel.settings.kinds import Text
@@ -30,7 +30,7 @@ class Where:
 
     @classmethod
     def of(cls, options: "Placed") -> "Where":
-        return cls(**{name: getattr(options, name) for name in cls.__dataclass_fields__})
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
     @property
     def first_device(self) -> str | None:
