@@ -90,6 +90,14 @@ def trajectory(tmp_path: Path) -> Path:
     return tmp_path / "ckpts"
 
 
+@pytest.fixture
+def run_of_six(tmp_path: Path) -> Path:
+    """Six checkpoints of another."""
+    for i, accuracy in enumerate((0.1, 0.2, 0.9, 0.4, 0.5, 0.6)):
+        save_checkpoint(tmp_path / "six" / f"epoch-{i + 1}.safetensors", i, i + 1, accuracy)
+    return tmp_path / "six"
+
+
 def save_images(folder: Path, n_per_class: int, seed: int = 0, noise: float = 40.0) -> None:
     """Three classes of noisy images with different mean colours, one sub-folder each."""
     random = np.random.default_rng(seed)

@@ -68,6 +68,24 @@ def test_two_nodes_give_the_ranking_of_one_machine(
     assert numbers(alone) == numbers(again)
 
 
+@needs_ray
+def test_a_budget_on_two_nodes(
+    cluster: str, run_of_six: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Two checkpoints a turn, as with two processes; what was kept is looked at in the same turns."""
+    import ray
+
+    options = {"budget": 5, "scores": ("linear_probe",), "max_train_samples": 32}
+    side_by_side = ckptsel.rank(run_of_six, images, processes=2, cache=False, **options)
+    options |= {"engine": "ray", "ray_address": cluster, "cache_dir": str(tmp_path / "there")}
+    there = ckptsel.rank(run_of_six, images, **options)
+    assert numbers(there) == numbers(side_by_side) and there.search == side_by_side.search
+    assert there.search is not None and there.search.n_seen == 5
+    monkeypatch.setattr(ray, "remote", None)
+    again = ckptsel.rank(run_of_six, images, **options)
+    assert numbers(again) == numbers(there) and again.search == there.search
+
+
 def killer(name: str, once: Path | None) -> type:
     """A worker that ends at a checkpoint: once, or whenever it comes."""
 

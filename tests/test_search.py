@@ -21,7 +21,6 @@ from ckptsel.report.command import rank_command
 from ckptsel.results.ranking import summary
 from ckptsel.results.scores import ScoreResult
 from ckptsel.settings.rank import RankSettings
-from tests.conftest import save_checkpoint
 from tools.growing import GrowingSearch, is_below
 
 N = 100
@@ -249,14 +248,6 @@ def test_what_a_search_goes_along() -> None:
         assert np.allclose(path(epochs, [None] * 3).at, np.log1p([1, 2, 3]))
 
 
-@pytest.fixture
-def run_of_six(tmp_path: File) -> File:
-    for i in range(6):
-        accuracy = (0.1, 0.2, 0.9, 0.4, 0.5, 0.6)[i]
-        save_checkpoint(tmp_path / "ckpts" / f"epoch-{i + 1}.safetensors", i, i + 1, accuracy)
-    return tmp_path / "ckpts"
-
-
 QUICK = {"scores": ("linear_probe",)}
 
 
@@ -370,7 +361,6 @@ FORM = "it must be auto, a number of checkpoints such as 30, or a time such as 1
         (["--budget", "-3"], FORM),
         (["--budget", "10 years"], FORM),
         (["--budget", "4", "--average", "2"], "leave out one"),
-        (["--budget", "4", "--engine", "ray"], "leave out --engine ray"),
         (["--budget", "4", "--goal", "ft"], "name a score, as in --by linear_probe"),
         (["--budget", "4", "--shard", "1/2"], "--budget chooses by what came of all before"),
         (["--budget", "4", "-d", "elsewhere"], "--budget is for one target, and 2 are given"),

@@ -12,7 +12,7 @@ from ckptsel.errors import InputError, listed
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking.calls import Call, Crew, Job, Lost, Opening, jobs_of, opening_of
 from ckptsel.ranking.processes import Processes
-from ckptsel.ranking.ray_engine import Cluster, describe_cluster
+from ckptsel.ranking.ray_engine import Cluster, describe_cluster, n_slots
 from ckptsel.ranking.scoring import Outcome, ScoringSpec, is_kept, keep, score_candidates
 from ckptsel.ranking.turns import Search
 from ckptsel.ranking.workspace import Workspace, fail_copies
@@ -110,6 +110,13 @@ def _finish(scored: Scored, workspace: Workspace) -> None:
     scored.candidates = [finished.get(c.name, c) for c in marked]
 
 
+def n_at_once(workspace: Workspace) -> int:
+    """How many checkpoints are scored side by side."""
+    if workspace.settings.engine == "ray":
+        return n_slots(workspace.settings)
+    return len(workspace.devices)
+
+
 def usable_of(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """Those that are scored: no copies."""
     return tuple(c for c in candidates if c.problem is None and c.copy_of is None)
@@ -126,7 +133,7 @@ def _outcomes(
     targets = list(enumerate(zip(specs, workspaces, strict=True)))
     if workspaces[0].settings.engine == "ray":
         for place, (spec, workspace) in targets:
-            for outcome in _outcomes_of_cluster(spec, workspace):
+            for outcome in _outcomes_of_cluster(spec, workspace, turns):
                 yield place, outcome
         return
     if len(devices) < 2:
@@ -146,19 +153,24 @@ def _outcomes(
                     yield place, outcome
 
 
-def _outcomes_of_cluster(spec: ScoringSpec, workspace: Workspace) -> Iterator[Outcome]:
+def _outcomes_of_cluster(
+    spec: ScoringSpec, workspace: Workspace, turns: Iterable[Sequence[Candidate]]
+) -> Iterator[Outcome]:
     """What is kept here is not scored again, and what comes from there is kept here: the nodes may
     have caches of their own."""
-    kept = [candidate for candidate in spec.candidates if is_kept(candidate, spec, workspace)]
-    yield from score_candidates(dataclasses.replace(spec, candidates=tuple(kept)), workspace)
-    left = {c.name: c for c in spec.candidates if c not in kept}
-    if not left:
-        return
-    workspace.notes.append(f"scored on {describe_cluster(workspace.settings)}")
+    note = f"scored on {describe_cluster(workspace.settings)}"
     with workspace.timed("ray"), Cluster(_opening_of(spec, workspace)) as crew:
-        for outcome in _outcomes_of_crew(crew, spec, list(left.values())):
-            keep(outcome, left[outcome.name], workspace)
-            yield outcome
+        for turn in turns:
+            kept = [candidate for candidate in turn if is_kept(candidate, spec, workspace)]
+            yield from score_candidates(
+                dataclasses.replace(spec, candidates=tuple(kept)), workspace
+            )
+            left = {c.name: c for c in turn if c not in kept}
+            if left and note not in workspace.notes:
+                workspace.notes.append(note)
+            for outcome in _outcomes_of_crew(crew, spec, list(left.values())):
+                keep(outcome, left[outcome.name], workspace)
+                yield outcome
 
 
 def _opening_of(spec: ScoringSpec, workspace: Workspace) -> Opening:

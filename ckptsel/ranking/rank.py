@@ -44,7 +44,7 @@ from ckptsel.ranking.order import (
     reads_several,
     scores_at,
 )
-from ckptsel.ranking.passes import Results, Scales, Scored, score_all, usable_of
+from ckptsel.ranking.passes import Results, Scales, Scored, n_at_once, score_all, usable_of
 from ckptsel.ranking.ray_engine import join_cluster
 from ckptsel.ranking.turns import Search
 from ckptsel.ranking.workspace import Workspace, audit, cache_of, fitting_key, open_workspace
@@ -117,8 +117,7 @@ def rank_found(
     candidates, workspaces = _prepare(find, [(data, settings)], quiet, known or Known(), cache)
     search = None
     if settings.budget is not None:
-        usable, n_at_once = usable_of(candidates), len(workspaces[0].devices)
-        search = Search(usable, settings, n_at_once, start)
+        search = Search(usable_of(candidates), settings, n_at_once(workspaces[0]), start)
     scored = next(score_all(candidates, scores, workspaces, search))
     return _ranking_of(scored, workspaces[0], scores, root, start, search)
 

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,6 +79,11 @@ def describe_cluster(settings: Wanted) -> str:
     return f"a Ray cluster of {n_slots} {what}{'s' if n_slots > 1 else ''}"
 
 
+def n_slots(settings: Wanted) -> int:
+    """How many of the cluster's devices are worked on."""
+    return _slots(settings)[1]
+
+
 class Worker:
     """What an actor runs: one target, opened with its first call."""
 
@@ -132,17 +138,13 @@ class Cluster:
     """
 
     def __init__(self, opening: Opening) -> None:
-        import ray
-
+        self._opening = opening
         self.device, self.n_slots = _slots(opening.settings)
         self.actors: dict[int, Any] = {}
         self.running: dict[Any, tuple[int, Call[Any] | None]] = {}
         self.idle: deque[int] = deque()
         self.failed: Counter[int] = Counter()
         self.why = ""
-        needs = {"num_gpus": 1} if self.device == "cuda" else {"num_cpus": 1}
-        self._make = ray.remote(**needs)(Worker).remote
-        self._shared = ray.put(_from_anywhere(opening))
 
     def __enter__(self) -> "Self":
         return self
@@ -159,8 +161,17 @@ class Cluster:
             self.start(slot)
         return _answered(self, calls)
 
+    @cached_property
+    def _make(self) -> Callable[[], Any]:
+        """Makes an actor."""
+        import ray
+
+        needs = {"num_gpus": 1} if self.device == "cuda" else {"num_cpus": 1}
+        opening = ray.put(_from_anywhere(self._opening))
+        return partial(ray.remote(**needs)(Worker).remote, opening, self.device)
+
     def start(self, slot: int) -> None:
-        self.actors[slot] = self._make(self._shared, self.device)
+        self.actors[slot] = self._make()
         self.running[self.actors[slot].version.remote()] = slot, None
 
     def give(self, call: Call[Any]) -> None:

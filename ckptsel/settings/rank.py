@@ -301,22 +301,11 @@ class RankSettings(Options):
 
     def check_together(self) -> None:
         check_place(self, "checkpoints are scored")
-        self._check_budget()
-
-    def _check_budget(self) -> None:
-        if self.budget is None:
-            return
-        if self.average is not None:
+        if self.budget is not None and self.average is not None:
             raise OptionError(
                 "{0} looks at some checkpoints, and {1} is of neighbours among all: leave out one.",
                 "budget",
                 "average",
-            )
-        if self.engine == "ray":
-            raise OptionError(
-                "{0} chooses each checkpoint by those before, here: leave out {1} ray.",
-                "budget",
-                "engine",
             )
 
 
