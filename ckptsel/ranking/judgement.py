@@ -175,19 +175,12 @@ def mean_covariance(readings: Readings) -> Values:
     return np.asarray(covariance + unseen * np.eye(len(covariance)))
 
 
-def _resample_errors(
-    readings: Readings, covariance: Values, n_resamples: int, seed: int, alike: bool = False
-) -> Values:
-    """What candidates' means may be off by, drawn for all together: (n_candidates, n_resamples).
-
-    alike: as in `resample_means`.
-    """
+def _resample_errors(readings: Readings, covariance: Values, n_resamples: int, seed: int) -> Values:
+    """What candidates' means may be off by, drawn for all together: (n_candidates, n_resamples)."""
     generator = np.random.default_rng((seed, 7))
     sizes, vectors = np.linalg.eigh(covariance)
-    factor = vectors * np.sqrt(np.maximum(sizes, 0))
-    if alike:
-        # The one symmetric root: signs of eigenvectors are the machine's choice.
-        factor = factor @ vectors.T
+    # The one symmetric root: signs of eigenvectors are the machine's choice.
+    factor = (vectors * np.sqrt(np.maximum(sizes, 0))) @ vectors.T
     errors = factor @ generator.standard_normal((len(factor), n_resamples))
     if not readings.is_accuracy:
         errors *= t_scale(1.0, max(readings.n_images - 1, 1), n_resamples, generator)
@@ -307,15 +300,13 @@ def _choose_on(readings: Readings, part: NDArray[np.bool_], critical: Values) ->
     return _choose(~ahead.any(axis=1), readings.tie_breaks[:, part].mean(axis=1))
 
 
-def resample_means(
-    readings: Readings, n_resamples: int = N_RESAMPLES, seed: int = 0, alike: bool = False
-) -> Values:
+def resample_means(readings: Readings, n_resamples: int = N_RESAMPLES, seed: int = 0) -> Values:
     """Means as other images and other seeds might have given them: (n_candidates, n_resamples).
 
-    What a set of seeds adds to all candidates is left out: it changes no order. alike: draws of other
+    What a set of seeds adds to all candidates is left out: it changes no order. Draws of other
     readings, of candidates in the same order, err the same way with the same seed.
     """
-    errors = _resample_errors(readings, mean_covariance(readings), n_resamples, seed, alike)
+    errors = _resample_errors(readings, mean_covariance(readings), n_resamples, seed)
     return np.asarray(readings.means[:, None] + errors)
 
 

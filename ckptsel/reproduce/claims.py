@@ -161,8 +161,7 @@ def trend(kind: str, sign: int) -> Find:
                 return None
             readings = Readings(series[1][keep])
             taus.append(float(_taus(readings.means[:, None])[0]))
-            alike = len(seeds) > 1
-            draws.append(_taus(resample_means(readings, N_TREND_RESAMPLES, alike=alike)))
+            draws.append(_taus(resample_means(readings, N_TREND_RESAMPLES)))
         if len(seeds) == 1:
             low, high = np.quantile(draws[0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             found = Estimate(taus[0], float(low), float(high))
