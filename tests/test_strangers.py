@@ -32,6 +32,7 @@ from ckptsel.checkpoints.trajectory import trajectory_notes
 from ckptsel.checkpoints.walk import find_checkpoint_files
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.errors import InputError
+from ckptsel.features import cifar_resnet  # noqa: F401  (registers the architectures)
 from tests.conftest import TINY_MODEL
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
@@ -845,6 +846,16 @@ def test_percent_or_fraction_is_told_from_all_files(run, tmp_path: Path) -> None
     assert "0.31, unknown" in out
     assert "note: acc, which 2 files (e1, e2) recorded, is percent or a fraction" in err
     assert {c.source_accuracy for c in scan_checkpoints(tmp_path)} == {None}
+
+
+def test_a_network_beside_it_tells_nothing_of_percent(tmp_path: Path) -> None:
+    """Another network's 97.4 would make 0.9 % of this run's 0.9."""
+    for epoch, value in ((1, 0.4), (2, 0.6), (3, 0.9)):
+        save(tmp_path, f"e{epoch}.pth", {"model": weights(epoch), "epoch": epoch, "acc": value})
+    other = {"model": {"weight": torch.rand(3, 5)}, "epoch": 9, "acc": 97.4}
+    save(tmp_path, "other/e9.pth", other)
+    told = {c.name: c.source_accuracy for c in scan_checkpoints(tmp_path)}
+    assert told == {"e1": 0.4, "e2": 0.6, "e3": 0.9, "other/e9": pytest.approx(0.974)}
 
 
 def test_fractions_of_what_is_recorded() -> None:

@@ -5,6 +5,7 @@ What each training framework writes is listed in `docs/formats.md`.
 
 import dataclasses
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,12 +158,18 @@ def _filled(bare: Checkpoint, answer: Mapping[str, Any]) -> Checkpoint:
 
 
 def _with_accuracies(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """As fractions; whether they are recorded in percent, all of them together tell."""
-    fractions = fractions_of([c.accuracy for c in checkpoints])
-    return [
-        dataclasses.replace(checkpoint, source_accuracy=fraction)
-        for checkpoint, fraction in zip(checkpoints, fractions, strict=True)
-    ]
+    """As fractions; whether they are recorded in percent, all files of one network together tell."""
+    by_layout: dict[str | None, list[Checkpoint]] = defaultdict(list)
+    for checkpoint in checkpoints:
+        by_layout[checkpoint.layout].append(checkpoint)
+    fractions = {
+        checkpoint.name: fraction
+        for alike in by_layout.values()
+        for checkpoint, fraction in zip(
+            alike, fractions_of([c.accuracy for c in alike]), strict=True
+        )
+    }
+    return [dataclasses.replace(c, source_accuracy=fractions[c.name]) for c in checkpoints]
 
 
 def _unique_names(checkpoints: Sequence[Checkpoint], root: Path) -> list[Checkpoint]:
