@@ -6,7 +6,7 @@ BIN = .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist loadfile
 RUN = reference_runs/cifar10-mnist-small
 
-.PHONY: demo test test-all test-oldest test-trainers test-trackers lint types docs simulations fuzz faults benchmarks clean
+.PHONY: demo test test-all test-oldest test-trainers test-trackers test-elsewhere lint types docs simulations fuzz faults benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/ckptsel rank $(RUN)/seed0/checkpoints --data $(RUN)/targets/mnist-1000
@@ -28,6 +28,11 @@ test-trainers: .venv/installed-dev
 test-trackers: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --editable '.[mlflow,wandb]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_trackers.py
+
+# A Ray cluster of two nodes and moto's S3 server, both on this machine; no other test needs them.
+test-elsewhere: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[elsewhere]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_ray.py tests/test_remote.py
 
 # With the oldest versions that are supported, in an environment of its own.
 test-oldest: .venv-oldest/installed-dev
