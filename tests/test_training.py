@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ckptsel.common.devices import exact_dtype
 from ckptsel.training.loop import (
     TensorBatches,
     Training,
@@ -36,6 +38,31 @@ def test_an_epoch_learns_and_counts_what_it_saw() -> None:
     assert results[0].n_samples == 64
     assert results[-1].loss < 0.5 * results[0].loss
     assert evaluate(model, TensorBatches(inputs, labels, 7)).accuracy > 0.9
+
+
+class NoDoubles(TorchDispatchMode):
+    """A device that has no float64."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for each in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(each, torch.Tensor) and each.dtype == torch.float64:
+                raise TypeError(f"{function} gives float64")
+        return found
+
+
+def test_a_device_without_float64(monkeypatch) -> None:
+    """Apple's, which no CI has."""
+    assert exact_dtype(torch.device("mps")) == torch.float32
+    for place in ("training.loop", "target.objective"):
+        monkeypatch.setattr(f"ckptsel.{place}.exact_dtype", lambda device: torch.float32)
+    inputs, labels = toy()
+    model = nn.Linear(4, 2)
+    training = Training(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with NoDoubles():
+        training.run(TensorBatches(inputs, labels, 10, generator=epoch_generator(0, 1)))
+        held = evaluate(model, TensorBatches(inputs, labels, 7))
+    assert 0 < held.accuracy <= 1
 
 
 def test_evaluation_changes_nothing() -> None:

@@ -567,6 +567,7 @@ def test_the_command_prints_one_ranking_and_leaves_a_page_that_rests(
         ("no data given", (trajectory,)),
         ("no folder for the results given", (trajectory, "-d", images)),
         ("leave out --no-cache", (*where, "--no-cache")),
+        ("--devices is 'cuda:999'; ", (*where, "--devices", "cuda:999")),
         ("s3://bucket/run is an address", ("s3://bucket/run", *where[1:])),
         ("s3://bucket/out is an address", (*where[:3], "-o", "s3://bucket/out")),
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptsel.cli.checks import (
-    check_device,
+    check_devices,
     print_notes,
     read_own_config,
     say_own_code,
@@ -63,7 +63,7 @@ def watch(given: Given) -> None:
         )
     if (reason := why_not_drawn()) is not None:
         raise OutputError(f"{reason}. Watch without.")
-    check_device(settings.device, given)
+    check_devices(settings, given)
     print_notes(idle_in_rank(given))
     say_own_code(settings.model, given)
     check_trackers(files.log_to, out)

@@ -43,6 +43,11 @@ def default_precision(device: str) -> str:
     return "bfloat16" if device.startswith("cuda") else "float32"
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """What sums are kept in: float64, or float32 on a device that has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device. A GPU gets it in its turn: nothing waits until it has done what it was told
     before."""

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ckptsel.common.devices import exact_dtype
+
 
 class Objective(Protocol):
     """What a target's labels stand for. n_outputs: size of the layer on top of features."""
@@ -50,7 +52,7 @@ class Classes:
         return nn.functional.cross_entropy(outputs, labels)
 
     def utility(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return (outputs.argmax(1) == labels).double()
+        return (outputs.argmax(1) == labels).to(exact_dtype(outputs.device))
 
     def strata(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return labels

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ckptsel.common.devices import exact_dtype
 from ckptsel.training.loop import Batch, TensorBatches, Transform
 
 
@@ -31,7 +32,8 @@ class ContrastiveViews:
         return nn.functional.cross_entropy(self._similarities(outputs), _partners(labels))
 
     def utility(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return (self._similarities(outputs).argmax(1) == _partners(labels)).double()
+        found = self._similarities(outputs).argmax(1) == _partners(labels)
+        return found.to(exact_dtype(outputs.device))
 
     def strata(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.zeros_like(labels)

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from ckptsel.common.devices import is_out_of_memory, send
+from ckptsel.common.devices import exact_dtype, is_out_of_memory, send
 from ckptsel.target.objective import Classes, Objective
 from ckptsel.training.colour import colour_jitter, random_grey
 
@@ -124,15 +124,16 @@ class Training:
         if self.seed is not None:
             torch.manual_seed(stream_state(self.seed, self.step, 1))
         self.optimizer.zero_grad(set_to_none=True)
-        loss_sum = torch.zeros((), dtype=torch.float64, device=labels.device)
-        utility = torch.zeros((), dtype=torch.float64, device=labels.device)
+        exact = exact_dtype(labels.device)
+        loss_sum = torch.zeros((), dtype=exact, device=labels.device)
+        utility = torch.zeros((), dtype=exact, device=labels.device)
         for part, part_labels in zip(
             inputs.chunk(self.n_chunks), labels.chunk(self.n_chunks), strict=True
         ):
             logits = _logits(self.model, part, self.autocast_dtype)
             loss = self.objective.loss(logits, part_labels)
             self.scaler.scale(loss * (len(part_labels) / len(labels))).backward()
-            loss_sum += loss.detach().double() * len(part_labels)
+            loss_sum += loss.detach().to(exact) * len(part_labels)
             utility += self.objective.utility(logits.detach(), part_labels).sum()
         return loss_sum, utility
 
@@ -177,7 +178,7 @@ def evaluate(
 
 def measure(logits: Tensor, labels: Tensor, objective: Objective = CLASSES) -> Means:
     """Means over outputs (N, C) and labels (N,). Raises FloatingPointError as `Training.run` does."""
-    loss = float(objective.loss(logits.double(), labels))
+    loss = float(objective.loss(logits.to(exact_dtype(logits.device)), labels))
     _check_finite(loss)
     return Means(loss, float(objective.utility(logits, labels).mean()), len(labels))
 
