@@ -19,7 +19,8 @@ from torch import nn
 
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.weights import read_weights
-from ckptsel.ranking.workspace import audit, open_workspace
+from ckptsel.ranking.audit import audit
+from ckptsel.ranking.workspace import open_workspace
 from ckptsel.settings.rank import RankSettings
 from tests.conftest import TINY_MODEL
 from tests.test_networks import encoder_for, same_features

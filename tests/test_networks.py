@@ -30,7 +30,8 @@ from ckptsel.features.inputs import Inputs
 from ckptsel.features.names import told_by_tensors
 from ckptsel.features.network import Recorded, recorded_in, skeleton
 from ckptsel.features.own_code import LIBRARIES
-from ckptsel.ranking.workspace import audit, open_workspace
+from ckptsel.ranking.audit import audit
+from ckptsel.ranking.workspace import open_workspace
 from ckptsel.settings.kinds import LIBRARIES as KINDS
 from ckptsel.settings.rank import RankSettings
 from tests.conftest import TINY_MODEL

@@ -26,7 +26,8 @@ from ckptsel.errors import ModelError
 from ckptsel.features.candidate import Candidate
 from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import extract_features
-from ckptsel.ranking.workspace import audit, open_workspace
+from ckptsel.ranking.audit import audit
+from ckptsel.ranking.workspace import open_workspace
 from ckptsel.settings.rank import RankSettings
 from tests.conftest import TINY_MODEL
 

@@ -196,7 +196,7 @@ def test_a_file_replaced_after_the_scan_poisons_no_cache(
     path = trajectory / "checkpoint-010.safetensors"
     before = path.read_bytes()
     honest = ckptsel.rank(trajectory, images, cache=False, scores=("linear_probe",))
-    audit = workspace.audit
+    audit = pipeline.audit
 
     def replaced(*given):
         audited = audit(*given)

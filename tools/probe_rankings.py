@@ -19,7 +19,8 @@ from scipy.stats import kendalltau
 
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.features.candidate import candidates_of
-from ckptsel.ranking.workspace import audit, open_workspace
+from ckptsel.ranking.audit import audit
+from ckptsel.ranking.workspace import open_workspace
 from ckptsel.scores import ScoreInputs
 from ckptsel.settings.rank import make_settings
 from ckptsel.target.splits import plan_validation, stratified_sample

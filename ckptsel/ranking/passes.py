@@ -15,7 +15,8 @@ from ckptsel.ranking.processes import Processes
 from ckptsel.ranking.ray_engine import Cluster, describe_cluster, n_slots
 from ckptsel.ranking.scoring import Outcome, ScoringSpec, is_kept, keep, score_candidates
 from ckptsel.ranking.turns import Search
-from ckptsel.ranking.workspace import Workspace, fail_copies
+from ckptsel.ranking.unusable import fail_copies
+from ckptsel.ranking.workspace import Workspace
 from ckptsel.results.scores import ScoreResult
 from ckptsel.scores import Score
 

@@ -29,6 +29,7 @@ from ckptsel.errors import NothingToRank, OutputError, UsageError, listed
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.names import check_name
 from ckptsel.features.store import Cache
+from ckptsel.ranking.audit import audit, fitting_key
 from ckptsel.ranking.doubts import (
     duplicates_sentence,
     find_doubts,
@@ -47,7 +48,7 @@ from ckptsel.ranking.order import (
 from ckptsel.ranking.passes import Results, Scales, Scored, n_at_once, score_all, usable_of
 from ckptsel.ranking.ray_engine import join_cluster
 from ckptsel.ranking.turns import Search
-from ckptsel.ranking.workspace import Workspace, audit, cache_of, fitting_key, open_workspace
+from ckptsel.ranking.workspace import Workspace, cache_of, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row, unsure_note
 from ckptsel.scores import Score, find_score, find_scores

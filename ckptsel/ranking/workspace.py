@@ -1,7 +1,6 @@
 """What ranking and confirming share: the target, the network, the device and the cache.
 
-A workspace is made from settings and the checkpoints that were found; then every checkpoint is
-audited (matched to the network) before anything is computed with it.
+A workspace is made from settings and the checkpoints that were found.
 """
 
 import dataclasses
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +25,8 @@ from ckptsel.common.places import is_url
 from ckptsel.common.remote import local_path
 from ckptsel.common.streams import say
 from ckptsel.errors import (
-    InputError,
-    NothingToRank,
     OutputError,
     UsageError,
-    listed,
-    reason_of,
-    subject,
 )
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.encoder import LAST, Encoder
@@ -51,6 +45,7 @@ from ckptsel.features.sinks import OpenSink, in_memory, in_store
 from ckptsel.features.store import Cache
 from ckptsel.ranking.memory import MemoryBound, Scoring
 from ckptsel.ranking.recorded_model import recorded_model
+from ckptsel.ranking.unusable import nothing_to_rank
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.duplicates import (
     DUPLICATES_VERSION,
@@ -61,9 +56,6 @@ from ckptsel.target.duplicates import (
 from ckptsel.target.images import ImageSet, digest_of
 from ckptsel.target.pixels import UnreadableImages, auto_workers, prepare_all
 from ckptsel.target.target import Target, load_target
-
-MAX_TRIED = 20
-"""Networks of a file that are tried on the encoder, where nothing says which is meant."""
 
 
 @dataclass
@@ -471,39 +463,12 @@ def open_encoder(settings: RankSettings, found: Sequence[Checkpoint], quiet: boo
     recorded = _recorded(found, settings)
     usable = [c for c in found if c.problem is None]
     if settings.model is None and not usable:
-        raise _nothing_to_rank(found)
+        raise nothing_to_rank(found)
     name = settings.model or recorded_model(usable, recorded)
     encoder = build_encoder(name, settings, recorded)
     if not quiet:
         say(*_said_of(encoder, recorded, settings))
     return encoder
-
-
-def fitting_key(found: Sequence[Checkpoint], workspace: Workspace) -> str | None:
-    """Where files hold several networks and nothing says which is meant: the key of the one that fits
-    the encoder; None where none or several do, or some file needs no choice."""
-    undecided = [checkpoint for checkpoint in found if checkpoint.choices]
-    if not undecided or any(checkpoint.problem is None for checkpoint in found):
-        return None
-    keys = undecided[0].choices[:MAX_TRIED]
-    fitting = [key for key in keys if _fits(undecided[0], key, workspace)]
-    if len(fitting) != 1:
-        return None
-    workspace.notes.append(
-        f"--weights {fitting[0]}: of {listed(keys)}, the one that fits {workspace.encoder.name}"
-    )
-    return fitting[0]
-
-
-def _fits(checkpoint: Checkpoint, key: str, workspace: Workspace) -> bool:
-    limits = limits_of(workspace.settings)
-    if workspace.held is not None:
-        workspace.held.digest = None
-    try:
-        workspace.encoder.load(read_weights(checkpoint, key, limits))
-    except Exception:  # as in `audit`; why it does not fit is not asked here
-        return False
-    return True
 
 
 def _recorded(found: Sequence[Checkpoint], settings: RankSettings) -> Recorded:
@@ -532,67 +497,6 @@ def _shown(value: Any) -> str:
     return ",".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in numbers)
 
 
-def audit(
-    found: Sequence[Checkpoint],
-    workspace: Workspace,
-    matched: Mapping[str, str | None] | None = None,
-) -> list[Checkpoint]:
-    """Each checkpoint matched to the encoder; those that do not fit get a problem.
-
-    matched: the keys of the weights of those that were matched before, by digest: they are not read.
-    Raises InputError where none is left, or any failed and the settings are strict.
-    """
-    audited, matched = [], matched or {}
-    for checkpoint in found:
-        is_to_match = checkpoint.problem is None and checkpoint.copy_of is None
-        digest = checkpoint.digest or ""
-        if is_to_match and digest in matched:
-            checkpoint = dataclasses.replace(checkpoint, weights_key=matched[digest])
-        elif is_to_match:
-            try:
-                prefix = workspace.match(checkpoint)
-                key = f"{checkpoint.weights_key}:{prefix}" if prefix else checkpoint.weights_key
-                checkpoint = dataclasses.replace(checkpoint, weights_key=key)
-            except Exception as error:  # one file's surprise must not end the run
-                checkpoint = checkpoint.failed(reason_of(error))
-        audited.append(checkpoint)
-    return fail_copies(audited, workspace.settings.strict)
-
-
-class Usable(Protocol):
-    """A checkpoint or a candidate, which may have a problem."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def problem(self) -> str | None: ...
-
-    @property
-    def copy_of(self) -> str | None: ...
-
-    def failed(self, problem: str) -> Any: ...
-
-
-U = TypeVar("U", bound=Usable)
-
-
-def fail_copies(items: Sequence[U], strict: bool) -> list[U]:
-    """A copy of what cannot be used cannot be used either. Raises as `audit` does."""
-    problems = {c.name: c.problem for c in items}
-    marked = [c.failed(problem) if (problem := problems.get(c.copy_of or "")) else c for c in items]
-    failed = [c for c in marked if c.problem is not None]
-    if len(failed) == len(marked):
-        raise _nothing_to_rank(marked)
-    if failed and strict:
-        raise InputError(
-            f"{len(failed)} of {len(marked)} checkpoints cannot be used, and --strict asks for "
-            "all of them:",
-            *_problems(failed),
-        )
-    return marked
-
-
 def _load_target(data: str, settings: RankSettings, quiet: bool, cache: Cache) -> Target:
     place = str(local_path(data, settings.cache_dir, quiet)) if is_url(data) else data
     loaded = load_target(
@@ -609,19 +513,3 @@ def _load_target(data: str, settings: RankSettings, quiet: bool, cache: Cache) -
         cache=cache,
     )
     return dataclasses.replace(loaded, spec=data)
-
-
-def _nothing_to_rank(checkpoints: Sequence[Usable]) -> NothingToRank:
-    return NothingToRank(
-        f"none of the {len(checkpoints)} checkpoints can be used, so there is nothing to rank:",
-        *_problems([c for c in checkpoints if c.problem]),
-    )
-
-
-def _problems(failed: Sequence[Usable]) -> list[str]:
-    """A line for each problem, with whom it concerns."""
-    names: dict[str, list[str]] = {}
-    for each in failed:
-        if not each.copy_of:
-            names.setdefault(str(each.problem), []).append(each.name)
-    return [f"  {subject(those)}: {problem}" for problem, those in names.items()]
