@@ -440,20 +440,20 @@ def test_confirm_trains_averages_and_names_a_part_that_changed(
 
 
 def test_confirm_looks_for_each_part(averaged: Path, trajectory: Path) -> None:
-    from ckptsel.confirmation.confirm import _find_checkpoints
+    from ckptsel.confirmation.candidates import find_checkpoints
     from ckptsel.settings.confirm import ConfirmSettings
 
     ranking = ranking_in(averaged)
     row = ranking["checkpoint-010~mean3"]
-    (found,) = _find_checkpoints(ranking, [row], ConfirmSettings(), quiet=True).items()
+    (found,) = find_checkpoints(ranking, [row], ConfirmSettings(), quiet=True).items()
     assert (found[0], found[1].digest) == (row.name, row.digest)
     (trajectory / "checkpoint-001.safetensors").unlink()
     with pytest.raises(CheckpointError, match="checkpoint-001: not there any more"):
-        _find_checkpoints(ranking, [row], ConfirmSettings(), quiet=True)
+        find_checkpoints(ranking, [row], ConfirmSettings(), quiet=True)
 
 
 def test_confirm_takes_the_last_checkpoint_along_and_not_an_average(averaged: Path) -> None:
-    from ckptsel.confirmation.confirm import choose_candidates
+    from ckptsel.confirmation.candidates import choose_candidates
 
     ranking = ranking_in(averaged)
     rows = [

@@ -11,7 +11,7 @@ from PIL import Image
 
 import ckptsel
 from ckptsel import scores
-from ckptsel.confirmation.confirm import _agreement
+from ckptsel.confirmation.one_goal import _agreement
 from ckptsel.gating.gate import CANNOT_TELL, PASS, hold_against
 from ckptsel.report.charts import draw
 from ckptsel.report.explanation import explain

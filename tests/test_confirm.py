@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import ckptsel
-from ckptsel.confirmation import confirm as confirmation
+from ckptsel.confirmation import runs
+from ckptsel.confirmation.candidates import choose_candidates
 from ckptsel.results.confirmation import SCHEMA
 from ckptsel.results.files import read_ranking
 from tests.conftest import save_images
@@ -59,7 +60,7 @@ def test_candidates_for_fine_tuning_are_spread_over_the_trajectory() -> None:
     ranking = read_ranking(path)[0]
 
     def epochs(goal: str, n: int | None = None) -> list[int | None]:
-        return [row.epoch for row in confirmation.choose_candidates(ranking, goal, n)]
+        return [row.epoch for row in choose_candidates(ranking, goal, n)]
 
     assert epochs("fe", 3) == [2, 5, 7] and epochs("ft", 3) == [1, 15, 120]
     assert epochs("ft") == [1, 3, 7, 15, 20, 40, 80, 120]
@@ -129,7 +130,7 @@ def test_killed_and_resumed_equals_undisturbed(run, ranked: Path, tmp_path: Path
     assert run("confirm", ranked, *options, tmp_path / "a")[0] == 0
     undisturbed = json.loads((ranked / "confirm.json").read_text())["goals"]
     (ranked / "confirm.json").unlink()
-    advance, n_calls = confirmation.Transfer.advance, []
+    advance, n_calls = runs.Transfer.advance, []
 
     def killed(self, *arguments):
         n_calls.append(self)
@@ -138,7 +139,7 @@ def test_killed_and_resumed_equals_undisturbed(run, ranked: Path, tmp_path: Path
         return advance(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(confirmation.Transfer, "advance", killed)
+        patch.setattr(runs.Transfer, "advance", killed)
         for _ in range(2):
             code, out, err = run("confirm", ranked, *options, tmp_path / "b")
             assert (code, out) == (130, "")
@@ -236,7 +237,7 @@ def test_the_truly_best_wins(run, tmp_path: Path, monkeypatch) -> None:
 
 
 def test_a_candidate_that_diverges_is_marked(run, ranked: Path, monkeypatch) -> None:
-    start = confirmation.Task.start
+    start = runs.Task.start
 
     def poisoned(self, checkpoint, *arguments):
         training = start(self, checkpoint, *arguments)
@@ -244,7 +245,7 @@ def test_a_candidate_that_diverges_is_marked(run, ranked: Path, monkeypatch) -> 
             nn.init.constant_(training.model.weight, float("nan"))
         return training
 
-    monkeypatch.setattr(confirmation.Task, "start", poisoned)
+    monkeypatch.setattr(runs.Task, "start", poisoned)
     code, out, _ = run("confirm", ranked, *SMALL)
     assert code == 0
     assert "flag: fe: checkpoint-005 diverged by step 3 and left the race" in out

@@ -19,8 +19,8 @@ from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.order import in_training_order
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.comparison.changes import independent_difference
-from ckptsel.confirmation.confirm import _agreement
 from ckptsel.confirmation.learning_rate import Choice, best_rate, choose_rate, try_rates
+from ckptsel.confirmation.one_goal import _agreement
 from ckptsel.confirmation.protocols import FE, FT
 from ckptsel.confirmation.race import race
 from ckptsel.confirmation.reorder import reorder

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import ckptsel
-from ckptsel.confirmation.confirm import _one_trajectory
+from ckptsel.confirmation.one_goal import _one_trajectory
 from ckptsel.confirmation.race import Race
 from ckptsel.errors import UsageError
 from ckptsel.features.encoder import LAST

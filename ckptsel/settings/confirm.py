@@ -43,7 +43,7 @@ class ConfirmSettings(Options):
     What None stands for depends on the data, the preset or the machine; `confirm.json` records what
     was chosen.
 
-    n_candidates: so many, see `ckptsel.confirmation.confirm.choose_candidates`.
+    n_candidates: so many, see `ckptsel.confirmation.candidates.choose_candidates`.
     goal: fe, ft or both; None takes the ranking's.
     lr: learning rates to choose from, and no others (a single one is simply taken).
     model: a network of one's own, which a ranking may only name.
