@@ -24,6 +24,7 @@ from ckptsel.ranking.judgement import (
     UNSEEN,
     Readings,
     mean_covariance,
+    root_of,
 )
 from ckptsel.ranking.scatter import t_scale
 from ckptsel.results.estimate import IMAGES, Estimate
@@ -96,12 +97,11 @@ def _draw(
     covariance: Values, first: Readings, second: Readings, generator: np.random.Generator
 ) -> Values:
     """What the changes may be off by, drawn for all together: (n_candidates, N_RESAMPLES)."""
-    sizes, vectors = np.linalg.eigh(covariance)
-    factor = vectors * np.sqrt(np.maximum(sizes, 0))
-    errors = factor @ generator.standard_normal((len(factor), N_RESAMPLES))
+    n_changes = len(covariance)
+    errors = root_of(covariance) @ generator.standard_normal((n_changes, N_RESAMPLES))
     for scatter in (first.scatter, second.scatter):
         for variance, freedom, n in (
-            (scatter.own, scatter.own_freedom, len(factor)),
+            (scatter.own, scatter.own_freedom, n_changes),
             (scatter.shared, scatter.shared_freedom, 1),
         ):
             if freedom:

@@ -175,13 +175,17 @@ def mean_covariance(readings: Readings) -> Values:
     return np.asarray(covariance + unseen * np.eye(len(covariance)))
 
 
+def root_of(covariance: Values) -> Values:
+    """The symmetric root, which draws with that covariance are made from: the same on any machine,
+    as the signs of eigenvectors are not."""
+    sizes, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors * np.sqrt(np.maximum(sizes, 0))) @ vectors.T)
+
+
 def _resample_errors(readings: Readings, covariance: Values, n_resamples: int, seed: int) -> Values:
     """What candidates' means may be off by, drawn for all together: (n_candidates, n_resamples)."""
     generator = np.random.default_rng((seed, 7))
-    sizes, vectors = np.linalg.eigh(covariance)
-    # The one symmetric root: signs of eigenvectors are the machine's choice.
-    factor = (vectors * np.sqrt(np.maximum(sizes, 0))) @ vectors.T
-    errors = factor @ generator.standard_normal((len(factor), n_resamples))
+    errors = root_of(covariance) @ generator.standard_normal((len(covariance), n_resamples))
     if not readings.is_accuracy:
         errors *= t_scale(1.0, max(readings.n_images - 1, 1), n_resamples, generator)
     scatter = readings.scatter
