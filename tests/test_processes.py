@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ckptsel
+from ckptsel.checkpoints import scan
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.features.candidate import Candidate
 from ckptsel.ranking import passes, processes
@@ -126,6 +127,29 @@ def test_parts_fill_the_cache_that_a_ranking_then_finds(
     monkeypatch.setattr("ckptsel.ranking.scoring._computed", None)  # nothing is left to compute
     gathered = ckptsel.rank(trajectory, images, cache_dir=str(tmp_path / "shared"))
     assert numbers(gathered) == numbers(alone)
+
+
+def test_a_part_reads_its_own_files_alone(
+    run, trajectory: Path, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    read, inspect_all = [], scan.inspect_all
+
+    def noted(paths, *options):
+        read.extend(path.stem for path in paths)
+        return inspect_all(paths, *options)
+
+    monkeypatch.setattr(scan, "inspect_all", noted)
+    (trajectory / "checkpoint-010.safetensors").write_bytes(b"cut")
+    options = ("--data", images, "--cache-dir", tmp_path / "shared", "--scores", "linear_probe")
+    for part, n_scored, names in (
+        ("2/3", "1 of 1", ["checkpoint-005"]),
+        ("3/3", "0 of 1", ["checkpoint-010"]),
+        ("4/4", "0 of 0", []),
+    ):
+        read.clear()
+        code, said, _ = run("rank", trajectory, *options, "--shard", part)
+        assert code == 0 and f"the scores of {n_scored} candidates" in said
+        assert sorted(set(read)) == names
 
 
 def test_a_part_in_which_all_fail_is_no_failed_job(

@@ -73,16 +73,20 @@ def scan(
     quiet: bool = True,
     order: Order | None = None,
     cache: CacheFolder | None = None,
+    part: slice | None = None,
 ) -> Scan:
     """All checkpoints below `root` (or the one file).
 
     Every file is read whole, in a guarded process: its tensors are digested and must be finite. cache:
-    where it is kept what one says, so that it is not read again while it is as it was.
+    where it is kept what one says, so that it is not read again while it is as it was. part: of all
+    files, those that are read; they may be no checkpoints.
     Raises InputError where there is no such folder, or no checkpoint in it.
     """
     below = look_below(root)
+    if part is not None and below.paths:
+        below.paths = below.paths[part]
     checkpoints = _read_all(root, below, weights, limits, quiet, cache)
-    if not checkpoints:
+    if not checkpoints and part is None:
         raise nothing_below(root, below.others)
     return Scan(arranged(checkpoints, root, order), below.others)
 

@@ -1,8 +1,9 @@
 """How files are, without reading them: what was learnt of a file counts while it is as it was.
 
-A state is size, inode, device, and the times of the last write and of the last change of any kind. The
+A state is size, inode, and the times of the last write and of the last change of any kind. The
 last one is the system's own: no program sets it back, as copying with times, `touch` and archives do
-with the time of writing.
+with the time of writing. The device is not in it: each machine that sees a shared folder has its own
+number for it.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ def state_of(path: str | Path) -> str | None:
         return None
     if max(about.st_mtime_ns, about.st_ctime_ns) > time.time_ns() - SETTLED_NS:
         return None
-    numbers = (about.st_size, about.st_ino, about.st_dev, about.st_mtime_ns, about.st_ctime_ns)
+    numbers = (about.st_size, about.st_ino, about.st_mtime_ns, about.st_ctime_ns)
     return " ".join(map(str, numbers))
 
 

@@ -182,7 +182,8 @@ def score_part(
     shard: tuple[int, int],
     quiet: bool = True,
 ) -> Part:
-    """Score every n-th checkpoint, from the k-th on (shard: k of n, from 1), into the cache alone.
+    """Score every n-th file, from the k-th on (shard: k of n, from 1), into the cache alone. Only these
+    are read; where means of neighbours are asked for all are, and every n-th checkpoint is scored.
 
     Once all parts are there, a ranking with the same settings and cache finds its scores.
     Raises UsageError without a cache, and as `rank`.
@@ -194,33 +195,43 @@ def score_part(
             "a part of a ranking is scored by itself, and --budget chooses by what came of all before."
         )
     scores, cache = _scores_for(settings), cache_of(settings)
-    find = partial(_scan, checkpoints, cache=cache, quiet=quiet)
-    candidates, (workspace,) = _prepare(find, [(place_text(data), settings)], quiet, Known(), cache)
-    number, n = shard
-    usable = usable_of(candidates)
-    mine = {c.name for i, c in enumerate(_checkpoints(usable)) if i % n == number - 1}
-    part = [candidate for candidate in usable if candidate.checkpoint.name in mine]
-    problems = _problems_of_part(part, scores, workspace)
-    if workspace.cache.unkept is not None:
+    mine = slice(shard[0] - 1, None, shard[1])
+    files = mine if settings.average is None else None
+    find = partial(_scan, checkpoints, cache=cache, quiet=quiet, part=files)
+    names, problems = _scored_part(find, (place_text(data), settings), quiet, cache, scores, mine)
+    if cache.unkept is not None:
         raise OutputError(
-            f"the scores of part {number} are not kept, so no ranking will find them: "
-            f"{workspace.cache.unkept}"
+            f"the scores of part {shard[0]} are not kept, so no ranking will find them: {cache.unkept}"
         )
-    return Part(tuple(c.name for c in part), problems, str(workspace.cache.folder))
+    return Part(names, problems, str(cache.folder))
 
 
-def _problems_of_part(
-    part: Sequence[Candidate], scores: Sequence[Score], workspace: Workspace
-) -> dict[str, str]:
-    """Score a part; the problems of those that failed, which may be all."""
-    if not part:
-        return {}
+def _scored_part(
+    find: Callable[[RankSettings], Scan],
+    target: tuple[str, RankSettings],
+    quiet: bool,
+    cache: Cache,
+    scores: Sequence[Score],
+    mine: slice,
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """(names, problems of those that failed, which may be all)."""
+    found = find(target[1]).checkpoints
+    if not found:
+        return (), {}
+    names = tuple(c.name for c in found if c.copy_of is None)
     try:
-        scored = next(score_all(part, scores, [workspace])).candidates
+        candidates, (workspace,) = _prepare(find, [target], quiet, Known(), cache)
+        part = usable_of(candidates)
+        if target[1].average is not None:
+            chosen = {c.name for c in _checkpoints(part)[mine]}
+            part = tuple(c for c in part if c.checkpoint.name in chosen)
+        names = tuple(c.name for c in part)
+        scored = next(score_all(part, scores, [workspace])).candidates if part else ()
     except NothingToRank as error:
         why = "; ".join(line.strip() for line in error.lines[1:])
-        return {c.name: why.removeprefix(f"{c.name}: ") for c in part}
-    return {c.name: c.problem for c in scored if c.problem is not None}
+        return names, {name: why.removeprefix(f"{name}: ") for name in names}
+    problems = {c.name: c.problem for c in scored if c.problem is not None}
+    return names, problems
 
 
 def _prepare(
@@ -261,10 +272,16 @@ def _for_cluster(settings: RankSettings) -> RankSettings:
     return dataclasses.replace(settings, precision=settings.precision or cast(Precision, precision))
 
 
-def _scan(checkpoints: str | Path, settings: RankSettings, cache: Cache, quiet: bool) -> Scan:
+def _scan(
+    checkpoints: str | Path,
+    settings: RankSettings,
+    cache: Cache,
+    quiet: bool,
+    part: slice | None = None,
+) -> Scan:
     order = Order(settings.order, settings.epoch_regex)
     root = local_path(checkpoints, settings.cache_dir, quiet, NOT_NEEDED)
-    return scan(root, settings.weights, limits_of(settings), quiet, order, cache)
+    return scan(root, settings.weights, limits_of(settings), quiet, order, cache, part)
 
 
 def check_names(settings: RankSettings) -> None:
