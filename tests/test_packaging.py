@@ -167,7 +167,11 @@ def test_what_there_is_is_said() -> None:
     """Every command in the changes, every extra that is for users on the page of the installation."""
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert [name for name in ORDER if f"ckptsel {name}" not in changes] == []
-    extras = release.read_project()["optional-dependencies"].keys() - {"dev", "trainers", "elsewhere"}
+    extras = release.read_project()["optional-dependencies"].keys() - {
+        "dev",
+        "trainers",
+        "elsewhere",
+    }
     page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
     assert sorted(name for name in extras if f"`{name}`" not in page) == []
 
