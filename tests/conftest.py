@@ -117,6 +117,14 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def heeded() -> Iterator[None]:
+    """Ctrl-C counts, also where a shell runs the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Run the command line; gives (exit code, stdout, stderr)."""

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ from tests.test_gate import make_ranking
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and streams of POSIX")
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-
-
-@pytest.fixture(autouse=True)
-def heeded() -> Iterator[None]:
-    """Ctrl-C counts in what is started here, also where a shell runs the tests in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
