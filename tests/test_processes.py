@@ -149,7 +149,10 @@ def test_a_part_reads_its_own_files_alone(
         read.clear()
         code, said, _ = run("rank", trajectory, *options, "--shard", part)
         assert code == 0 and f"the scores of {n_scored} candidates" in said
-        assert sorted(set(read)) == names
+        assert read == names
+    (tmp_path / "empty").mkdir()
+    code, _, said = run("rank", tmp_path / "empty", *options, "--shard", "1/2")
+    assert code == 3 and "no checkpoints below" in said
 
 
 def test_a_part_in_which_all_fail_is_no_failed_job(

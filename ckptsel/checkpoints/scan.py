@@ -83,7 +83,9 @@ def scan(
     Raises InputError where there is no such folder, or no checkpoint in it.
     """
     below = look_below(root)
-    if part is not None and below.paths:
+    if not below.paths:
+        raise nothing_below(root, below.others)
+    if part is not None:
         below.paths = below.paths[part]
     checkpoints = _read_all(root, below, weights, limits, quiet, cache)
     if not checkpoints and part is None:

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -197,7 +197,8 @@ def score_part(
     scores, cache = _scores_for(settings), cache_of(settings)
     mine = slice(shard[0] - 1, None, shard[1])
     files = mine if settings.average is None else None
-    find = partial(_scan, checkpoints, cache=cache, quiet=quiet, part=files)
+    # Looked at before it is prepared: what cannot be read is not kept, and would be read again.
+    find = lru_cache(partial(_scan, checkpoints, cache=cache, quiet=quiet, part=files))
     names, problems = _scored_part(find, (place_text(data), settings), quiet, cache, scores, mine)
     if cache.unkept is not None:
         raise OutputError(
