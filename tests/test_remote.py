@@ -104,6 +104,33 @@ def test_only_what_has_changed_is_fetched_again(
     ).read_bytes()
 
 
+def test_processes_that_share_a_cache_share_the_fetching(
+    lab: MemoryFileSystem, tmp_path: Path, monkeypatch
+) -> None:
+    reads = Reads(monkeypatch)
+    copied, begun = remote._copy, []
+
+    def let_another_fetch_meanwhile(*file: Any) -> None:
+        begun.append(file)
+        if len(begun) == 1:
+            fetch("memory://lab/run")
+            fetch("memory://lab/images")
+        copied(*file)
+
+    def fetch(address: str) -> None:
+        remote.local_path(address, str(tmp_path / "c"))
+
+    monkeypatch.setattr(remote, "AT_ONCE", 1)
+    monkeypatch.setattr(remote, "_copy", let_another_fetch_meanwhile)
+    fetch("memory://lab/run")
+    checkpoints = [name for name in reads.names if name.startswith("checkpoint-")]
+    assert len(checkpoints) == 4 and len(set(checkpoints)) == 3  # both had begun with the first
+    reads.names.clear()
+    fetch("memory://lab/run")
+    fetch("memory://lab/images")
+    assert reads.names == []  # neither has lost the other's tags
+
+
 def ckptsel_skip():
     from ckptsel.checkpoints.walk import NOT_NEEDED
 

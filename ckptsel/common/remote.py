@@ -8,6 +8,7 @@ asked (`kept_path`).
 
 import contextlib
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -196,17 +197,25 @@ class _Mirror:
         tags = self._read_tags()
         missing = [each for each in files if not self._is_kept(each, tags)]
         self._remove_others(files)
+        fetched: dict[str, Any] = {}
         try:
-            self._fetch_all(fs, missing, tags, quiet)
+            self._fetch_all(fs, missing, fetched, quiet)
         finally:
-            write_json(self._tags_path, tags)
+            write_json(self._tags_path, self._read_tags() | fetched)
 
     def _fetch_all(
         self, fs: Any, missing: list[_Remote], tags: dict[str, Any], quiet: bool
     ) -> None:
+        """Processes that share the cache folder share the work: each takes the files in an order of its
+        own, and leaves out those that another has put there since."""
+        random.Random().shuffle(missing)
+        before = {each: _state_of(self._place_of(each)) for each in missing}
+
         def fetch(each: _Remote) -> _Remote:
-            what = f"{self._url_of(each)} cannot be read"
-            retried(lambda: _copy(fs, each, self._place_of(each)), what, InputError)
+            place = self._place_of(each)
+            if not _came_meanwhile(each, place, before[each]):
+                what = f"{self._url_of(each)} cannot be read"
+                retried(lambda: _copy(fs, each, place), what, InputError)
             return each
 
         with Progress("fetch", len(missing), quiet=quiet) as progress:
@@ -276,12 +285,31 @@ def _written(about: Mapping[str, Any]) -> float | None:
     return None
 
 
+def _state_of(place: Path) -> tuple[int, int, int] | None:
+    """Which file lies there, of how many bytes, and when it was written; None where there is none."""
+    try:
+        about = place.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _came_meanwhile(each: _Remote, place: Path, before: tuple[int, int, int] | None) -> bool:
+    """Whether another process has fetched a file, known by its size and its time in the storage."""
+    now = _state_of(place)
+    if now is None or now == before or each.written is None:
+        return False
+    _, n_bytes, written_ns = now
+    return n_bytes == each.size and written_ns == round(each.written * 1e9)
+
+
 def _copy(fs: Any, each: _Remote, place: Path) -> None:
     with atomic_path(place) as temporary, temporary.open("wb") as file:
         for chunk in _chunks(fs, each):
             file.write(chunk)
     if each.written is not None:
-        os.utime(place, (each.written, each.written))
+        written_ns = round(each.written * 1e9)
+        os.utime(place, ns=(written_ns, written_ns))
 
 
 class _Broken(Exception):
