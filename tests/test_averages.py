@@ -37,7 +37,8 @@ from ckptsel.report.series import (
 )
 from ckptsel.results.estimate import Measured
 from ckptsel.results.files import read_ranking
-from ckptsel.results.ranking import Ranking, Reference, summary
+from ckptsel.results.ranking import Ranking, Reference
+from ckptsel.results.summary import summary
 from tests.conftest import save_checkpoint, save_images
 
 

@@ -17,8 +17,9 @@ from ckptsel.report.charts import draw
 from ckptsel.report.explanation import explain
 from ckptsel.report.page import page
 from ckptsel.report.series import agreement_records
-from ckptsel.results.ranking import Ranking, summary
+from ckptsel.results.ranking import Ranking
 from ckptsel.results.scores import ScoreResult
+from ckptsel.results.summary import summary
 from ckptsel.scores import Score
 from ckptsel.settings.policy import Policy
 

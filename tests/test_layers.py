@@ -31,7 +31,8 @@ from ckptsel.features.layers import (
 )
 from ckptsel.features.network import input_of_last_linear
 from ckptsel.results.confirmation import Standing
-from ckptsel.results.ranking import EPOCH, summary
+from ckptsel.results.ranking import EPOCH
+from ckptsel.results.summary import summary
 from tests.conftest import TINY_MODEL, save_images
 from tests.test_ranking import make_row
 

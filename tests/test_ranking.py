@@ -9,8 +9,9 @@ import pytest
 from ckptsel.errors import InputError
 from ckptsel.ranking.order import order_rows
 from ckptsel.report.tables import format_ranking
-from ckptsel.results.ranking import Ranking, Row, summary
+from ckptsel.results.ranking import Ranking, Row
 from ckptsel.results.scores import ScoreResult
+from ckptsel.results.summary import summary
 from tests.conftest import ABOUT
 
 

@@ -18,8 +18,8 @@ from ckptsel.ranking.scoring import Outcome, score_candidates
 from ckptsel.ranking.search import Seen, choose, draw, find_hits, first_places, make_path
 from ckptsel.ranking.turns import Search, path_of
 from ckptsel.report.command import rank_command
-from ckptsel.results.ranking import summary
 from ckptsel.results.scores import ScoreResult
+from ckptsel.results.summary import summary
 from ckptsel.settings.rank import RankSettings
 from tools.growing import GrowingSearch, is_below
 

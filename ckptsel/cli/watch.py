@@ -98,7 +98,7 @@ def _run(
 ) -> None:
     """Everything that computes and writes. A terminal shows each ranking, all else the last alone."""
     from ckptsel.report.tables import format_ranking
-    from ckptsel.results.ranking import summary
+    from ckptsel.results.summary import summary
     from ckptsel.watching.ending import Ending
     from ckptsel.watching.watch import Job, Watch, news
 

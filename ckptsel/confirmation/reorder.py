@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from ckptsel.confirmation.race import Race
 from ckptsel.ranking.order import arrange, layer_references, reference_rows
 from ckptsel.results.confirmation import GoalConfirmation, Standing
-from ckptsel.results.ranking import Ranking, Reference, Row, unsure_note
+from ckptsel.results.ranking import Ranking, Reference, Row
+from ckptsel.results.summary import unsure_note
 
 ENDED = ("won", "tied", "behind")
 

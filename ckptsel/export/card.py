@@ -14,7 +14,8 @@ from ckptsel.features.names import is_registered
 from ckptsel.report.tables import markdown_table
 from ckptsel.results.confirmation import CONFIRMED
 from ckptsel.results.estimate import Estimate, percent
-from ckptsel.results.ranking import Ranking, Row, summary
+from ckptsel.results.ranking import Ranking, Row
+from ckptsel.results.summary import summary
 
 WEIGHTS_NAME = "model.safetensors"
 

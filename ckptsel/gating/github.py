@@ -13,7 +13,8 @@ from ckptsel.common.streams import say, tell_runner
 from ckptsel.gating.gate import CANNOT_TELL, FAIL, PASS, Verdict, best_accuracy
 from ckptsel.gating.tables import markdown_verdict
 from ckptsel.report.tables import closing_lines, doubt_lines, markdown_table
-from ckptsel.results.ranking import Ranking, summary
+from ckptsel.results.ranking import Ranking
+from ckptsel.results.summary import summary
 
 MAX_ANNOTATIONS = 10
 MAX_SUMMARY_BYTES = 1_000_000

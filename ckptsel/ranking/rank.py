@@ -50,7 +50,8 @@ from ckptsel.ranking.ray_engine import join_cluster
 from ckptsel.ranking.turns import Search
 from ckptsel.ranking.workspace import Workspace, cache_of, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
-from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row, unsure_note
+from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row
+from ckptsel.results.summary import unsure_note
 from ckptsel.scores import Score, find_score, find_scores
 from ckptsel.settings.kinds import Precision
 from ckptsel.settings.rank import RankSettings, make_settings

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from ckptsel.common.outlets import markdown, shown
 from ckptsel.results.about import TargetAbout
 from ckptsel.results.confirmation import GoalConfirmation
-from ckptsel.results.ranking import EPOCH, Ranking, unsure_note
+from ckptsel.results.ranking import EPOCH, Ranking
+from ckptsel.results.summary import unsure_note
 
 STRENGTH = (
     "how the features are scaled and how strongly it is regularised is chosen inside the fitted images, "

@@ -25,7 +25,8 @@ from ckptsel.report.explanation import explain
 from ckptsel.report.tables import closing_lines, doubt_lines, table_cells
 from ckptsel.results.estimate import percent
 from ckptsel.results.files import PAGE_NAME
-from ckptsel.results.ranking import Ranking, Row, against_reference, summary
+from ckptsel.results.ranking import Ranking, Row
+from ckptsel.results.summary import against_reference, summary
 
 SECTIONS = {
     "layers": "Where to read",

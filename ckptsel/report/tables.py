@@ -24,7 +24,8 @@ from ckptsel.report.terminal import (
 )
 from ckptsel.results.confirmation import GoalConfirmation
 from ckptsel.results.estimate import Estimate, percent
-from ckptsel.results.ranking import Ranking, Row, ScoreValue, summary
+from ckptsel.results.ranking import Ranking, Row, ScoreValue
+from ckptsel.results.summary import summary
 
 TEXT_FORMATS = ("table", "json", "csv", "md")
 

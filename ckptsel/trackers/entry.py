@@ -10,7 +10,8 @@ from pathlib import Path
 from ckptsel.report.series import choose_axis, scored_rows
 from ckptsel.results.estimate import Estimate
 from ckptsel.results.files import CONFIRMATION_NAME, PAGE_NAME, RANKING_NAME, TABLE_NAME
-from ckptsel.results.ranking import Ranking, Row, summary
+from ckptsel.results.ranking import Ranking, Row
+from ckptsel.results.summary import summary
 
 PREFIX = "ckptsel"
 

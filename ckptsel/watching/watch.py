@@ -23,7 +23,8 @@ from ckptsel.errors import InputError, NothingToRank, OutputError, listed, reaso
 from ckptsel.ranking.rank import check_names, rank_found
 from ckptsel.report.page import draw_report
 from ckptsel.results.files import check_writable, write_ranking
-from ckptsel.results.ranking import Ranking, Row, summary
+from ckptsel.results.ranking import Ranking, Row
+from ckptsel.results.summary import summary
 from ckptsel.settings.rank import RankSettings
 from ckptsel.settings.watch import WatchSettings
 from ckptsel.target.sources import open_source
