@@ -29,6 +29,12 @@ def weights(seed: int = 0) -> dict[str, torch.Tensor]:
     return {name: torch.randn(3, 2, generator=generator) for name in ("conv.weight", "fc.bias")}
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends a reader is the file, however busy this machine is."""
+    monkeypatch.setattr(guard, "PATIENCE", 1000)
+
+
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     """Three good checkpoints, between which odd files come to lie."""
@@ -68,8 +74,38 @@ def problem_of(folder: Path, data: bytes, limits: Limits = LIMITS) -> str:
 def test_a_file_that_takes_for_ever_is_stopped(good: Path) -> None:
     assert pickle.loads(nested_key(3))
     said = problem_of(good, torch_zip(nested_key(60)))
-    assert "took more than 2 s and was stopped" in said
+    assert "took more than 2 s of computing and was stopped" in said
     assert "--read-timeout" in said
+
+
+def waiting(path_holds: str, seconds: float) -> str:
+    """The start of a child that waits before it reads some files, as where the disk is slow, or where
+    other programs take the processor."""
+    return (
+        "import sys; sys.path[:] = {path!r}\n"
+        "import time, ckptsel.checkpoints.child as c; read = c.inspect_checkpoint\n"
+        "def wait(path, *rest):\n"
+        f"    if {path_holds!r} in path.name: time.sleep({seconds})\n"
+        "    return read(path, *rest)\n"
+        "c.inspect_checkpoint = wait; c.main({memory})"
+    )
+
+
+def test_what_waits_without_computing_has_longer(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "START", waiting("5", 1.6))
+    found = scan_checkpoints(good, limits=Limits(seconds=0.5))
+    assert {c.problem for c in found} == {None}
+
+
+def test_what_waits_for_ever_is_stopped(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 2)
+    monkeypatch.setattr(guard, "START", waiting("5", 1000))
+    found = scan_checkpoints(good, limits=Limits(seconds=3))
+    problems = {c.name: c.problem for c in found}
+    assert "took more than 6 s and was stopped" in (problems.pop("model_5") or "")
+    assert set(problems.values()) == {None}
 
 
 def test_a_file_that_asks_for_all_memory_is_refused(good: Path) -> None:

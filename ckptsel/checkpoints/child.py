@@ -7,9 +7,11 @@ It writes no file, opens no connection, and imports neither torch nor timm.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +39,7 @@ def main(memory: int) -> None:
 def _answer(request: dict[str, Any], replies: IO[bytes], memory: int) -> None:
     path, root = (Path(os.fsdecode(bytes(request[name]))) for name in ("path", "root"))
     _limit("RLIMIT_DATA", min(memory, AT_LEAST + TIMES_FILE * size_of(path)), memory)
+    _limit_computing(request["seconds"])
     try:
         if request["do"] == "inspect":
             found = inspect_checkpoint(path, root, request["weights"])
@@ -85,6 +88,17 @@ def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return sys.stdin.buffer, replies
+
+
+def _limit_computing(seconds: float) -> None:
+    """From now on; SIGXCPU ends the process then. A limit that its user is under stays."""
+    with contextlib.suppress(ImportError, AttributeError):  # not on Windows
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        soft = math.ceil(time.process_time() + seconds)
+        is_free = hard == resource.RLIM_INFINITY
+        _limit("RLIMIT_CPU", soft if is_free else min(soft, hard), hard)
 
 
 def _limit(kind: str, soft: int, hard: int) -> None:

@@ -34,6 +34,10 @@ MAX_CHILDREN = 4
 BYTES_A_SECOND = 10 << 20
 """What the slowest disk gives, in the time that a file may take."""
 
+PATIENCE = 5 if os.name == "posix" else 1
+"""How many times that time may pass by the clock: where other programs take the processor, or the disk
+is slow, the file is not to blame. Windows limits no computing, so the clock alone counts there."""
+
 START = (
     "import sys; sys.path[:] = {path!r}; from ckptsel.checkpoints.child import main; main({memory})"
 )
@@ -43,8 +47,9 @@ START = (
 class Limits:
     """What reading one checkpoint may take.
 
-    memory: bytes beyond those of the file, for a large one; a small one gets less. seconds: besides
-    one for every 10 MiB of it. size: bytes of the file (of a folder its files together).
+    memory: bytes beyond those of the file, for a large one; a small one gets less. seconds: of
+    computing, besides one for every 10 MiB of it. size: bytes of the file (of a folder its files
+    together).
     """
 
     memory: int = 4 << 30
@@ -137,12 +142,12 @@ class _Child:
     def ask(self, request: Mapping[str, Any], path: Path, limits: Limits) -> dict[str, Any]:
         """The reply to a request about a file. Raises CheckpointError where there is none."""
         with self._timed(path, limits) as replies:
-            return self._first(request, replies, limits)
+            return self._first(request, replies, path, limits)
 
     def load(self, request: Mapping[str, Any], path: Path, limits: Limits) -> Loaded:
         """The tensors that a request asks for. Raises as `ask` does, and where it has a problem."""
         with self._timed(path, limits) as replies:
-            reply = self._first(request, replies, limits)
+            reply = self._first(request, replies, path, limits)
             if "tensors" not in reply:
                 raise CheckpointError(reply["problem"])
             loaded: Loaded = {}
@@ -161,10 +166,11 @@ class _Child:
         self._process.communicate()
 
     def _first(
-        self, request: Mapping[str, Any], replies: IO[bytes], limits: Limits
+        self, request: Mapping[str, Any], replies: IO[bytes], path: Path, limits: Limits
     ) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        sent = {**request, "seconds": _seconds_for(path, limits)}
+        self._process.stdin.write(json.dumps(sent).encode() + b"\n")
         self._process.stdin.flush()
         line = replies.readline()
         if not line.endswith(b"\n"):
@@ -188,8 +194,9 @@ class _Child:
                 f"it has {size / 2**30:.3g} GiB, more than the limit of {limits.size / 2**30:.3g} GiB. "
                 "Where it is right, raise --max-file-size."
             )
-        most, late = limits.seconds + size / BYTES_A_SECOND, threading.Event()
-        timer = threading.Timer(most, self._stop, (late,))
+        late = threading.Event()
+        most = _seconds_for(path, limits)
+        timer = threading.Timer(PATIENCE * most, self._stop, (late,))
         timer.start()
         try:
             assert self._process.stdout is not None
@@ -209,14 +216,13 @@ class _Child:
 
     def _ending(self, is_late: bool, most: float) -> str:
         if is_late:
-            return (
-                f"reading it took more than {most:.0f} s and was stopped: it is damaged or made to take "
-                "for ever. Where the disk is slow, raise --read-timeout."
-            )
+            return _too_long(f"{PATIENCE * most:.0f} s")
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)  # its stream ends a little before it does
         self._process.kill()
         code = self._process.wait()
+        if os.name == "posix" and code == -signal.SIGXCPU:
+            return _too_long(f"{most:.0f} s of computing")
         how = f"exit code {code}"
         if code < 0:
             with contextlib.suppress(ValueError):
@@ -225,6 +231,18 @@ class _Child:
             f"reading it ended the reader ({how}): it is damaged, made to break programs, or was "
             "changed while it was read."
         )
+
+
+def _seconds_for(path: Path, limits: Limits) -> float:
+    """What reading it may take."""
+    return limits.seconds + size_of(path) / BYTES_A_SECOND
+
+
+def _too_long(time: str) -> str:
+    return (
+        f"reading it took more than {time} and was stopped: it is damaged or made to take for ever. "
+        "Where the disk is slow, raise --read-timeout."
+    )
 
 
 def _read_into(stream: IO[bytes], buffer: memoryview) -> int:
