@@ -93,7 +93,11 @@ ReadMemoryOption = Annotated[
     Size, Option("Memory that reading one checkpoint may take besides the file itself.")
 ]
 ReadTimeoutOption = Annotated[
-    Positive, Option("Seconds that reading one checkpoint may take, besides one for every 10 MiB.")
+    Positive,
+    Option(
+        "Seconds of computing that reading one checkpoint may take, besides one for every 10 MiB; by the "
+        "clock five times as long."
+    ),
 ]
 
 
