@@ -38,15 +38,15 @@ def look():
 import torch
 torch.set_num_threads(1)
 from ckptsel.ranking.rank import rank
-import ckptsel.ranking.workspace as workspace
-opened = workspace.build_encoder
+import ckptsel.ranking.resolve as resolve
+opened = resolve.build_encoder
 def build(*arguments):
     encoder = opened(*arguments)
     encoder.features(torch.zeros(2, *encoder.preparation.shape, dtype=torch.uint8), encoder.layers)
     base.append(anonymous())
     return encoder
 base = []
-workspace.build_encoder = build
+resolve.build_encoder = build
 threading.Thread(target=look, daemon=True).start()
 ranking = rank(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
 is_over.set()

@@ -21,7 +21,7 @@ from ckptsel.checkpoints.averages import with_averages
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.weights import read_weights
 from ckptsel.features.encoders import ImageEncoder
-from ckptsel.ranking.workspace import open_encoder
+from ckptsel.ranking.resolve import open_encoder
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.pixels import auto_workers, prepare_all
 from ckptsel.target.sources import open_source

@@ -77,7 +77,7 @@ def _show_layers(options: InspectOptions) -> None:
     from ckptsel.checkpoints.guard import limits_of
     from ckptsel.checkpoints.scan import scan_checkpoints
     from ckptsel.features.encoders import ImageEncoder
-    from ckptsel.ranking.workspace import open_encoder
+    from ckptsel.ranking.resolve import open_encoder
     from ckptsel.report.inspection import layers_text
     from ckptsel.settings.rank import RankSettings
 

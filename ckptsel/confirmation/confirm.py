@@ -26,7 +26,7 @@ from ckptsel.features.candidate import Candidate
 from ckptsel.features.store import Cache
 from ckptsel.ranking.ray_engine import describe_cluster, join_cluster
 from ckptsel.ranking.reopen import Named, device_and_precision, reopen
-from ckptsel.ranking.workspace import check_devices
+from ckptsel.ranking.resolve import check_devices
 from ckptsel.results.confirmation import (
     ConfirmationRecord,
     GoalRuns,

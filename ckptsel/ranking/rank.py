@@ -47,8 +47,9 @@ from ckptsel.ranking.order import (
 )
 from ckptsel.ranking.passes import Results, Scales, Scored, n_at_once, score_all, usable_of
 from ckptsel.ranking.ray_engine import join_cluster
+from ckptsel.ranking.resolve import cache_of
 from ckptsel.ranking.turns import Search
-from ckptsel.ranking.workspace import Workspace, cache_of, open_workspace
+from ckptsel.ranking.workspace import Workspace, open_workspace
 from ckptsel.results.about import ModelAbout, SettingsAbout, TargetAbout
 from ckptsel.results.ranking import EPOCH, AveragedPart, Ranking, Row
 from ckptsel.results.summary import unsure_note

@@ -3,14 +3,12 @@
 A workspace is made from settings and the checkpoints that were found.
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,17 +18,12 @@ from numpy.typing import NDArray
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
 from ckptsel.checkpoints.weights import read_weights
-from ckptsel.common.devices import default_device, default_precision, why_missing
-from ckptsel.common.places import is_url
-from ckptsel.common.remote import local_path
-from ckptsel.common.streams import say
+from ckptsel.common.devices import default_device, default_precision
 from ckptsel.errors import (
     OutputError,
-    UsageError,
 )
 from ckptsel.features.candidate import Candidate, candidates_of
 from ckptsel.features.encoder import LAST, Encoder
-from ckptsel.features.encoders import ImageEncoder
 from ckptsel.features.extraction import (
     extract_features,
     feature_key,
@@ -39,13 +32,10 @@ from ckptsel.features.extraction import (
 )
 from ckptsel.features.feed import Samples, place
 from ckptsel.features.layers import ALL, AUTO, NO_STAGES, choose_layers, scale_of, side_by_side
-from ckptsel.features.network import Recorded, recorded_in
-from ckptsel.features.registry import build_encoder
 from ckptsel.features.sinks import OpenSink, in_memory, in_store
 from ckptsel.features.store import Cache
 from ckptsel.ranking.memory import MemoryBound, Scoring
-from ckptsel.ranking.recorded_model import recorded_model
-from ckptsel.ranking.unusable import nothing_to_rank
+from ckptsel.ranking.resolve import cache_of, check_devices, open_encoder, open_target
 from ckptsel.settings.rank import RankSettings
 from ckptsel.target.duplicates import (
     DUPLICATES_VERSION,
@@ -55,7 +45,7 @@ from ckptsel.target.duplicates import (
 )
 from ckptsel.target.images import ImageSet, digest_of
 from ckptsel.target.pixels import UnreadableImages, auto_workers, prepare_all
-from ckptsel.target.target import Target, load_target
+from ckptsel.target.target import Target
 
 
 @dataclass
@@ -253,7 +243,7 @@ class Workspace:
         self.held = self.held or Held()
         return Workspace(
             settings,
-            _load_target(data, settings, self.quiet, self.cache),
+            open_target(data, settings, self.quiet, self.cache),
             self.encoder,
             self.layers,
             self.cache,
@@ -430,7 +420,7 @@ def open_workspace(
         notes.append(f"read at its last layer alone: {NO_STAGES}")
     return Workspace(
         settings,
-        _load_target(data, settings, quiet, cache),
+        open_target(data, settings, quiet, cache),
         encoder,
         layers,
         cache,
@@ -439,77 +429,3 @@ def open_workspace(
         quiet,
         notes=notes,
     )
-
-
-def check_devices(devices: Sequence[str]) -> None:
-    """Raises UsageError where this machine does not have one of them."""
-    for device in devices:
-        if reason := why_missing(device):
-            raise UsageError(f"the device is {device!r}; {reason}")
-
-
-def cache_of(settings: RankSettings) -> Cache:
-    """The cache that the settings ask for."""
-    return Cache.open(
-        settings.cache, settings.cache_dir, settings.cache_size, verify=settings.verify
-    )
-
-
-def open_encoder(settings: RankSettings, found: Sequence[Checkpoint], quiet: bool) -> Encoder:
-    """The network that is named, or that the files record, with inputs as they record them.
-
-    Raises InputError where it cannot be had.
-    """
-    recorded = _recorded(found, settings)
-    usable = [c for c in found if c.problem is None]
-    if settings.model is None and not usable:
-        raise nothing_to_rank(found)
-    name = settings.model or recorded_model(usable, recorded)
-    encoder = build_encoder(name, settings, recorded)
-    if not quiet:
-        say(*_said_of(encoder, recorded, settings))
-    return encoder
-
-
-def _recorded(found: Sequence[Checkpoint], settings: RankSettings) -> Recorded:
-    """What the last checkpoint that can be used says of its network."""
-    usable = [c for c in found if c.problem is None]
-    if not usable:
-        return Recorded()
-    return recorded_in(usable[-1], settings.weights, limits_of(settings))
-
-
-def _said_of(encoder: Encoder, recorded: Recorded, settings: RankSettings) -> list[str]:
-    """What was not typed about the inputs, and where it comes from."""
-    if not isinstance(encoder, ImageEncoder):
-        return []
-    lines = [] if encoder.name in (settings.model, recorded.arch) else [f"network: {encoder.name}"]
-    values = {k: v for k, v in vars(recorded.inputs).items() if v is not None}
-    values = {k: v for k, v in values.items() if getattr(settings, k, None) is None}
-    if values:
-        known = ", ".join(f"{name} {_shown(value)}" for name, value in values.items())
-        lines.append(f"inputs as {recorded.name} records them ({recorded.where}): {known}")
-    return [f"note: {line}" for line in lines]
-
-
-def _shown(value: Any) -> str:
-    numbers = value if isinstance(value, tuple) else (value,)
-    return ",".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in numbers)
-
-
-def _load_target(data: str, settings: RankSettings, quiet: bool, cache: Cache) -> Target:
-    place = str(local_path(data, settings.cache_dir, quiet)) if is_url(data) else data
-    loaded = load_target(
-        place,
-        data_root=Path(settings.data_root) if settings.data_root else None,
-        image_column=settings.image_column,
-        label_column=settings.label_column,
-        train_split=settings.train_split,
-        eval_split=settings.eval_split,
-        holdout=settings.holdout,
-        max_train_samples=settings.max_train_samples,
-        max_eval_samples=settings.max_eval_samples,
-        seed=settings.seed,
-        cache=cache,
-    )
-    return dataclasses.replace(loaded, spec=data)

@@ -95,8 +95,8 @@ ReadMemoryOption = Annotated[
 ReadTimeoutOption = Annotated[
     Positive,
     Option(
-        "Seconds of computing that reading one checkpoint may take, besides one for every 10 MiB; by the "
-        "clock five times as long."
+        "Seconds of computing that reading one checkpoint may take, besides one for every 10 MiB; by "
+        "the clock five times as long."
     ),
 ]
 
