@@ -33,8 +33,7 @@ def test_the_run_is_what_it_says(reference_cache: str, monkeypatch: pytest.Monke
 def test_the_variants_are_what_they_say(preset: str) -> None:
     _, claims, scores = verify(RUNS / f"cifar10-mnist-{preset}", quiet=True)
     assert claims == "20 claims follow from the raw numbers"
-    is_old = preset in ("small-wide", "small-full")
-    assert scores == (OLD_SCORES if is_old else NO_CHECKPOINTS)
+    assert scores == (OLD_SCORES if preset == "small-wide" else NO_CHECKPOINTS)
 
 
 def test_the_run_without_labels_is_what_it_says() -> None:
