@@ -165,9 +165,7 @@ def test_a_line_that_breaks_is_tried_again(hub: Hub) -> None:
     path = local_path(f"hf://{REPO}@{{step001,step005}}") / "step001" / "model.safetensors"
     assert path.read_bytes() == hub.files["step001"]["model.safetensors"]
     hub.broken = 1000
-    with pytest.raises(
-        InputError, match=r"step010/model.safetensors cannot be read: .*\(5 tries\)"
-    ):
+    with pytest.raises(InputError, match=r"step010/\S+ cannot be read: .*\(5 tries\)"):
         local_path(f"hf://{REPO}@{{step010}}")
     hub.broken = 0
     local_path(f"hf://{REPO}@{{step010}}")
