@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_the_variants_are_what_they_say(preset: str) -> None:
     _, claims, scores = verify(RUNS / f"cifar10-mnist-{preset}", quiet=True)
     assert claims == "20 claims follow from the raw numbers"
     assert scores == (OLD_SCORES if preset == "small-wide" else NO_CHECKPOINTS)
+
+
+def test_scores_of_an_older_version_are_left_alone(tmp_path: Path) -> None:
+    run = shutil.copytree(RUNS / "cifar10-mnist-small-decay", tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["scores_version"] = 2
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert verify(run, quiet=True)[-1] == (
+        "scores were not computed again: they are of version 2 of the scores, this is version "
+        f"{SCORES_VERSION}"
+    )
 
 
 def test_the_run_without_labels_is_what_it_says() -> None:
