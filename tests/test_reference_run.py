@@ -15,10 +15,6 @@ from tools.score_worth import worth_rows
 RUNS = Path(__file__).parents[1] / "reference_runs"
 RUN = RUNS / "cifar10-mnist-small"
 NO_CHECKPOINTS = "scores were not computed again: no checkpoints are shipped"
-OLD_SCORES = (
-    "scores were not computed again: they are of version 2 of the scores, this is version "
-    f"{SCORES_VERSION}"
-)
 
 
 def test_the_run_is_what_it_says(reference_cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +30,7 @@ def test_the_run_is_what_it_says(reference_cache: str, monkeypatch: pytest.Monke
 def test_the_variants_are_what_they_say(preset: str) -> None:
     _, claims, scores = verify(RUNS / f"cifar10-mnist-{preset}", quiet=True)
     assert claims == "20 claims follow from the raw numbers"
-    assert scores == (OLD_SCORES if preset == "small-wide" else NO_CHECKPOINTS)
+    assert scores == NO_CHECKPOINTS
 
 
 def test_scores_of_an_older_version_are_left_alone(tmp_path: Path) -> None:
