@@ -94,7 +94,7 @@ def inspect_all(
     def inspect(path: Path) -> dict[str, Any]:
         try:
             with _child(limits) as child:
-                return child.ask(_request("inspect", path, root, weights), path, limits)
+                return child.ask(_request("inspect", path, root, weights, limits), path, limits)
         except CheckpointError as error:
             return {"problem": str(error)}
 
@@ -111,15 +111,16 @@ def inspect_all(
 def load(path: Path, root: Path, weights: str, limits: Limits = DEFAULT) -> Loaded:
     """The tensors of a checkpoint. Raises CheckpointError."""
     with _child(limits) as child:
-        return child.load(_request("load", path, root, weights), path, limits)
+        return child.load(_request("load", path, root, weights, limits), path, limits)
 
 
-def _request(what: str, path: Path, root: Path, weights: str) -> dict[str, Any]:
+def _request(what: str, path: Path, root: Path, weights: str, limits: Limits) -> dict[str, Any]:
     """Paths as bytes, since not every file's name is text; whole, since a child that was started
     elsewhere is still there."""
+    seconds = limits.seconds + size_of(path) / BYTES_A_SECOND
     places = {"path": path, "root": root}
     places_sent = {name: list(os.fsencode(where.absolute())) for name, where in places.items()}
-    return {"do": what, "weights": weights, **places_sent}
+    return {"do": what, "weights": weights, "seconds": seconds, **places_sent}
 
 
 class _Child:
@@ -141,13 +142,13 @@ class _Child:
 
     def ask(self, request: Mapping[str, Any], path: Path, limits: Limits) -> dict[str, Any]:
         """The reply to a request about a file. Raises CheckpointError where there is none."""
-        with self._timed(path, limits) as replies:
-            return self._first(request, replies, path, limits)
+        with self._timed(request, path, limits) as replies:
+            return self._first(request, replies, limits)
 
     def load(self, request: Mapping[str, Any], path: Path, limits: Limits) -> Loaded:
         """The tensors that a request asks for. Raises as `ask` does, and where it has a problem."""
-        with self._timed(path, limits) as replies:
-            reply = self._first(request, replies, path, limits)
+        with self._timed(request, path, limits) as replies:
+            reply = self._first(request, replies, limits)
             if "tensors" not in reply:
                 raise CheckpointError(reply["problem"])
             loaded: Loaded = {}
@@ -166,11 +167,10 @@ class _Child:
         self._process.communicate()
 
     def _first(
-        self, request: Mapping[str, Any], replies: IO[bytes], path: Path, limits: Limits
+        self, request: Mapping[str, Any], replies: IO[bytes], limits: Limits
     ) -> dict[str, Any]:
         assert self._process.stdin is not None
-        sent = {**request, "seconds": _seconds_for(path, limits)}
-        self._process.stdin.write(json.dumps(sent).encode() + b"\n")
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         line = replies.readline()
         if not line.endswith(b"\n"):
@@ -186,7 +186,7 @@ class _Child:
         return reply
 
     @contextlib.contextmanager
-    def _timed(self, path: Path, limits: Limits) -> Iterator[IO[bytes]]:
+    def _timed(self, request: Mapping[str, Any], path: Path, limits: Limits) -> Iterator[IO[bytes]]:
         """The stream of replies; a child that takes too long is killed, and what ended it is said."""
         size = size_of(path)
         if size > limits.size:
@@ -194,8 +194,7 @@ class _Child:
                 f"it has {size / 2**30:.3g} GiB, more than the limit of {limits.size / 2**30:.3g} GiB. "
                 "Where it is right, raise --max-file-size."
             )
-        late = threading.Event()
-        most = _seconds_for(path, limits)
+        most, late = request["seconds"], threading.Event()
         timer = threading.Timer(PATIENCE * most, self._stop, (late,))
         timer.start()
         try:
@@ -231,11 +230,6 @@ class _Child:
             f"reading it ended the reader ({how}): it is damaged, made to break programs, or was "
             "changed while it was read."
         )
-
-
-def _seconds_for(path: Path, limits: Limits) -> float:
-    """What reading it may take."""
-    return limits.seconds + size_of(path) / BYTES_A_SECOND
 
 
 def _too_long(time: str) -> str:

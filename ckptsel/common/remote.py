@@ -171,7 +171,7 @@ class _Remote:
     path: str
     size: int | None
     tag: str
-    written: float | None
+    written_ns: int | None
 
 
 class _Mirror:
@@ -229,12 +229,12 @@ class _Mirror:
                 pool.shutdown(cancel_futures=True)
 
     def _is_kept(self, each: _Remote, tags: Mapping[str, Any]) -> bool:
-        try:
-            about = self._place_of(each).stat()
-        except OSError:
+        here = _state_of(self._place_of(each))
+        if here is None:
             return False
-        known = [each.tag, each.size, about.st_mtime_ns]
-        return bool(each.tag) and tags.get(self._key(each)) == known and about.st_size == each.size
+        _, n_bytes, written_ns = here
+        known = [each.tag, each.size, written_ns]
+        return bool(each.tag) and tags.get(self._key(each)) == known and n_bytes == each.size
 
     def _remove_others(self, files: list[_Remote]) -> None:
         """What is gone there, or is not needed."""
@@ -271,17 +271,17 @@ def _listed(fs: Any, root: str) -> list[_Remote]:
             known = [(key, str(about[key])) for key in TAGS if about.get(key) is not None]
             name = path[len(root) :].strip("/") if path.startswith(root) else path
             tag = repr(known) if known else ""
-            files.append(_Remote(name, path, about.get("size"), tag, _written(about)))
+            files.append(_Remote(name, path, about.get("size"), tag, _written_ns(about)))
     return files
 
 
-def _written(about: Mapping[str, Any]) -> float | None:
-    """When a file was written, seconds since 1970; None where that is not told as a time."""
+def _written_ns(about: Mapping[str, Any]) -> int | None:
+    """When a file was written, nanoseconds since 1970; None where that is not told as a time."""
     for key in TIMES:
         if isinstance(about.get(key), datetime):
-            return float(about[key].timestamp())
+            return round(about[key].timestamp() * 1e9)
         if isinstance(about.get(key), int | float):
-            return float(about[key])
+            return round(about[key] * 1e9)
     return None
 
 
@@ -297,19 +297,17 @@ def _state_of(place: Path) -> tuple[int, int, int] | None:
 def _came_meanwhile(each: _Remote, place: Path, before: tuple[int, int, int] | None) -> bool:
     """Whether another process has fetched a file, known by its size and its time in the storage."""
     now = _state_of(place)
-    if now is None or now == before or each.written is None:
+    if now is None or now == before or each.written_ns is None:
         return False
-    _, n_bytes, written_ns = now
-    return n_bytes == each.size and written_ns == round(each.written * 1e9)
+    return now[1:] == (each.size, each.written_ns)
 
 
 def _copy(fs: Any, each: _Remote, place: Path) -> None:
     with atomic_path(place) as temporary, temporary.open("wb") as file:
         for chunk in _chunks(fs, each):
             file.write(chunk)
-    if each.written is not None:
-        written_ns = round(each.written * 1e9)
-        os.utime(place, ns=(written_ns, written_ns))
+    if each.written_ns is not None:
+        os.utime(place, ns=(each.written_ns, each.written_ns))
 
 
 class _Broken(Exception):
