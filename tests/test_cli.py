@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ckptsel.cli.process import SPINS
 from tests.conftest import save_images
+
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def test_rank_prints_the_table_and_the_sentence(run, trajectory: Path, images: Path) -> None:
@@ -173,6 +176,26 @@ def test_python_m_and_help_without_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in ("rank", "inspect", "reproduce"))
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, SPINS),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+    ],
+)
+def test_threads_soon_sleep_unless_told_otherwise(given: dict[str, str], spins: str) -> None:
+    code = (
+        "import os, sys\nfrom ckptsel.cli.process import end_process\n"
+        "end_process(lambda: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules) or 0)"
+    )
+    others = {name: it for name, it in os.environ.items() if name not in WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=others | given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [spins, "False"]
 
 
 def test_list_shows_the_recipes(run) -> None:

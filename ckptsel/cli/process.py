@@ -22,6 +22,12 @@ EXIT_TERMINATED = 143
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
+SPINS = "10000"
+"""How often a thread of libgomp (torch's, on Linux) looks for work before it sleeps; by itself it is thirty
+times as often. Alone that is as fast; beside other programs a thread
+that spins takes the core that the one it waits for needs: docs/performance.md."""
+
+
 class Stopped(BaseException):
     """A signal asked to stop. No KeyboardInterrupt: the interpreter and typer have ends of their own for
     those, with other exit codes."""
@@ -59,6 +65,8 @@ def _begin() -> None:
             with suppress(ValueError):  # in a thread: there the program around decides
                 signal.signal(number, _stop)
     sys.unraisablehook = _unraisable
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     open_streams()
 
 
