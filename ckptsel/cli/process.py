@@ -23,9 +23,9 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 SPINS = "10000"
-"""How often a thread of libgomp (torch's, on Linux) looks for work before it sleeps; by itself it is thirty
-times as often. Alone that is as fast; beside other programs a thread
-that spins takes the core that the one it waits for needs: docs/performance.md."""
+"""How often a thread of libgomp (torch's, on Linux) looks for work before it sleeps; by itself it is
+thirty times as often. Alone that is as fast; beside other programs a thread that spins takes the core
+that the one it waits for needs (docs/performance.md)."""
 
 
 class Stopped(BaseException):

@@ -32,62 +32,96 @@ MAX_HALVINGS = 20
 
 def minimise(
     objective: Objective, start: Tensor, tolerance: float, max_iterations: int
-) -> tuple[Tensor, Tensor]:
-    """Minimisers (K, P) from start (K, P), and which of them ended before `max_iterations` (K,).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Minimisers (K, P) from start (K, P), their values (K,), and which of them ended before
+    `max_iterations` (K,).
 
     A problem ends once that is below `tolerance` times its value (at most 1), or LEAST, or where no step
     leads further down.
     """
-    found = start.clone()
     which = torch.arange(len(start), device=start.device)
     x = start
     value, gradient = objective(x, which)
+    found, least = x.clone(), value.clone()
     left = gradient.abs().amax(1)
     ended = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-    steps = changes = start.new_zeros(len(start), 0, start.shape[1])
+    curvature = _Curvature(start)
     for _ in range(max_iterations):
         going = left > (tolerance * value.clamp(max=1)).clamp(min=LEAST)
         if not bool(going.all()):
-            ended[which[~going]] = True
+            stays = which[~going]
+            found[stays], least[stays], ended[stays] = x[~going], value[~going], True
             which, x, value, gradient = (t[going] for t in (which, x, value, gradient))
-            steps, changes = steps[going], changes[going]
+            curvature.keep(going)
         if not len(which):
             break
-        direction = _direction(gradient, steps, changes)
+        direction = curvature.direction(gradient)
         new_x, new_value, new_gradient, moved = _step(
             objective, which, x, value, gradient, direction
         )
-        step, change = new_x - x, new_gradient - gradient
-        # No information in a step that did not move: it counts for nothing.
-        informs = ((step * change).sum(1) > 0)[:, None]
-        steps = torch.cat([steps[:, -MEMORY + 1 :], (step * informs)[:, None]], 1)
-        changes = torch.cat([changes[:, -MEMORY + 1 :], (change * informs)[:, None]], 1)
+        curvature.add(new_x - x, new_gradient - gradient)
         x, value, gradient = new_x, new_value, new_gradient
-        found[which] = x
         left = torch.where(moved, gradient.abs().amax(1), 0.0)
-    return found, ended
+    found[which], least[which] = x, value
+    return found, least, ended
 
 
-def _direction(gradient: Tensor, steps: Tensor, changes: Tensor) -> Tensor:
-    """-H g of each problem (k, P), of its last steps s and changes y of the gradient (k, m, P).
+class _Curvature:
+    """The last steps s and changes y of the gradient, of k problems, and their inner products.
 
-    With R the upper triangle of s^T y and D its diagonal, H = c I + [s, c y] M [s, c y]^T, where M has
-    the blocks R^-T (D + c y^T y) R^-1, -R^-T, and their transposes. Steps of nil take no part.
+    They are written over the oldest, and of inner products the new ones alone are computed: with many
+    parameters, reading them is most of what an iteration costs beside the objective.
     """
-    if not steps.shape[1]:
-        return -gradient
-    upper = (steps @ changes.mT).triu()
-    along = upper.diagonal(dim1=1, dim2=2)
-    between = changes @ changes.mT
-    last = between[:, -1:, -1:]
-    c = torch.where(last > 0, along[:, -1:, None] / last.clamp(min=1e-300), 1.0)
-    upper = upper + torch.diag_embed((along == 0).to(upper))
-    of_steps = steps @ gradient[:, :, None]
-    of_changes = changes @ gradient[:, :, None]
-    p = torch.linalg.solve_triangular(upper, of_steps, upper=True)
-    right = along[:, :, None] * p + c * (between @ p - of_changes)
-    q = torch.linalg.solve_triangular(upper.mT, right, upper=False)
-    return -(c[:, :, 0] * gradient + (q.mT @ steps - c * (p.mT @ changes))[:, 0])
+
+    def __init__(self, like: Tensor) -> None:
+        k, size = like.shape
+        # Of a place the step, then the change: those in use lie side by side.
+        self.pairs = like.new_empty(k, 2 * MEMORY, size)
+        self.products = like.new_zeros(k, 2 * MEMORY, 2 * MEMORY)
+        self.n_added = 0
+
+    def keep(self, which: Tensor) -> None:
+        """The problems (k,) that go on."""
+        self.pairs, self.products = self.pairs[which], self.products[which]
+
+    def add(self, step: Tensor, change: Tensor) -> None:
+        """(k, P) each. A step that did not move informs of nothing: it counts for nothing."""
+        first = 2 * (self.n_added % MEMORY)
+        self.n_added += 1
+        own = slice(first, first + 2)
+        informs = ((step * change).sum(1) > 0)[:, None]
+        self.pairs[:, first], self.pairs[:, first + 1] = step * informs, change * informs
+        used = self._used()
+        with_own = used @ self.pairs[:, own].mT
+        self.products[:, : used.shape[1], own] = with_own
+        self.products[:, own, : used.shape[1]] = with_own.mT
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """-H g of each problem (k, P).
+
+        With R the upper triangle of s^T y and D its diagonal, H = c I + [s, c y] M [s, c y]^T, where M
+        has the blocks R^-T (D + c y^T y) R^-1, -R^-T, and their transposes. Steps of nil take no part.
+        """
+        if not self.n_added:
+            return -gradient
+        used = self._used()
+        n = used.shape[1]
+        oldest = 2 * (self.n_added % MEMORY) if self.n_added > MEMORY else 0
+        products = self.products[:, :n, :n].roll((-oldest, -oldest), (1, 2))
+        slopes = (used @ gradient[:, :, None]).roll(-oldest, 1)
+        upper, between = products[:, ::2, 1::2].triu(), products[:, 1::2, 1::2]
+        along = upper.diagonal(dim1=1, dim2=2)
+        last = between[:, -1:, -1:]
+        c = torch.where(last > 0, along[:, -1:, None] / last.clamp(min=1e-300), 1.0)
+        upper = upper + torch.diag_embed((along == 0).to(upper))
+        p = torch.linalg.solve_triangular(upper, slopes[:, ::2], upper=True)
+        right = along[:, :, None] * p + c * (between @ p - slopes[:, 1::2])
+        q = torch.linalg.solve_triangular(upper.mT, right, upper=False)
+        parts = torch.stack([q, -c * p], 2).view(len(used), 1, n).roll(oldest, 2)
+        return torch.baddbmm(c * gradient[:, None], parts, used)[:, 0].neg_()
+
+    def _used(self) -> Tensor:
+        return self.pairs[:, : 2 * min(self.n_added, MEMORY)]
 
 
 def _step(

@@ -6,7 +6,7 @@ Variables are W and b divided by a scale: the Hessian of the loss is at most var
 equal probabilities, so in these variables it is near the identity, whatever the spectrum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ def scale_of(variance: Tensor, penalty: Tensor, n_classes: int) -> Tensor:
 
 class SideBySide:
     """Problems padded to one size: (k, n, r) inputs, and 1 / n as the weight of an image, 0 of padding.
-    Points are rows (k, C (r + 1))."""
+    Points are rows (k, C (r + 1)); the last of each class is the intercept."""
 
     def __init__(
         self,
@@ -49,21 +49,20 @@ class SideBySide:
         self.n_classes = n_classes
         k, n, r = len(problems), max(s[0] for s in self.sizes), max(s[1] for s in self.sizes)
         like = problems[0][0]
-        # The last column is one everywhere: its weights are the intercept.
-        self.inputs = like.new_zeros(k, n, r + 1)
+        # One problem alone is read where it lies.
+        self.inputs = like[None] if k == 1 else like.new_zeros(k, n, r)
         self.weights = like.new_zeros(k, 1, n)
         self.labels = torch.zeros(k, 1, n, dtype=torch.int64, device=like.device)
         self.penalty = like.new_zeros(k, 1, r + 1)
         for i, ((inputs, labels), strength) in enumerate(zip(problems, strengths, strict=True)):
             m, columns = inputs.shape
-            self.inputs[i, :m, :columns] = inputs
-            self.inputs[i, :m, r] = 1
+            if k > 1:
+                self.inputs[i, :m, :columns] = inputs
             self.weights[i, 0, :m] = 1 / m
             self.labels[i, 0, :m] = labels
             self.penalty[i, 0, :r] = 1 / (strength * m)
-        square = self.weights @ self.inputs.square()
-        variance = square - (self.weights @ self.inputs).square()
-        self.scale = scale_of(variance[:, :, :r], self.penalty[:, :, :r], n_classes)
+        variance = self._variance()
+        self.scale = scale_of(variance, self.penalty[:, :, :r], n_classes)
         self._which: tuple[int, ...] = tuple(range(k))
         self._kept: tuple[Tensor, ...] = (
             self.inputs,
@@ -73,21 +72,37 @@ class SideBySide:
             self.scale,
         )
 
+    def _variance(self) -> Tensor:
+        """Of the columns (k, 1, r)."""
+        mean = self.inputs.new_zeros(len(self.inputs), 1, self.inputs.shape[2])
+        square = mean
+        for some in self._parts(self.inputs):
+            part, weights = self.inputs[:, some], self.weights[:, :, some]
+            square, mean = square + weights @ part.square(), mean + weights @ part
+        return square - mean.square()
+
     def objective(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Value of the formula (k,), and its gradient (k, P)."""
         inputs, weights, labels, penalty, scale = self._of(which)
         parameters = x.view(len(x), self.n_classes, -1) * scale
         value = (penalty * parameters.square()).sum((1, 2)) / 2
         gradient = penalty * parameters
-        # Both products with a part find it in the processor's cache.
-        rows = max(1, values_at_once(inputs) // (len(x) * inputs.shape[2]))
-        for first in range(0, inputs.shape[1], rows):
-            some = slice(first, first + rows)
+        of_inputs, bias = parameters[:, :, :-1], parameters[:, :, -1:]
+        for some in self._parts(inputs):
             part = inputs[:, some]
-            loss, residual = losses(parameters @ part.mT, labels[:, :, some], weights[:, :, some])
+            logits = torch.baddbmm(bias, of_inputs, part.mT)
+            loss, residual = losses(logits, labels[:, :, some], weights[:, :, some])
             value += loss
-            gradient += residual @ part
+            gradient[:, :, :-1] += residual @ part
+            gradient[:, :, -1] += residual.sum(2)
         return value, (gradient * scale).flatten(1)
+
+    @staticmethod
+    def _parts(inputs: Tensor) -> Iterator[slice]:
+        """Of the images: both products with a part find it in the processor's cache."""
+        k, n, r = inputs.shape
+        rows = max(1, values_at_once(inputs) // max(1, k * r))
+        return (slice(first, first + rows) for first in range(0, n, rows))
 
     def _of(self, which: Tensor) -> tuple[Tensor, ...]:
         """The tensors of some problems, kept until others are asked for."""

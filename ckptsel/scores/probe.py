@@ -119,10 +119,8 @@ def fit_side_by_side(
     probes: list[LinearProbe] = []
     for some in _together(problems, n_classes):
         batch = _posed(problems[some], n_classes, strengths[some])
-        found, ended = minimise(
-            batch.objective, _pack(batch, starts[some]), tolerance, max_iterations
-        )
-        probes += _unpack(batch, found, ended, strengths[some])
+        found = minimise(batch.objective, _pack(batch, starts[some]), tolerance, max_iterations)
+        probes += _unpack(batch, *found, strengths[some])
     return probes
 
 
@@ -158,10 +156,13 @@ def _pack(problems: SideBySide | Streamed, starts: Sequence[LinearProbe | None])
 
 
 def _unpack(
-    problems: SideBySide | Streamed, x: Tensor, converged: Tensor, strengths: Sequence[float]
+    problems: SideBySide | Streamed,
+    x: Tensor,
+    values: Tensor,
+    converged: Tensor,
+    strengths: Sequence[float],
 ) -> list[LinearProbe]:
-    """Points (k, P) as probes; converged: (k,)."""
-    values = problems.objective(x, torch.arange(len(x), device=x.device))[0]
+    """Points (k, P) as probes; values, converged: (k,)."""
     parameters = x.view(len(x), problems.n_classes, -1) * problems.scale
     return [
         LinearProbe(
