@@ -75,9 +75,13 @@ def cases_of(
         )
         for row in rows
     ]
-    values, finer = (
+    finer = TIE_BREAK.get(score, score)
+    # A ranking by the deciding score alone has no other that breaks ties.
+    if f"{rows[0].name}/{finer}/per_image" not in arrays:
+        finer = score
+    values, tie_break = (
         np.stack([np.asarray(arrays[f"{row.name}/{name}/per_image"], np.float64) for row in rows])
-        for name in (score, TIE_BREAK.get(score, score))
+        for name in (score, finer)
     )
     n = values.shape[1]
     for i in range(n_draws):
@@ -89,7 +93,7 @@ def cases_of(
             f"{folder.name}/{score}/{part:g} {i}",
             checkpoints,
             values[:, chosen_by],
-            finer[:, chosen_by],
+            tie_break[:, chosen_by],
             values[:, judged_by].mean(axis=1),
         )
 
