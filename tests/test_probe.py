@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.preprocessing import StandardScaler
 
 from ckptsel.scores import ScoreInputs, find_scores
+from ckptsel.scores.lbfgs import MEMORY, _Curvature
 from ckptsel.scores.probe import Part, fit_logistic, fit_paper_probe, fit_side_by_side
 from ckptsel.scores.scalings import PLAIN, WHITENED
 from ckptsel.scores.strength import choose_strength
@@ -252,3 +253,36 @@ def test_the_papers_probe_learns_and_is_seeded() -> None:
     assert accuracy > 0.9
     assert torch.equal(first.weights, again.weights)
     assert not torch.equal(first.weights, other.weights)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, MEMORY, MEMORY + 1, 2 * MEMORY + 3])
+def test_a_direction_is_that_of_the_two_loops(n_steps: int) -> None:
+    """Also where steps were written over, where one of them did not move, and once a problem left."""
+    random = np.random.default_rng(n_steps)
+    root = random.standard_normal((3, 8, 8))
+    hessians = torch.from_numpy(root @ root.transpose(0, 2, 1) + np.eye(8))
+    steps = torch.from_numpy(random.standard_normal((n_steps, 3, 8)))
+    steps[n_steps // 2, 1] = 0
+    gradient = torch.from_numpy(random.standard_normal((3, 8)))
+    curvature = _Curvature(gradient)
+    for step in steps:
+        curvature.add(step, (hessians @ step[:, :, None])[:, :, 0])
+    curvature.keep(torch.tensor([False, True, True]))
+    for i, found in enumerate(curvature.direction(gradient[1:]), start=1):
+        pairs = [(s[i], hessians[i] @ s[i]) for s in steps[-MEMORY:] if bool(s[i].any())]
+        still = n_steps == 1 and i == 1
+        expected = -gradient[i] if still else two_loops(gradient[i], pairs)
+        assert torch.allclose(found, expected, rtol=1e-8)
+
+
+def two_loops(gradient, pairs):
+    """Nocedal and Wright, 2nd ed., Algorithm 7.4, from the last step's scale of the curvature."""
+    q, taken = -gradient, []
+    for s, y in reversed(pairs):
+        taken.append(s @ q / (s @ y))
+        q = q - taken[-1] * y
+    s, y = pairs[-1]
+    q = q * (s @ y) / (y @ y)
+    for (s, y), a in zip(pairs, reversed(taken), strict=True):
+        q = q + (a - y @ q / (s @ y)) * s
+    return q
