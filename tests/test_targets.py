@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import ckptsel
+from ckptsel.checkpoints import weights
 from ckptsel.errors import InputError
-from ckptsel.ranking import processes, workspace
+from ckptsel.ranking import processes
 from ckptsel.ranking.overall import over_targets
 from ckptsel.ranking.rank import rank_for_each
 from ckptsel.results.targets import overall_summary, read_targets
@@ -71,13 +72,13 @@ def test_weights_are_loaded_once_for_all(
     trajectory: Path, images: Path, other: Path, monkeypatch
 ) -> None:
     loaded = []
-    read = workspace.read_weights
+    read = weights.read_weights
 
     def counted(checkpoint, *rest):
         loaded.append(checkpoint.name)
         return read(checkpoint, *rest)
 
-    monkeypatch.setattr(workspace, "read_weights", counted)
+    monkeypatch.setattr(weights, "read_weights", counted)
     ckptsel.rank(trajectory, images, cache=False, scores=("linear_probe",))
     for_one = len(loaded)
     loaded.clear()

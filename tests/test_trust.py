@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptsel
+from ckptsel.checkpoints import weights as weights_reader
 from ckptsel.checkpoints.scan import scan_checkpoints
 from ckptsel.checkpoints.walk import natural_key
 from ckptsel.checkpoints.weights import read_weights
@@ -169,7 +170,7 @@ def test_an_unexpected_error_fails_its_checkpoint_alone(
 ) -> None:
     """While it is audited, extracted or scored; with the type of the error."""
     module = {
-        "read_weights": workspace,
+        "read_weights": weights_reader,
         "extract_features": workspace,
         "compute": scoring,
     }[stage]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -41,6 +42,27 @@ def read_weights(
         name: _tensor(name, dtype, shape, torch.from_numpy(data))
         for name, (dtype, shape, data) in loaded.items()
     }
+
+
+class ReadAhead:
+    """The weights of the next checkpoint, read while those of this one are computed with."""
+
+    def __init__(self) -> None:
+        self._next: tuple[tuple[Checkpoint, str, Limits], Future[dict[str, Tensor]]] | None = None
+
+    def begin(self, checkpoint: Checkpoint, weights: str, limits: Limits) -> None:
+        """Read in a thread what will be asked for next."""
+        pool = ThreadPoolExecutor(1)
+        wanted = checkpoint, weights, limits
+        self._next = wanted, pool.submit(read_weights, *wanted)
+        pool.shutdown(wait=False)
+
+    def read(self, checkpoint: Checkpoint, weights: str, limits: Limits) -> dict[str, Tensor]:
+        """As `read_weights`. What was read ahead and is not asked for now is let go."""
+        foreseen, self._next = self._next, None
+        if foreseen is not None and foreseen[0] == (checkpoint, weights, limits):
+            return foreseen[1].result()
+        return read_weights(checkpoint, weights, limits)
 
 
 def _read_part(part: Checkpoint, weights: str, limits: Limits) -> dict[str, Tensor]:

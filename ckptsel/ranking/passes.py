@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 from ckptsel.common.progress import Progress
 from ckptsel.errors import InputError, listed
@@ -138,7 +139,8 @@ def _outcomes(
                 yield place, outcome
         return
     if len(devices) < 2:
-        for job in (job for turn in turns for job in jobs_of(turn)):
+        for job, after in (pair for turn in turns for pair in _with_next(jobs_of(turn))):
+            workspaces[0].following = after[0].checkpoint if after else None
             for place, (spec, workspace) in targets:
                 part = dataclasses.replace(spec, candidates=job)
                 for outcome in score_candidates(part, workspace):
@@ -152,6 +154,11 @@ def _outcomes(
             for turn in turns:
                 for outcome in _outcomes_of_crew(crew, spec, turn):
                     yield place, outcome
+
+
+def _with_next(jobs: Sequence[Job]) -> Iterator[tuple[Job, Job]]:
+    """Each job and the one after it; after the last there is none, ()."""
+    return pairwise([*jobs, ()])
 
 
 def _outcomes_of_cluster(

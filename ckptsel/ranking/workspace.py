@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ckptsel.checkpoints.checkpoint import Checkpoint
 from ckptsel.checkpoints.guard import limits_of
-from ckptsel.checkpoints.weights import read_weights
+from ckptsel.checkpoints.weights import ReadAhead
 from ckptsel.common.devices import default_device, default_precision
 from ckptsel.errors import (
     OutputError,
@@ -70,6 +70,7 @@ class Workspace:
     pulse: told how far a long step is.
     n_results: scores of all candidates; streams: whether all read features a chunk at a time. What
     memory they take depends on both.
+    following: the checkpoint whose features are wanted after those of this one, where that is known.
     """
 
     settings: RankSettings
@@ -86,6 +87,8 @@ class Workspace:
     pulse: Callable[[str], None] = lambda note: None
     n_results: int = 0
     streams: bool = False
+    following: Checkpoint | None = None
+    _ahead: ReadAhead = field(default_factory=ReadAhead)
     _prepared: list[NDArray[Any]] | None = None
     _samples: list[Samples] | None = None
     _extracted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -213,8 +216,7 @@ class Workspace:
 
         Raises CheckpointError where they do not fit, or are not those that were scanned.
         """
-        limits = limits_of(self.settings)
-        weights = read_weights(checkpoint, self.settings.weights, limits)
+        weights = self._ahead.read(checkpoint, self.settings.weights, limits_of(self.settings))
         if self.held is None:
             return self.encoder.load(weights)
         self.held.digest = None  # what fails may have loaded a part
@@ -337,11 +339,22 @@ class Workspace:
         with self.timed("features"):
             if self.held is None or not self.held.is_of(checkpoint):
                 self.load(checkpoint)
+            self._read_ahead()
             if self.settings.memory is not None:
                 self._check_widths(samples[0])
             for i, part in enumerate(samples):
                 of_part = {layer: keys[layer][i] for layer in layers}
                 self._extracted |= self._extract_part(part, of_part, checkpoint)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """A GPU would wait for its next weights; a CPU has its cores to compute with."""
+        return self.device.startswith("cuda")
+
+    def _read_ahead(self) -> None:
+        if self.following is not None and self.reads_ahead:
+            limits = limits_of(self.settings)
+            self._ahead.begin(self.following, self.settings.weights, limits)
 
     def _extract_part(
         self, samples: Samples, keys: Mapping[str, str], checkpoint: Checkpoint

@@ -11,15 +11,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ckptsel.features.encoder import LAST
+from ckptsel.common.devices import PRECISIONS
 from ckptsel.features.encoders import build_image_encoder
 from ckptsel.features.extraction import extract_features, first_batch_size
-from ckptsel.features.feed import place
+from ckptsel.features.feed import Samples, place
 from ckptsel.scores import ScoreInputs, find_score, find_scores
 from ckptsel.target.pixels import normalise
 from ckptsel.target.splits import Evaluation, plan_cross_validation, plan_validation
 
-DEVICE, PRECISION = "cuda", "bfloat16"
+DEVICE = "cuda"
 
 pytestmark = [
     pytest.mark.gpu,
@@ -34,6 +34,14 @@ SIZES = {
     "20,000 x 2,048, 100 classes": (20_000, 2_000, 2_048, 100),
     "a tenth of ImageNet": (128_117, 5_000, 2_048, 1_000),
     "ImageNet": (1_281_167, 50_000, 2_048, 1_000),
+}
+
+SMALLER = {
+    "80 x 512, 10 classes, 15 folds": (80, 0, 512, 10),
+    "1,000 x 512, 10 classes": (1_000, 1_000, 512, 10),
+    "10,000 x 512, 10 classes": (10_000, 2_000, 512, 10),
+    "1,000 x 1,408, 100 classes": (1_000, 2_000, 1_408, 100),
+    "20,000 x 2,048, 100 classes": (20_000, 2_000, 2_048, 100),
 }
 
 STREAMED = ("logme", "linear_probe", "main_component", "residual_component")
@@ -56,10 +64,21 @@ def test_what_a_large_product_reaches(dtype: torch.dtype) -> None:
     print(f"\n{torch.cuda.get_device_name()}, {dtype}: {tflops:.0f} TFLOPS")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_base_patch16_224"])
-def test_extraction_beside_the_network_alone(name: str) -> None:
-    """Pixels that lie on the GPU, as from the second checkpoint on, and pixels of the host."""
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("resnet18", "bfloat16"),
+        ("resnet50", "bfloat16"),
+        ("vit_base_patch16_224", "bfloat16"),
+        ("resnet18", "float32"),
+        ("resnet50", "float32"),
+    ],
+)
+def test_extraction_beside_the_network_alone(name: str, precision: str, make_loading) -> None:
+    """Pixels that lie on the GPU, as from the second checkpoint on, with and without the loading of its
+    weights, and pixels of the host."""
     encoder = build_image_encoder(name)
+    load = make_loading(encoder)
     encoder.to(DEVICE)
     shape = encoder.preprocessing.input_size
     pixels = np.random.default_rng(0).integers(0, 256, (N_IMAGES, *shape), dtype=np.uint8)
@@ -67,24 +86,34 @@ def test_extraction_beside_the_network_alone(name: str) -> None:
     first = torch.from_numpy(pixels[:size]).to(DEVICE)
     images = normalise(first, encoder.preprocessing, encoder.memory_format)
     (there,) = place([pixels], DEVICE)
+    dtype = PRECISIONS[precision]
 
     @torch.inference_mode()
     def alone() -> None:
-        with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        with torch.autocast(DEVICE, dtype=dtype, enabled=dtype is not None):
             for _ in range(-(-N_IMAGES // size)):
                 encoder.penultimate(images)
 
+    def extract(samples: Samples) -> None:
+        extract_features(encoder, samples, DEVICE, precision)
+
+    def load_and_extract() -> None:
+        load()
+        extract(there)
+
     works = {
         "the network alone": alone,
-        "pixels there": lambda: extract_features(encoder, there, DEVICE, PRECISION)[LAST],
-        "pixels of the host": lambda: extract_features(encoder, pixels, DEVICE, PRECISION)[LAST],
+        "pixels there": lambda: extract(there),
+        "the same, loading included": load_and_extract,
+        "pixels of the host": lambda: extract(pixels),
     }
     took = np.array([[seconds(work) for work in works.values()] for _ in range(ROUNDS + 1)])[1:]
     print()
     for place_, column in zip(works, took.T, strict=True):
         low, median, high = np.quantile(took[:, 0] / column, [0, 0.5, 1])
         per_s = N_IMAGES / np.median(column)
-        print(f"{name}, {place_}: {per_s:.0f} images/s, {median:.2f} [{low:.2f}, {high:.2f}]")
+        of_bare = f"{median:.2f} [{low:.2f}, {high:.2f}]"
+        print(f"{name}, {precision}, {place_}: {per_s:.0f} images/s, {of_bare}")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -95,10 +124,19 @@ def test_scores(size: str) -> None:
     print_scores(size, features, labels, plan_validation(n, n_held), names)
 
 
-def test_few_images() -> None:
-    features, labels = make_features(80, 512, 10)
-    plan = plan_cross_validation(labels, 0)
-    print_scores("80 x 512, cross-validated", features, labels, plan, ("linear_probe",))
+@pytest.mark.parametrize("size", SMALLER)
+def test_probe_beside_that_of_the_cpu(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it pays to use the GPU: `ckptsel.scores.inputs.SMALL`."""
+    monkeypatch.setattr("ckptsel.scores.inputs.SMALL", 0)
+    n, n_held, d, n_classes = SMALLER[size]
+    features, labels = make_features(n + n_held, d, n_classes)
+    plan = plan_validation(n, n_held) if n_held else plan_cross_validation(labels, 0)
+    print()
+    for device in (DEVICE, "cpu"):
+        inputs = ScoreInputs(features, labels, plan, device=device)
+        took = seconds(lambda inputs=inputs: find_score("linear_probe").compute(inputs))
+        values = features.size * n_classes
+        print(f"{size} ({values / 1e6:.0f} million values), {device}: {took:.2f} s")
 
 
 def print_scores(

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,50 +23,54 @@ from sklearn.model_selection import StratifiedKFold
 from torchvision.transforms import RandomResizedCrop
 
 from ckptsel.features.encoders import build_image_encoder
-from ckptsel.features.extraction import extract_features
+from ckptsel.features.extraction import extract_features, first_batch_size
 from ckptsel.reproduce.source_data import crop_and_resize
 from ckptsel.scores import ScoreInputs, find_scores
-from ckptsel.target.pixels import normalise
 from ckptsel.target.splits import plan_validation
 
 SMALL_MODEL = "mobilenetv3_small_050"
 
-MODELS = [("cifar_resnet18_w16_s2", 2048, 128), ("resnet18", 64, 64)]
+MODELS = [("cifar_resnet18_w16_s2", 2048), ("resnet18", 128), (SMALL_MODEL, 1024)]
+
+ROUNDS = 7
 
 
-@pytest.fixture(params=MODELS, ids=lambda m: m[0])
-def forward_case(request):
-    name, n_images, batch_size = request.param
-    backbone = build_image_encoder(name)
-    shape = (n_images, *backbone.preprocessing.input_size)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    return name, backbone, pixels, batch_size
-
-
-def test_extraction_beside_bare_forward(benchmark, forward_case) -> None:
-    """Extraction is timed; the network alone, on batches that are normalised already, is timed
-    in turn with it. `extra_info` holds the fraction of the bare speed that is reached."""
-    name, backbone, pixels, batch_size = forward_case
-    module = backbone.module.to(memory_format=torch.channels_last)
-    images = normalise(torch.from_numpy(pixels), backbone.preprocessing)
-    batches = images.contiguous(memory_format=torch.channels_last).split(batch_size)
-    bare_s: list[float] = []
+@pytest.mark.parametrize(("name", "n_images"), MODELS)
+def test_extraction_beside_the_network_alone(name: str, n_images: int, make_loading) -> None:
+    """From the second checkpoint on, with and without the loading of its weights, timed in turn with
+    the network alone on batches that are normalised already."""
+    encoder = build_image_encoder(name)
+    load = make_loading(encoder)
+    encoder.to("cpu")
+    shape = encoder.preprocessing.input_size
+    pixels = np.random.default_rng(0).integers(0, 256, (n_images, *shape), dtype=np.uint8)
+    batches = encoder.normalise(torch.from_numpy(pixels)).split(first_batch_size(shape, "cpu"))
 
     @torch.inference_mode()
-    def forward() -> None:
-        start = time.perf_counter()
+    def alone() -> None:
         for batch in batches:
-            module.forward_head(module.forward_features(batch), pre_logits=True)
-        bare_s.append(time.perf_counter() - start)
+            encoder.penultimate(batch)
 
     def extract() -> None:
-        extract_features(backbone, pixels, batch_size=batch_size)
+        extract_features(encoder, pixels)
 
-    benchmark.pedantic(extract, setup=forward, rounds=9, warmup_rounds=1)
-    fractions = np.array(bare_s[1:]) / np.array(benchmark.stats.stats.data)
-    low, median, high = np.quantile(fractions, [0.25, 0.5, 0.75])
-    benchmark.extra_info["fraction_of_bare_forward"] = round(float(median), 3)
-    print(f"\n{name}: {median:.2f} of the bare forward speed [{low:.2f}, {high:.2f}]")
+    def load_and_extract() -> None:
+        load()
+        extract()
+
+    works = (alone, extract, load_and_extract)
+    took = np.array([[seconds(work) for work in works] for _ in range(ROUNDS + 1)])[1:]
+    print()
+    for work, column in zip(works, took.T, strict=True):
+        low, median, high = np.quantile(took[:, 0] / column, [0, 0.5, 1])
+        each_ms = 1000 * np.median(column) / n_images
+        print(f"{name}, {work.__name__}: {each_ms:.2f} ms, {median:.2f} [{low:.2f}, {high:.2f}]")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def make_features(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
