@@ -13,7 +13,7 @@ from ckptsel.errors import FeatureError
 from ckptsel.features import extraction as module
 from ckptsel.features.encoder import LAST
 from ckptsel.features.encoders import ImageEncoder, build_image_encoder
-from ckptsel.features.extraction import extract_features, feature_key
+from ckptsel.features.extraction import extract_features, feature_key, first_batch_size
 from ckptsel.features.sinks import Check, in_store
 from ckptsel.features.store import Cache
 from ckptsel.target.pixels import normalise
@@ -61,6 +61,13 @@ def test_batches_are_halved_where_memory_runs_out(backbone, pixels, monkeypatch)
     monkeypatch.setattr(module, "_read_batch", small_memory)
     assert np.allclose(extract_features(backbone, pixels, batch_size=8)[LAST], whole, atol=1e-6)
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("threads", "size"), [(1, 16), (2, 16), (8, 32), (16, 64)])
+def test_more_cores_get_larger_batches(threads: int, size: int, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert first_batch_size((3, 224, 224), "cpu") == size
+    assert first_batch_size((3, 32, 32), "cpu") == 128
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(backbone, pixels, monkeypatch) -> None:

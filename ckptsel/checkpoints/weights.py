@@ -52,8 +52,10 @@ class ReadAhead:
 
     def begin(self, checkpoint: Checkpoint, weights: str, limits: Limits) -> None:
         """Read in a thread what will be asked for next."""
-        pool = ThreadPoolExecutor(1)
         wanted = checkpoint, weights, limits
+        if self._next is not None and self._next[0] == wanted:
+            return
+        pool = ThreadPoolExecutor(1)
         self._next = wanted, pool.submit(read_weights, *wanted)
         pool.shutdown(wait=False)
 
