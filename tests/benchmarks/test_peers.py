@@ -1,8 +1,9 @@
 """The probe beside scikit-learn's `LogisticRegressionCV`, in turn in one process: `make benchmarks`.
 
 Three questions. What does our search cost beside theirs (three scalings, and strengths as far as they
-help, beside one and ten)? What does theirs cost, and say, where its fits end later? And what does it cost
-with our solver: the same ten strengths, folds and standardised features? The lines that it prints belong into docs/performance.md.
+help, beside one and ten)? What does theirs cost, and say, where its fits end later? And what does it
+cost with our solver: the same ten strengths, folds and standardised features? The lines that it prints
+belong into docs/performance.md.
 """
 
 import time
@@ -84,7 +85,7 @@ def inner_folds(labels: Tensor) -> list[tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def theirs(problem: Problem, fold: Fold, tol: float = 1e-4) -> Floats:
-    """Log-likelihoods of the held-out images. tol: the gradient at which a fit ends, by default theirs."""
+    """Log-likelihoods of the held-out images. tol: the gradient at which a fit ends; theirs is 1e-4."""
     fitted, held = (problem.features[rows].numpy() for rows in (fold.fit_rows, fold.held_rows))
     labels, truth = problem.labels[fold.fit_rows], problem.labels[fold.held_rows]
     scaler = StandardScaler().fit(fitted.astype(np.float64))
