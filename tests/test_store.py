@@ -482,6 +482,21 @@ def test_a_size_of_the_cache_changes_no_number(
     assert left(old) == "" and rows == expected
 
 
+def test_features_that_are_scored_make_room_for_the_next(
+    trajectory: Path, images: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    expected, _ = rank_of(trajectory, images)
+    entries = cache_files.list_entries(own_cache)
+    features = [entry.n_bytes for entry in entries if entry.kind == "features"]
+    size = sum(entry.n_bytes for entry in entries) - sum(features) // 2
+    small = tmp_path / "small"
+    rows, _ = rank_of(trajectory, images, cache_dir=str(small), cache_size=f"{size}B")
+    left_over = cache_files.list_entries(small)
+    assert sum(entry.n_bytes for entry in left_over) <= size
+    assert 0 < sum(entry.kind == "features" for entry in left_over) < len(features)
+    assert rows == expected
+
+
 def test_reading_is_use(tmp_path: Path) -> None:
     paths = fill(tmp_path, "ab")
     CacheFolder(tmp_path).read("features", "a" * 40)

@@ -40,7 +40,7 @@ class CacheFolder:
     """Entries by kind and key below `folder`; None keeps nothing.
 
     max_bytes: what all entries may take together; those used longest ago go first, none that this
-    process has used. verify: nothing is recalled.
+    process has used and not let go. verify: nothing is recalled.
     """
 
     def __init__(
@@ -153,6 +153,10 @@ class CacheFolder:
         self.write("probe", "", b"")
         self.remove("probe", "")
         return self.keeps
+
+    def let_go(self, kind: str) -> None:
+        """What was used of a kind is needed no longer: it may go where room is short."""
+        self._used = {path for path in self._used if path.parent.name != kind}
 
     def _path(self, kind: str, key: str) -> Path | None:
         if self.folder is None:

@@ -79,6 +79,7 @@ def score_candidates(spec: ScoringSpec, workspace: Workspace | None = None) -> I
             raise
         except Exception as error:  # one candidate's surprise must not end the run
             yield Outcome(candidate.name, problem=reason_of(error))
+    workspace.cache.let_go("features")
 
 
 def is_kept(candidate: Candidate, spec: ScoringSpec, workspace: Workspace) -> bool:
