@@ -329,7 +329,7 @@ def test_a_fitting_checkpoint_is_not_read_to_be_matched(
     def no_more(*_: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("ckptsel.ranking.workspace.read_weights", no_more)
+    monkeypatch.setattr("ckptsel.checkpoints.weights.read_weights", no_more)
     second = ckptsel.rank(trajectory, **options)
     assert [row.weights_key for row in second] == [row.weights_key for row in first]
     assert [row.scores for row in second] == [row.scores for row in first]
