@@ -28,10 +28,14 @@ pytestmark = [
 
 N_IMAGES, ROUNDS = 8192, 5
 
-SIZES = {
+MIDDLE = {
     "10,000 x 512, 10 classes": (10_000, 2_000, 512, 10),
     "1,000 x 1,408, 100 classes": (1_000, 2_000, 1_408, 100),
     "20,000 x 2,048, 100 classes": (20_000, 2_000, 2_048, 100),
+}
+
+SIZES = {
+    **MIDDLE,
     "a tenth of ImageNet": (128_117, 5_000, 2_048, 1_000),
     "ImageNet": (1_281_167, 50_000, 2_048, 1_000),
 }
@@ -39,9 +43,7 @@ SIZES = {
 SMALLER = {
     "80 x 512, 10 classes, 15 folds": (80, 0, 512, 10),
     "1,000 x 512, 10 classes": (1_000, 1_000, 512, 10),
-    "10,000 x 512, 10 classes": (10_000, 2_000, 512, 10),
-    "1,000 x 1,408, 100 classes": (1_000, 2_000, 1_408, 100),
-    "20,000 x 2,048, 100 classes": (20_000, 2_000, 2_048, 100),
+    **MIDDLE,
 }
 
 STREAMED = ("logme", "linear_probe", "main_component", "residual_component")
